@@ -1,0 +1,1 @@
+"""edgeq: quantize, ship and prove edge models."""

@@ -1,0 +1,13 @@
+"""The operators, one file each; importing this package registers all of them."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from edgeq.ops.base import Operator, QuantRule, all_operators, get
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["Operator", "QuantRule", "all_operators", "get"]

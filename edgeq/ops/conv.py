@@ -1,0 +1,228 @@
+"""Convolution with groups, dilation and asymmetric padding; depthwise convolution is its case groups = channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeq.errors import GraphError
+from edgeq.ir import Attrs, Graph, Node
+from edgeq.ir.tensor import Array
+from edgeq.ops.base import (
+    NO_CLAMP,
+    Clamp,
+    OnnxSink,
+    OnnxSource,
+    Operator,
+    Shape,
+    Window,
+    clamp_codes,
+    conv_multiplier,
+    from_nchw,
+    nchw_shape,
+    register,
+    requantize,
+    shape_from_nchw,
+    to_nchw,
+    weight_to_oihw,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ConvAttrs(Attrs):
+    """Attributes of `conv`.
+
+    Attributes:
+        window: Kernel, strides, pads, dilations.
+        groups: Input channels are split into this many parts, each with its own filters.
+        clamp: Fused activation: real bounds of the output.
+    """
+
+    window: Window
+    groups: int = 1
+    clamp: Clamp = NO_CLAMP
+
+
+def exact_matmul(a: Array, b: Array, bound: int) -> Array:
+    """Returns the integer product a @ b through floating-point matrix multiplication, exactly.
+
+    Every partial sum is an integer of magnitude at most `bound`, so float32 is exact while bound <= 2**24 and
+    float64 while bound <= 2**53, in whatever order the library adds.
+
+    Args:
+        a: Integer-valued, shape (..., m, k).
+        b: Integer-valued, shape (..., k, n).
+        bound: At least max |a| summed against max |b| over k.
+
+    Returns:
+        float32 or float64 array of integers, shape (..., m, n).
+    """
+    dtype = np.float32 if bound <= 1 << 24 else np.float64
+    return np.matmul(a.astype(dtype, copy=False), b.astype(dtype, copy=False))
+
+
+def convolve(x: Array, w: Array, attrs: ConvAttrs, pad_value: float, bound: int | None) -> Array:
+    """Returns the raw sums of a convolution, NCHW.
+
+    Args:
+        x: Input [n, c, h, w]; float, or integer-valued with its zero point already subtracted.
+        w: Weights [o, c / groups, kh, kw].
+        attrs: Window and groups.
+        pad_value: What the border holds.
+        bound: For integers, the bound that `exact_matmul` wants; None for plain float arithmetic.
+    """
+    n, channels = x.shape[:2]
+    out_h, out_w = attrs.window.output_size(x.shape[2], x.shape[3], "conv")
+    taps = attrs.window.taps(attrs.window.pad(x, pad_value), out_h, out_w)
+    groups, out_channels = attrs.groups, w.shape[0]
+    if groups == channels and w.shape[1] == 1 and out_channels == channels:
+        dtype = x.dtype if bound is None else (np.float32 if bound <= 1 << 24 else np.float64)
+        total = np.zeros((n, channels, out_h, out_w), dtype)
+        for i, row in enumerate(taps):
+            for j, tap in enumerate(row):
+                total += tap.astype(dtype, copy=False) * w[:, 0, i, j].astype(dtype)[:, None, None]
+        return total
+    kernel = w.shape[2] * w.shape[3]
+    columns = np.stack([tap for row in taps for tap in row], axis=2)  # [n, c, kh * kw, out_h, out_w]
+    columns = columns.reshape(n, groups, channels // groups * kernel, out_h * out_w)
+    filters = w.reshape(groups, out_channels // groups, -1)
+    if bound is None:
+        sums = np.matmul(filters, columns)
+    else:
+        sums = exact_matmul(filters, columns, bound)
+    return sums.reshape(n, out_channels, out_h, out_w)
+
+
+@register
+class Conv(Operator):
+    """y = clamp(conv(x, w) + bias). Inputs: x, w, optional bias."""
+
+    name = "conv"
+    attrs_type = ConvAttrs
+    onnx_types = ("Conv",)
+
+    def infer(self, node: Node, graph: Graph) -> list[tuple[Shape, str]]:
+        attrs = _attrs(node)
+        n, c, h, w = nchw_shape(graph.tensor(node.inputs[0]), graph.layout, node)
+        weights = graph.tensor(node.inputs[1])
+        if weights.data is None:
+            raise GraphError(f"{node.name}: convolution weights must be constant")
+        o, ci, kh, kw = weight_to_oihw(weights.data, graph.layout).shape
+        if (kh, kw) != attrs.window.kernel or ci * attrs.groups != c or o % attrs.groups:
+            raise GraphError(
+                f"{node.name}: weights [{o}, {ci}, {kh}, {kw}] with {attrs.groups} groups do not fit {c} channels"
+            )
+        if len(node.inputs) > 2 and node.inputs[2] and graph.tensor(node.inputs[2]).shape != (o,):
+            raise GraphError(f"{node.name}: bias must have shape [{o}]")
+        out_h, out_w = attrs.window.output_size(h, w, node.name)
+        return [(shape_from_nchw(n, o, out_h, out_w, graph.layout), "float32")]
+
+    def run_float(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
+        x, w, bias = _operands(values)
+        y = convolve(to_nchw(x, graph.layout), weight_to_oihw(w, graph.layout), _attrs(node), 0.0, None)
+        if bias is not None:
+            y = y + bias[:, None, None]
+        low, high = _attrs(node).clamp
+        return [from_nchw(np.clip(y, low, high).astype(np.float32, copy=False), graph.layout)]
+
+    def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
+        acc = self.accumulate(node, values, graph)
+        out = graph.quant(node.outputs[0])
+        multiplier = np.broadcast_to(
+            conv_multiplier(graph, node.inputs[0], node.inputs[1], node.outputs[0]), (acc.shape[1],)
+        )
+        codes = clamp_codes(_attrs(node).clamp, out)
+        return [from_nchw(requantize(acc, multiplier[:, None, None], int(out.zero_point), *codes), graph.layout)]
+
+    def accumulate(self, node: Node, values: Sequence[Array | None], graph: Graph) -> Array:
+        """Returns the exact accumulators, bias included, as int64 [n, o, out_h, out_w] (NCHW in either layout)."""
+        x, w, bias = _operands(values)
+        quant = graph.quant(node.inputs[0])
+        zero = int(quant.zero_point)
+        centred = to_nchw(x, graph.layout).astype(np.float32) - np.float32(zero)
+        largest = max(quant.qmax - zero, zero - quant.qmin)
+        oihw = weight_to_oihw(w, graph.layout)
+        bound = largest * int(np.abs(oihw.astype(np.int64)).sum(axis=(1, 2, 3)).max(initial=0))
+        acc = convolve(centred, oihw, _attrs(node), 0.0, bound).astype(np.int64)
+        return acc if bias is None else acc + bias.astype(np.int64)[:, None, None]
+
+    def from_onnx(self, source: OnnxSource, node: Any) -> None:
+        weights = source.require_constant(node, 1, "weights")
+        x = source.graph.tensor(node.input[0])
+        if weights.ndim != 4 or len(x.shape) != 4:
+            raise source.fail(node, f"only 2-D convolution is supported, weights have shape {list(weights.shape)}")
+        window = window_from_onnx(source, node, (weights.shape[2], weights.shape[3]), x.shape[2:])
+        name = node.name or node.output[0]
+        inputs = [node.input[0], source.add_constant(f"{name}.weight", weights.astype(np.float32))]
+        if len(node.input) > 2 and node.input[2]:
+            bias = source.require_constant(node, 2, "bias")
+            inputs.append(source.add_constant(f"{name}.bias", bias.astype(np.float32)))
+        attrs = ConvAttrs(window, int(source.attribute(node, "group", 1)))
+        source.emit("conv", name, inputs, list(node.output), attrs)
+
+    def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
+        attrs = _attrs(node)
+        raw = node.outputs[0] if attrs.clamp == NO_CLAMP else sink.fresh(f"{node.outputs[0]}.preactivation")
+        sink.emit(
+            "Conv", [name for name in node.inputs if name], [raw], node.name,
+            kernel_shape=list(attrs.window.kernel), strides=list(attrs.window.strides),
+            pads=list(attrs.window.pads), dilations=list(attrs.window.dilations), group=attrs.groups,
+        )
+        emit_clamp(sink, attrs.clamp, raw, node.outputs[0], node.name)
+
+    def macs(self, node: Node, graph: Graph) -> int:
+        n, o, h, w = nchw_shape(graph.tensor(node.outputs[0]), graph.layout, node)
+        weights = graph.tensor(node.inputs[1])
+        return h * w * int(np.prod(weights.shape))
+
+
+def window_from_onnx(source: OnnxSource, node: Any, kernel: tuple[int, int], size: Sequence[int]) -> Window:
+    """Reads strides, dilations, pads or auto_pad of a 2-D ONNX node over an input of `size` (height, width)."""
+    strides = tuple(int(v) for v in source.attribute(node, "strides", [1, 1]))
+    dilations = tuple(int(v) for v in source.attribute(node, "dilations", [1, 1]))
+    auto_pad = source.attribute(node, "auto_pad", "NOTSET")
+    auto_pad = auto_pad.decode() if isinstance(auto_pad, bytes) else auto_pad
+    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        begins, ends = [], []
+        for axis in range(2):
+            span = dilations[axis] * (kernel[axis] - 1) + 1
+            total = max((-(-int(size[axis]) // strides[axis]) - 1) * strides[axis] + span - int(size[axis]), 0)
+            small, large = total // 2, total - total // 2
+            begins.append(small if auto_pad == "SAME_UPPER" else large)
+            ends.append(large if auto_pad == "SAME_UPPER" else small)
+        pads = (*begins, *ends)
+    elif auto_pad == "VALID":
+        pads = (0, 0, 0, 0)
+    else:
+        pads = tuple(int(v) for v in source.attribute(node, "pads", [0, 0, 0, 0]))
+    if min(pads) < 0:
+        raise source.fail(node, f"negative padding {list(pads)} is not supported")
+    return Window(kernel, strides, pads, dilations)  # type: ignore[arg-type]
+
+
+def emit_clamp(sink: OnnxSink, clamp: Clamp, raw: str, out: str, name: str) -> None:
+    """Emits the fused activation of a node as Relu or Clip from `raw` to `out`; nothing when there is none."""
+    if clamp == NO_CLAMP:
+        return
+    if clamp == (0.0, np.inf):
+        sink.emit("Relu", [raw], [out], f"{name}.relu")
+        return
+    bounds = [
+        "" if np.isinf(bound) else sink.initializer(f"{name}.{side}", np.float32(bound))
+        for side, bound in zip(("min", "max"), clamp)
+    ]
+    sink.emit("Clip", [raw, *bounds], [out], f"{name}.clip")
+
+
+def _attrs(node: Node) -> ConvAttrs:
+    assert isinstance(node.attrs, ConvAttrs)
+    return node.attrs
+
+
+def _operands(values: Sequence[Array | None]) -> tuple[Array, Array, Array | None]:
+    x, w = values[0], values[1]
+    assert x is not None and w is not None
+    return x, w, values[2] if len(values) > 2 else None
