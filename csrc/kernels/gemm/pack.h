@@ -1,0 +1,47 @@
+#ifndef EDGEQ_KERNELS_GEMM_PACK_H_
+#define EDGEQ_KERNELS_GEMM_PACK_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/int4.h"
+#include "kernels/gemm/gemm.h"
+
+namespace edgeq {
+
+// Packed weights: panels of nr output channels, the last one narrower (what is left, rounded up to nr_step).
+// A panel of width w:
+//
+//   | bias int32 [w] | scale float32 [w] | tap 0: group 0 | group 1 | ... | tap 1: group 0 | ...
+//
+// W8, a group is kr input channels of one tap, for each output channel side by side:
+//
+//   | j=0: c0 c1 .. c(kr-1) | j=1: c0 .. | ... | j=w-1: .. |                          w * kr bytes
+//
+// W4, a group pair in the same number of bytes: the low nibble of a byte belongs to the even group, the high
+// one to the odd group; so a shift or a mask of the whole register yields a W8 group, with no shuffle. A tap
+// is padded to an even number of groups.
+//
+// Padding weights (channels beyond n, depth beyond k) are zero, padding biases and scales too. The bias is
+// bias(j) - zp_lhs * sum of the weights of j: lhs enters the kernel without its zero point taken off.
+
+/// Depth of one tap after padding.
+size_t gemm_padded_k(const GemmVariant& variant, size_t k);
+
+/// Bytes of the packed form.
+size_t gemm_packed_bytes(const GemmVariant& variant, size_t n, size_t k, size_t taps);
+
+/// Packs weights [n][taps][k] (OHWI), bias [n] and scale [n].
+///
+/// Args:
+///   weights: 8-bit, or 4-bit in the file's packing; its bits must equal the variant's or, for an 8-bit
+///     variant, may be 4 (the values are widened).
+///   bias: May be null (zeros).
+///   zp_lhs: Zero point of the input, act domain.
+///   packed: gemm_packed_bytes bytes, 64-byte aligned.
+void gemm_pack(const GemmVariant& variant, size_t n, size_t k, size_t taps, WeightView weights,
+               const int32_t* bias, const float* scale, int32_t zp_lhs, uint8_t* packed);
+
+}  // namespace edgeq
+
+#endif  // EDGEQ_KERNELS_GEMM_PACK_H_

@@ -1,0 +1,56 @@
+#ifndef EDGEQ_KERNELS_VARIANT_H_
+#define EDGEQ_KERNELS_VARIANT_H_
+
+#include <cstddef>
+#include <vector>
+
+#include "base/act.h"
+#include "base/cpu_features.h"
+
+// A family's kernels.inc names each variant once, best first, with its level. EDGEQ_IF_<level>(...) keeps a
+// line only where the build compiled that level's file (isa.cmake defines EDGEQ_HAVE_*).
+#define EDGEQ_IF_kScalar(...) __VA_ARGS__
+#if defined(EDGEQ_HAVE_AVX2)
+#define EDGEQ_IF_kAvx2(...) __VA_ARGS__
+#else
+#define EDGEQ_IF_kAvx2(...)
+#endif
+#if defined(EDGEQ_HAVE_AVXVNNI)
+#define EDGEQ_IF_kAvxVnni(...) __VA_ARGS__
+#else
+#define EDGEQ_IF_kAvxVnni(...)
+#endif
+#if defined(EDGEQ_HAVE_AVX512VNNI)
+#define EDGEQ_IF_kAvx512Vnni(...) __VA_ARGS__
+#else
+#define EDGEQ_IF_kAvx512Vnni(...)
+#endif
+#if defined(EDGEQ_HAVE_AVX512VBMI)
+#define EDGEQ_IF_kAvx512Vbmi(...) __VA_ARGS__
+#else
+#define EDGEQ_IF_kAvx512Vbmi(...)
+#endif
+
+namespace edgeq {
+
+/// A kernel of a family that needs no packing: a name, its level and the function.
+template <typename Params>
+struct Variant {
+  const char* name;
+  Isa isa;
+  void (*run)(const Params&);
+};
+
+/// A variant list (best first) cut down to what `isas` can run.
+template <typename V>
+std::vector<const V*> runnable(const V* variants, size_t count, IsaSet isas) {
+  std::vector<const V*> result;
+  for (size_t i = 0; i < count; ++i) {
+    if (isas.has(variants[i].isa)) result.push_back(&variants[i]);
+  }
+  return result;
+}
+
+}  // namespace edgeq
+
+#endif  // EDGEQ_KERNELS_VARIANT_H_
