@@ -41,7 +41,7 @@ class Dataset(Protocol):
     def batches(
         self, batch_size: int, preprocessing: Preprocessing | None, indices: Sequence[int] | None = None
     ) -> Iterator[Batch]:
-        """Streams samples in the order of `indices` (all, in order, without it); memory does not grow with n."""
+        """Streams samples in the order of `indices`, or all; memory does not grow with n."""
         ...
 
     def images(self, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
@@ -63,7 +63,9 @@ def checked_indices(indices: Sequence[int] | NDArray[Any] | None, count: int) ->
         return np.arange(count, dtype=np.int64)
     positions = np.asarray(indices, dtype=np.int64).reshape(-1)
     if positions.size and (positions.min() < 0 or positions.max() >= count):
-        raise UsageError(f"Sample positions must lie in [0, {count}), not {positions.min()}..{positions.max()}.")
+        raise UsageError(
+            f"Sample positions must lie in [0, {count}), not {positions.min()}..{positions.max()}."
+        )
     return positions
 
 
@@ -86,10 +88,14 @@ def checked_labels(y: Any, count: int, source: str) -> Labels:
     """
     array = np.asarray(y)
     if array.dtype.kind not in "iu":
-        raise DataError(f"{source}: y must hold integer class indices, not {array.dtype}. Save y.astype('int64').")
+        raise DataError(
+            f"{source}: y must hold integer class indices, not {array.dtype}. Save y.astype('int64')."
+        )
     if array.shape != (count,):
         hint = " For one-hot labels save y.argmax(1)." if array.ndim == 2 else ""
-        raise DataError(f"{source}: y must have shape ({count},), one index a sample, not {array.shape}.{hint}")
+        raise DataError(
+            f"{source}: y must have shape ({count},), one index a sample, not {array.shape}.{hint}"
+        )
     if array.size and (int(array.min()) < 0 or int(array.max()) > 10_000_000):
         worst = int(array.min()) if int(array.min()) < 0 else int(array.max())
         raise DataError(f"{source}: y holds {worst}, which is not a class index (0, 1, 2, ...).")
@@ -108,8 +114,8 @@ class ArrayDataset:
 
     The meaning of `x` follows from its type and shape:
 
-    - floating point, shape (n, ...): network inputs, already preprocessed, axes as the network has them (NCHW);
-      no preprocessing is applied to them.
+    - floating point, shape (n, ...): network inputs, already preprocessed, axes as the network has them
+      (NCHW); no preprocessing is applied to them.
     - uint8, shape (n, h, w): grey images.
     - uint8, shape (n, h, w, 1 or 3): images, channels last. This reading wins where both fit.
     - uint8, shape (n, 1 or 3, h, w): images, channels first.
@@ -144,11 +150,13 @@ class ArrayDataset:
             self._order = self._image_order(x.shape)
         else:
             raise DataError(
-                f"{source}: x must be float32 (network inputs, NCHW) or uint8 (images), not {x.dtype}. Convert it with "
-                "x.astype('float32') or x.astype('uint8')."
+                f"{source}: x must be float32 (network inputs, NCHW) or uint8 (images), not {x.dtype}. "
+                "Convert it with x.astype('float32') or x.astype('uint8')."
             )
         if 0 in x.shape:
-            raise DataError(f"{source}: x has shape {x.shape} and so holds no samples. Check how it was made.")
+            raise DataError(
+                f"{source}: x has shape {x.shape} and so holds no samples. Check how it was made."
+            )
         self.labels = None if y is None else checked_labels(y, len(x), source)
         self.class_names = checked_class_names(class_names, self.labels)
 
@@ -164,7 +172,8 @@ class ArrayDataset:
         if len(shape) == 4 and shape[1] in (1, 3):
             return "nchw"
         raise DataError(
-            f"{self.source}: uint8 x must have shape (n, h, w), (n, h, w, 1 or 3) or (n, 1 or 3, h, w), not {shape}."
+            f"{self.source}: uint8 x must have shape (n, h, w), (n, h, w, 1 or 3) or (n, 1 or 3, h, w), not "
+            f"{shape}."
         )
 
     def __len__(self) -> int:
@@ -192,7 +201,8 @@ class ArrayDataset:
         if not finite.all():
             worst = int(positions[int(np.argmin(finite))])
             raise DataError(
-                f"{self.source}: sample {worst} holds NaN or infinite values. Remove it or repair how x was made."
+                f"{self.source}: sample {worst} holds NaN or infinite values. Remove it or repair how x was "
+                "made."
             )
         return part
 
@@ -224,7 +234,7 @@ class ArrayDataset:
         return "rgb"
 
     def images(self, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
-        """The samples as pictures; float samples are stretched to 0..255 each, their first 1 or 3 channels shown."""
+        """The samples as pictures; float ones show 1 or 3 channels, each stretched to 0..255."""
         positions = checked_indices(indices, len(self))
         if self._order != "float":
             return list(self._pixels(positions))
@@ -244,7 +254,11 @@ class ArrayDataset:
 
 def _as_slice(positions: NDArray[np.int64]) -> slice | NDArray[np.int64]:
     """A slice where positions are consecutive, so that mapped files are read in one piece."""
-    if positions.size and int(positions[-1] - positions[0]) == positions.size - 1 and bool((np.diff(positions) == 1).all()):
+    if (
+        positions.size
+        and int(positions[-1] - positions[0]) == positions.size - 1
+        and bool((np.diff(positions) == 1).all())
+    ):
         return slice(int(positions[0]), int(positions[-1]) + 1)
     return positions
 
@@ -254,4 +268,5 @@ def _stretched(sample: NDArray[np.float32]) -> NDArray[np.uint8]:
     planes = planes[:3] if planes.shape[0] >= 3 else planes[:1]
     low, high = float(planes.min()), float(planes.max())
     scaled = (planes.astype(np.float64) - low) * (255.0 / (high - low) if high > low else 0.0)
-    return np.rint(scaled).astype(np.uint8).transpose(1, 2, 0)
+    pixels: NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
+    return np.moveaxis(pixels, 0, 2)

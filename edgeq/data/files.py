@@ -42,7 +42,9 @@ def decode_text(data: bytes, name: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{name}: is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
+        raise DataError(
+            f"{name}: is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8."
+        ) from error
 
 
 def read_class_names(path: Path) -> tuple[str, ...] | None:

@@ -83,8 +83,10 @@ class ZipStore:
         self._infos = {info.filename: info for info in infos if not info.is_dir()}
 
     def names(self) -> list[str]:
-        """All image files in the archive, hidden ones and those of macOS's resource forks excepted, sorted."""
-        return sorted(name for name in self._infos if is_image_name(name) and not name.startswith("__MACOSX/"))
+        """All image files in the archive, without hidden ones and macOS resource forks, sorted."""
+        return sorted(
+            name for name in self._infos if is_image_name(name) and not name.startswith("__MACOSX/")
+        )
 
     def text(self, name: str) -> str | None:
         """A text file inside the archive, or None if there is none.
@@ -108,7 +110,9 @@ class ZipStore:
         info = self._infos[name]
         what = f"{self.path}:{name}"
         if info.file_size > limit:
-            raise DataError(f"{what} would unpack to {info.file_size} bytes; at most {limit >> 20} MiB are read.")
+            raise DataError(
+                f"{what} would unpack to {info.file_size} bytes; at most {limit >> 20} MiB are read."
+            )
         try:
             with self._archive.open(info) as stream:
                 return stream.read()
@@ -140,7 +144,8 @@ class ImageDataset:
     ) -> None:
         if not names:
             raise DataError(
-                f"{source}: holds no images. Read are {', '.join(IMAGE_SUFFIXES)}; check the path and the split."
+                f"{source}: holds no images. Read are {', '.join(IMAGE_SUFFIXES)}; check the path and the "
+                "split."
             )
         self.source = source
         self.names = tuple(names)
@@ -180,13 +185,13 @@ class ImageDataset:
             raise error if str(error).startswith(name) else DataError(f"{name}: {error}") from error
 
     def _check_sizes(self, inputs: list[NDArray[np.float32]], positions: NDArray[np.int64]) -> None:
-        for position, one in zip(positions, inputs):
+        for position, one in zip(positions, inputs, strict=True):
             if one.shape != inputs[0].shape:
                 first, other = inputs[0].shape[2:], one.shape[2:]
                 raise DataError(
-                    f"{self.source}: the images have different sizes after preprocessing ({first[0]}x{first[1]} and, in "
-                    f"{self.names[position]}, {other[0]}x{other[1]}), and a network takes one size: give a resize and a "
-                    "crop (--resize 256 --crop 224)."
+                    f"{self.source}: the images have different sizes after preprocessing "
+                    f"({first[0]}x{first[1]} and, in {self.names[position]}, {other[0]}x{other[1]}), and a "
+                    "network takes one size: give a resize and a crop (--resize 256 --crop 224)."
                 )
 
     def images(self, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
@@ -214,7 +219,8 @@ def from_labels(store: ImageStore, text: str, csv_name: str, split: str | None, 
 
     Args:
         store: Where the files lie.
-        text: The table as CSV with a header; columns file and class_id, and where wanted split and class_name.
+        text: The table as CSV with a header; columns file and class_id, and where wanted split and
+            class_name.
         csv_name: What messages call the table.
         split: Take only rows whose column split has this value; None takes all.
         source: What messages call the data.
@@ -227,11 +233,13 @@ def from_labels(store: ImageStore, text: str, csv_name: str, split: str | None, 
     missing = [column for column in ("file", "class_id") if column not in header]
     if missing:
         raise DataError(
-            f"{csv_name}: has no column {' and no column '.join(missing)}. The first line must name the columns: "
-            "file, class_id, and where wanted split and class_name."
+            f"{csv_name}: has no column {' and no column '.join(missing)}. The first line must name the "
+            "columns: file, class_id, and where wanted split and class_name."
         )
     if split is not None and "split" not in header:
-        raise DataError(f"{csv_name}: has no column split, so {split!r} cannot be chosen. Leave out ':{split}'.")
+        raise DataError(
+            f"{csv_name}: has no column split, so {split!r} cannot be chosen. Leave out ':{split}'."
+        )
     column = {name: header.index(name) for name in header}
     names: list[str] = []
     ids: list[int] = []
@@ -266,7 +274,9 @@ def _csv_rows(text: str, csv_name: str) -> list[tuple[int, list[str]]]:
 
 def _class_id(value: str, csv_name: str, line: int) -> int:
     if not value.strip().isascii() or not value.strip().isdigit() or len(value) > 8:
-        raise DataError(f"{csv_name}, line {line}: class_id {value[:40]!r} is not a class index (0, 1, 2, ...).")
+        raise DataError(
+            f"{csv_name}, line {line}: class_id {value[:40]!r} is not a class index (0, 1, 2, ...)."
+        )
     return int(value)
 
 
@@ -282,7 +292,9 @@ def _check_present(store: ImageStore, names: list[str], csv_name: str) -> None:
     absent = [name for name in names if name not in present]
     if absent:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-        raise DataError(f"{csv_name}: lists {absent[0]}{more}, not an image in {store.path}. Check the column file.")
+        raise DataError(
+            f"{csv_name}: lists {absent[0]}{more}, not an image in {store.path}. Check the column file."
+        )
 
 
 def from_folders(store: ImageStore, source: str) -> ImageDataset:
@@ -299,8 +311,8 @@ def from_folders(store: ImageStore, source: str) -> ImageDataset:
     if "" in classes:
         stray = names[tops.index("")]
         raise DataError(
-            f"{source}: has sub-folders, one a class, but also images beside them ({stray}). Move those into the folder "
-            "of their class, or away."
+            f"{source}: has sub-folders, one a class, but also images beside them ({stray}). Move those into "
+            "the folder of their class, or away."
         )
     index = {name: position for position, name in enumerate(classes)}
     return ImageDataset(store, names, np.array([index[top] for top in tops], np.int64), classes, source)
@@ -320,7 +332,9 @@ def open_zip(path: Path, split: str | None, source: str) -> ImageDataset:
     if beside.is_file():
         return from_labels(store, read_text(beside), str(beside), split, source)
     if split is not None:
-        raise DataError(f"{path}: has no labels.csv inside or beside it, so split {split!r} cannot be chosen.")
+        raise DataError(
+            f"{path}: has no labels.csv inside or beside it, so split {split!r} cannot be chosen."
+        )
     return from_folders(_rooted(store), source)
 
 
@@ -358,12 +372,16 @@ def open_folder(path: Path, split: str | None, source: str) -> ImageDataset:
     if table.is_file():
         archives = sorted(path.glob("*.zip"))
         if len(archives) > 1:
-            raise DataError(f"{path}: holds {len(archives)} zip archives beside labels.csv. Name the one that is meant.")
+            raise DataError(
+                f"{path}: holds {len(archives)} zip archives beside labels.csv. Name the one that is meant."
+            )
         store: ImageStore = ZipStore(archives[0]) if archives else FolderStore(path)
         return from_labels(store, read_text(table), str(table), split, source)
     if split is not None:
         if not (path / split).is_dir():
-            raise DataError(f"{path}: has no labels.csv and no folder {split!r}, so this split cannot be chosen.")
+            raise DataError(
+                f"{path}: has no labels.csv and no folder {split!r}, so this split cannot be chosen."
+            )
         return open_folder(path / split, None, source)
     data = from_folders(FolderStore(path), source)
     names = read_class_names(path / "classes.txt")

@@ -1,7 +1,8 @@
 """Opens .npz files for streaming, with limits, and without unpickling anything.
 
-Members that are stored uncompressed are mapped from the file; compressed ones are unpacked once, small ones into
-memory, large ones into an unnamed temporary file that is mapped. So memory does not grow with the number of samples.
+Members that are stored uncompressed are mapped from the file; compressed ones are unpacked once, small ones
+into memory, large ones into an unnamed temporary file that is mapped. So memory does not grow with the number
+of samples.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _BOMB_RATIO = 200
 class NpzDataset(ArrayDataset):
     """The arrays x (or x_enc) and y of a .npz file.
 
-    `x_enc` is uint8 (n, 3, h, w): 2-D-differenced planes (G, R - G, B - G, modulo 256). `y` may be absent. A file
-    classes.txt beside it names the classes, one a line.
+    `x_enc` is uint8 (n, 3, h, w): 2-D-differenced planes (G, R - G, B - G, modulo 256). `y` may be absent. A
+    file classes.txt beside it names the classes, one a line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,8 +41,8 @@ class NpzDataset(ArrayDataset):
             raise DataError(f"{path}: holds both x and x_enc. Keep one of them.")
         if "x" not in arrays and "x_enc" not in arrays:
             raise DataError(
-                f"{path}: holds no array x. Save it with numpy.savez(path, x=images, y=labels), x being uint8 images or "
-                "float32 network inputs (NCHW)."
+                f"{path}: holds no array x. Save it with numpy.savez(path, x=images, y=labels), x being "
+                "uint8 images or float32 network inputs (NCHW)."
             )
         differenced = "x_enc" in arrays
         x = arrays["x_enc" if differenced else "x"]
@@ -65,19 +66,20 @@ def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
             members = {info.filename: info for info in archive.infolist()}
             wanted = {name: members[f"{name}.npy"] for name in names if f"{name}.npy" in members}
-            return {name: _read_member(archive, file, info, f"{path}: {name}") for name, info in wanted.items()}
+            return {
+                name: _read_member(archive, file, info, f"{path}: {name}") for name, info in wanted.items()
+            }
     except DataError:
         raise
     except Exception as error:  # zipfile and its decompressors raise many types on damaged bytes
         reason = str(error) or type(error).__name__
         raise DataError(
-            f"{path}: cannot be read as a .npz file ({reason}). Write it again with numpy.savez or savez_compressed."
+            f"{path}: cannot be read as a .npz file ({reason}). Write it again with numpy.savez or "
+            "savez_compressed."
         ) from error
 
 
-def _read_member(
-    archive: zipfile.ZipFile, file: IO[bytes], info: zipfile.ZipInfo, what: str
-) -> NDArray[Any]:
+def _read_member(archive: zipfile.ZipFile, file: IO[bytes], info: zipfile.ZipInfo, what: str) -> NDArray[Any]:
     with archive.open(info) as stream:
         shape, fortran, dtype = _read_header(stream, what)
         header_bytes = stream.tell()
@@ -86,13 +88,13 @@ def _read_member(
             size *= length
         if size != info.file_size - header_bytes:
             raise DataError(
-                f"{what} claims shape {shape} of {dtype}, {size} bytes, but {info.file_size - header_bytes} bytes follow. "
-                "The file is damaged; write it again."
+                f"{what} claims shape {shape} of {dtype}, {size} bytes, but {info.file_size - header_bytes} "
+                "bytes follow. The file is damaged; write it again."
             )
         if size > _BOMB_BYTES and size > _BOMB_RATIO * max(info.compress_size, 1):
             raise DataError(
-                f"{what} would unpack {info.compress_size} bytes to {size}: refused, as it looks like a decompression "
-                "bomb. If it is real, save it uncompressed with numpy.savez."
+                f"{what} would unpack {info.compress_size} bytes to {size}: refused, as it looks like a "
+                "decompression bomb. If it is real, save it uncompressed with numpy.savez."
             )
         if size == 0:
             return np.empty(shape, dtype)
@@ -117,8 +119,8 @@ def _read_header(stream: IO[bytes], what: str) -> tuple[tuple[int, ...], bool, n
         raise DataError(f"{what} has .npy version {version}; 1.0 and 2.0 are read. Save it with numpy.savez.")
     if dtype.hasobject:
         raise DataError(
-            f"{what} holds Python objects, which are never unpickled (a pickle can run any code). Save numbers: "
-            "numpy.asarray(x, dtype='uint8') or 'float32'."
+            f"{what} holds Python objects, which are never unpickled (a pickle can run any code). Save "
+            "numbers: numpy.asarray(x, dtype='uint8') or 'float32'."
         )
     if len(shape) > 8 or any(length < 0 for length in shape):
         raise DataError(f"{what} claims the impossible shape {shape}. The file is damaged; write it again.")
@@ -145,7 +147,9 @@ def _in_memory(
     while len(buffer) < size:
         piece = stream.read(min(_CHUNK_BYTES, size - len(buffer)))
         if not piece:
-            raise DataError(f"{what} ends {size - len(buffer)} bytes early. The file is truncated; write it again.")
+            raise DataError(
+                f"{what} ends {size - len(buffer)} bytes early. The file is truncated; write it again."
+            )
         buffer += piece
     stream.read(1)
     return np.frombuffer(buffer, dtype).reshape(shape, order="F" if fortran else "C")

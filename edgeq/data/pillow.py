@@ -29,7 +29,8 @@ def pillow_image() -> ModuleType:
             "Reading or resizing images needs Pillow, which is not installed: pip install 'edgeq[export]' or "
             "pip install Pillow."
         ) from None
-    return Image
+    module: ModuleType = Image
+    return module
 
 
 def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
@@ -40,8 +41,8 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
         name: What an error calls it.
 
     Returns:
-        uint8, shape (h, w, 3) RGB, or (h, w, 1) for a grey file. Transparency is dropped; of an animation the first
-        frame is taken.
+        uint8, shape (h, w, 3) RGB, or (h, w, 1) for a grey file. Transparency is dropped; of an animation the
+        first frame is taken.
 
     Raises:
         DataError: If the file is broken, not an image, too large, or has more than 8 bits a channel.
@@ -55,16 +56,20 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
                 width, height = image.size
                 if width * height > MAX_PIXELS or min(width, height) < 1:
                     raise DataError(
-                        f"{name}: {width}x{height} pixels; at most {MAX_PIXELS >> 20} million are read. Scale it down."
+                        f"{name}: {width}x{height} pixels; at most {MAX_PIXELS >> 20} million are read. "
+                        "Scale it down."
                     )
                 if image.mode in ("I", "F") or image.mode.startswith("I;16"):
                     raise DataError(
-                        f"{name}: has more than 8 bits a channel (mode {image.mode}). Convert it to 8 bits first."
+                        f"{name}: has more than 8 bits a channel (mode {image.mode}). Convert it to 8 bits "
+                        "first."
                     )
                 pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
     except DataError:
         raise
     except Exception as error:  # Pillow's decoders raise many types on hostile bytes
         reason = str(error).split("<_io")[0].strip() or type(error).__name__
-        raise DataError(f"{name}: cannot be decoded as an image ({reason}). Replace or remove the file.") from error
+        raise DataError(
+            f"{name}: cannot be decoded as an image ({reason}). Replace or remove the file."
+        ) from error
     return pixels[:, :, None] if pixels.ndim == 2 else pixels

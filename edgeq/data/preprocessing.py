@@ -1,4 +1,4 @@
-"""How an image becomes the input of a network: one frozen record, kept in the manifest and in the .edgeq file."""
+"""How an image becomes the input of a network: one record, kept in the manifest and in the file."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _LARGEST_SIDE = 16384
 class Preprocessing:
     """Resize, crop, channel order and normalisation, applied in this order.
 
-    The value of a channel is `(pixel - mean) / std` in float32, with pixel, mean and std on the 0..255 scale. No
-    orientation tag of a photograph is applied (torchvision does not either).
+    The value of a channel is `(pixel - mean) / std` in float32, with pixel, mean and std on the 0..255 scale.
+    No orientation tag of a photograph is applied (torchvision does not either).
 
     Attributes:
-        resize: Length that the shorter side is brought to (the longer one becomes int(resize * longer / shorter)),
-            or None. An image whose shorter side has this length already is not touched.
+        resize: Length that the shorter side is brought to (the longer one becomes int(resize * longer /
+            shorter)), or None. An image whose shorter side has this length already is not touched.
         crop: Height and width of the centre crop, or None. One integer means a square.
         mean: Subtracted; one value, or one for each channel in the order of `channels`.
         std: Divided by; positive; one value, or one for each channel.
@@ -60,12 +60,15 @@ class Preprocessing:
 
     def _per_channel(self, name: str, values: Any) -> tuple[float, ...]:
         try:
-            numbers = tuple(float(v) for v in (values if isinstance(values, (Sequence, np.ndarray)) else (values,)))
+            numbers = tuple(
+                float(v) for v in (values if isinstance(values, (Sequence, np.ndarray)) else (values,))
+            )
         except (TypeError, ValueError):
             raise UsageError(f"{name} must be numbers on the 0..255 scale, not {values!r}.") from None
         if len(numbers) not in (1, self.channel_count):
             raise UsageError(
-                f"{name} has {len(numbers)} values, but channels={self.channels} needs 1 or {self.channel_count}."
+                f"{name} has {len(numbers)} values, but channels={self.channels} needs 1 or "
+                f"{self.channel_count}."
             )
         if not all(math.isfinite(v) for v in numbers):
             raise UsageError(f"{name} must be finite, not {list(numbers)}.")
@@ -91,16 +94,21 @@ class Preprocessing:
         """Turns images into one network input.
 
         Args:
-            images: uint8, shape (h, w, c), (n, h, w, c), or a sequence of (h, w, c) of any sizes; c is 1 or 3 (RGB).
+            images: uint8, shape (h, w, c), (n, h, w, c), or a sequence of (h, w, c) of any sizes; c is 1 or 3
+                (RGB).
 
         Returns:
             float32, shape (n, channel_count, height, width), contiguous.
 
         Raises:
-            DataError: If an image is not uint8, has another shape, is smaller than the crop, or the sizes differ
-                after resize and crop.
+            DataError: If an image is not uint8, has another shape, is smaller than the crop, or the sizes
+                differ after resize and crop.
         """
-        if isinstance(images, np.ndarray) and images.ndim == 4 and self._keeps_size(images.shape[1], images.shape[2]):
+        if (
+            isinstance(images, np.ndarray)
+            and images.ndim == 4
+            and self._keeps_size(images.shape[1], images.shape[2])
+        ):
             return self._normalise(self._to_channels(_checked(images, 4)))
         several = [images] if isinstance(images, np.ndarray) and images.ndim == 3 else images
         arranged = [self._to_channels(self._arrange(_checked(image, 3))) for image in several]
@@ -110,8 +118,9 @@ class Preprocessing:
         if len(sizes) > 1:
             (h0, w0), (h1, w1) = sizes[0], sizes[-1]
             raise DataError(
-                f"The images have different sizes ({h0}x{w0}, {h1}x{w1}, height x width) after preprocessing, and a "
-                "network takes one size: give a resize and a crop (--resize 256 --crop 224)."
+                f"The images have different sizes ({h0}x{w0}, {h1}x{w1}, height x width) after "
+                "preprocessing, and a network takes one size: give a resize and a crop (--resize 256 --crop "
+                "224)."
             )
         return self._normalise(np.stack(arranged))
 
@@ -195,8 +204,8 @@ class Preprocessing:
         unknown = sorted(set(values) - known)
         if unknown:
             raise UsageError(
-                f"Preprocessing has unknown keys {unknown}; known are {sorted(known)}. The file may have been "
-                "written by a newer edgeq: update this one."
+                f"Preprocessing has unknown keys {unknown}; known are {sorted(known)}. The file may have "
+                "been written by a newer edgeq: update this one."
             )
         return cls(**{key: values[key] for key in values})
 
@@ -210,7 +219,9 @@ def _side(name: str, value: Any) -> int:
 def _checked(images: NDArray[np.uint8], ndim: int) -> NDArray[np.uint8]:
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
         kind = getattr(images, "dtype", type(images).__name__)
-        raise DataError(f"Preprocessing takes uint8 images, not {kind}. Float arrays count as preprocessed already.")
+        raise DataError(
+            f"Preprocessing takes uint8 images, not {kind}. Float arrays count as preprocessed already."
+        )
     if images.ndim != ndim or images.shape[-1] not in (1, 3) or 0 in images.shape[-3:-1]:
         raise DataError(f"An image must have shape (height, width, 1 or 3), not {tuple(images.shape[-3:])}.")
     return images

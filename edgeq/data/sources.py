@@ -19,19 +19,21 @@ from edgeq.errors import DataError, EdgeqError
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 FORMS = (
-    "digits[:SPLIT], a .npz file (arrays x and y), a folder with one sub-folder a class, a .zip of images with a "
-    "labels.csv (PATH or PATH:SPLIT), or package.module:factory"
+    "digits[:SPLIT], a .npz file (arrays x and y), a folder with one sub-folder a class, a .zip of images "
+    "with a labels.csv (PATH or PATH:SPLIT), or package.module:factory"
 )
 
 
-def open_dataset(data: str | os.PathLike[str], digits_split: Literal["train", "calib", "test"] = "test") -> Dataset:
+def open_dataset(
+    data: str | os.PathLike[str], digits_split: Literal["train", "calib", "test"] = "test"
+) -> Dataset:
     """Opens a data set by name.
 
     Args:
         digits_split: What a bare `digits` means: `calib` where the data calibrate, `test` where they verify.
-        data: `digits` or `digits:SPLIT` (the embedded set), PATH or PATH:SPLIT of a .npz file, a folder or a .zip, or
-            `package.module:factory`, a function without arguments that returns a `Dataset`, an array x, a pair (x, y),
-            or a mapping with x and y. A path that exists wins over a factory.
+        data: `digits` or `digits:SPLIT` (the embedded set), PATH or PATH:SPLIT of a .npz file, a folder or a
+            .zip, or `package.module:factory`, a function without arguments that returns a `Dataset`, an array
+            x, a pair (x, y), or a mapping with x and y. A path that exists wins over a factory.
 
     Raises:
         DataError: If nothing of that name is found, or what is found is malformed.
@@ -73,7 +75,9 @@ def _from_path(path: Path, split: str | None, source: str) -> Dataset:
         return open_zip(path, split, source)
     if suffix == ".npz":
         if split is not None:
-            raise DataError(f"{path}: a .npz file has no splits. Leave out ':{split}', or name the file of that split.")
+            raise DataError(
+                f"{path}: a .npz file has no splits. Leave out ':{split}', or name the file of that split."
+            )
         return NpzDataset(path)
     raise DataError(f"{path}: a file of type {suffix or 'unknown'} is no data set. Data is {FORMS}.")
 
@@ -99,7 +103,9 @@ def _from_factory(name: str) -> Dataset:
     except EdgeqError:
         raise
     except Exception as error:  # the user's code may raise anything
-        raise DataError(f"{name}: cannot be loaded ({type(error).__name__}: {error}). Data is {FORMS}.") from error
+        raise DataError(
+            f"{name}: cannot be loaded ({type(error).__name__}: {error}). Data is {FORMS}."
+        ) from error
     return as_dataset(made, name)
 
 
@@ -120,6 +126,6 @@ def as_dataset(value: Any, source: str = "arrays") -> Dataset:
     if isinstance(value, (tuple, list)) and len(value) == 2:
         return ArrayDataset(np.asarray(value[0]), value[1], source=source)
     raise DataError(
-        f"{source}: a {type(value).__name__} is no data set. Give a Dataset, an array x, a pair (x, y) of arrays, or a "
-        "mapping with x and y."
+        f"{source}: a {type(value).__name__} is no data set. Give a Dataset, an array x, a pair (x, y) of "
+        "arrays, or a mapping with x and y."
     )
