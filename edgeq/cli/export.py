@@ -1,0 +1,76 @@
+"""`edgeq export`: a float model in, DIR/model.edgeq, DIR/reference.onnx and DIR/manifest.json out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgeq.cli.options import parse_preprocessing, preprocessing_options
+
+
+@click.command("export")
+@click.argument("model", required=False)
+@click.option("--bits", default="w8a8", show_default=True, metavar="w8a8|w4a8|w4a4", help="Bits of weights and activations.")
+@click.option("--calib", "calibration", metavar="DATA", help="Inputs that show the model's typical ranges.")
+@click.option("--calib-samples", default=1024, show_default=True, metavar="N", help="How many of them are used at most.")
+@click.option(
+    "--observer",
+    default="histogram",
+    show_default=True,
+    type=click.Choice(["minmax", "moving-average", "histogram", "percentile", "mse"]),
+    help="How an activation's range is chosen.",
+)
+@click.option(
+    "--weight-observer",
+    default="moving-average",
+    show_default=True,
+    type=click.Choice(["minmax", "moving-average", "mse"]),
+    help="How a weight channel's range is chosen.",
+)
+@click.option("--bias-correction/--no-bias-correction", default=True, show_default=True, help="Correct the shift of each layer's mean.")
+@click.option("--seed", default=0, show_default=True, metavar="N", help="Chooses the calibration samples.")
+@click.option("--keep-8bit", metavar="first,last|NAMES|none", help="Layers that keep 8 bits. [default: first with 4-bit weights]")
+@preprocessing_options
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the results.")
+def command(
+    model: str | None,
+    bits: str,
+    calibration: str | None,
+    calib_samples: int,
+    observer: str,
+    weight_observer: str,
+    bias_correction: bool,
+    seed: int,
+    keep_8bit: str | None,
+    resize: int | None,
+    crop: str | None,
+    mean: str | None,
+    std: str | None,
+    channels: str | None,
+    interpolation: str | None,
+    out: Path,
+) -> None:
+    """Quantize MODEL and write it to a folder.
+
+    MODEL is a .onnx file, a .pt2 file or package.module:factory of a torch module. Without MODEL, the embedded demo: a small
+    depthwise-separable network for 8x8 digits. DATA is digits, a .npz file (x, y), a folder with one sub-folder a class, a
+    .zip of images with a labels.csv (PATH:SPLIT chooses a split), or package.module:factory.
+    """
+    from edgeq.deployment import export
+
+    result = export(
+        model,
+        bits=bits,
+        calibration=calibration,
+        out=out,
+        calib_samples=calib_samples,
+        observer=observer,
+        weight_observer=weight_observer,
+        bias_correction=bias_correction,
+        seed=seed,
+        keep_8bit=keep_8bit,
+        preprocessing=parse_preprocessing(resize, crop, mean, std, channels, interpolation),
+        progress=True,
+    )
+    click.echo(result.summary())
