@@ -1,0 +1,1 @@
+"""The networks, one family a file, each written from its paper as a plain torch module."""
