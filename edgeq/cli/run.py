@@ -14,7 +14,7 @@ import click
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 64))
 def command(model: Path, input_path: Path, output_path: Path, threads: int) -> None:
     """Run MODEL.edgeq on an array; float32 gives float32, int8 codes give int8 codes."""
-    from edgeq.deployment.files import load_npy, save_npy
+    from edgeq.outputs import load_npy, save_npy
     from edgeq.session import Session
 
     session = Session(model, threads=threads)
