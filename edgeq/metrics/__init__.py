@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgeq.metrics import arrays
 from edgeq.metrics.accuracy import brier_score, in_top_k, negative_log_likelihood, top_k_accuracy
 from edgeq.metrics.calibration import (
     ReliabilityBin,
@@ -15,6 +16,7 @@ from edgeq.metrics.probability import log_softmax, predicted_class, softmax, tie
 from edgeq.metrics.tensor_error import sqnr_db
 
 __all__ = [
+    "arrays",
     "DisagreementSplit",
     "ReliabilityBin",
     "brier_score",

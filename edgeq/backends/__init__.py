@@ -1,0 +1,1 @@
+"""Who runs a model: one small protocol, and one module a runtime."""

@@ -1,0 +1,97 @@
+"""Runs .onnx models with ONNX Runtime on the CPU: the float reference, and quantized models in QDQ form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.backends.protocol import Logits, as_logits
+from edgeq.errors import BackendError
+
+_FLOAT_TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
+
+
+class OnnxRuntimeBackend:
+    """An ONNX classifier with one float input.
+
+    Args:
+        path: The .onnx file.
+        threads: Threads within an operator; None lets the runtime choose.
+
+    Raises:
+        BackendError: If onnxruntime is not installed, or it refuses the model.
+    """
+
+    def __init__(self, path: Path | str, threads: int | None = None) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise BackendError(
+                "Running a .onnx model needs onnxruntime, which is not installed: pip install "
+                "'edgeq[export]' or pip install onnxruntime."
+            ) from None
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise BackendError(f"{path}: there is no such .onnx file. Check the path of the reference model.")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime raises its own types, all derived from Exception
+            raise BackendError(f"{path}: ONNX Runtime cannot load it ({_first_line(error)}).") from error
+        inputs = session.get_inputs()
+        if len(inputs) != 1 or inputs[0].type not in _FLOAT_TYPES:
+            found = ", ".join(f"{one.name}: {one.type}" for one in inputs) or "none"
+            raise BackendError(
+                f"{path}: verification needs a model with one float input; its inputs are {found}."
+            )
+        self.name = f"onnxruntime {onnxruntime.__version__}"
+        self._session: Any = session
+        self._input: Any = inputs[0]
+        self._output: str = session.get_outputs()[0].name
+
+    def run(self, x: NDArray[np.float32]) -> Logits:
+        """Logits of a batch; see `Backend.run`.
+
+        Raises:
+            BackendError: If the model takes another shape, or the runtime fails.
+        """
+        self._check_shape(x.shape)
+        fixed = self._input.shape[0]
+        step = fixed if isinstance(fixed, int) and fixed > 0 else len(x)
+        values = x.astype(_FLOAT_TYPES[self._input.type], copy=False)
+        parts = [self._run_part(values[start : start + step], step) for start in range(0, len(values), step)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _run_part(self, values: NDArray[Any], step: int) -> Logits:
+        missing = step - len(values)
+        padded = np.concatenate([values, np.repeat(values[-1:], missing, axis=0)]) if missing else values
+        try:
+            (output,) = self._session.run([self._output], {self._input.name: padded})
+        except Exception as error:  # the runtime raises its own types, all derived from Exception
+            raise BackendError(f"{self.path}: ONNX Runtime failed ({_first_line(error)}).") from error
+        return as_logits(output, step, str(self.path))[: len(values)]
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        wanted = self._input.shape
+        fits = len(wanted) == len(shape) and all(
+            not isinstance(length, int) or length == given
+            for length, given in zip(wanted[1:], shape[1:], strict=True)
+        )
+        if not fits:
+            takes = "x".join(str(length) for length in wanted[1:])
+            gives = "x".join(str(length) for length in shape[1:])
+            raise BackendError(
+                f"{self.path}: the model takes inputs of {takes} (channels x height x width), but the data "
+                f"give {gives}. Check --resize, --crop and --channels, or the data."
+            )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,54 @@
+"""What a backend is: something that runs a model on a batch and returns logits."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.errors import BackendError
+
+Logits = NDArray[np.float32]
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Runs one model.
+
+    Attributes:
+        name: What reports call it, with the version of the runtime where there is one.
+    """
+
+    name: str
+
+    def run(self, x: NDArray[np.float32]) -> Logits:
+        """Logits of a batch.
+
+        Args:
+            x: Inputs, float32, as the source model takes them (NCHW), batch first.
+
+        Returns:
+            float32, shape (batch, classes).
+
+        Raises:
+            BackendError: If the runtime refuses the model or the input.
+        """
+        ...
+
+
+def as_logits(output: Any, batch: int, who: str) -> Logits:
+    """A backend's output as float32 logits of shape (batch, classes); axes of length 1 after the batch fall
+    away.
+
+    Raises:
+        BackendError: If the output is not one row of scores a sample.
+    """
+    array = np.asarray(output, dtype=np.float32)
+    shape = array.shape
+    if array.ndim < 2 or shape[0] != batch or sum(length > 1 for length in shape[1:]) > 1:
+        raise BackendError(
+            f"{who}: the first output has shape {shape} for a batch of {batch}; verification needs logits of "
+            "shape (batch, classes). Give a classifier."
+        )
+    return np.ascontiguousarray(array.reshape(batch, -1))

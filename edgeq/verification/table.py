@@ -1,0 +1,90 @@
+"""The comparison as plain text for a terminal."""
+
+from __future__ import annotations
+
+import math
+
+from edgeq.verification.compare import Comparison, Quality
+
+
+def metric_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
+    """Metric, float value, quantized value and change; empty without labels."""
+    first, second = comparison.reference, comparison.quantized
+    if first is None or second is None:
+        return []
+    rows = [("top-1 accuracy", *_percent(first.top1, second.top1))]
+    if first.top5 is not None and second.top5 is not None:
+        rows.append(("top-5 accuracy", *_percent(first.top5, second.top5)))
+    return rows + [_number(name, attribute, first, second) for name, attribute in _NUMBERS]
+
+
+_NUMBERS = (
+    ("ECE, 15 bins", "ece"),
+    ("MCE", "mce"),
+    ("NLL (nats)", "nll"),
+    ("Brier score", "brier"),
+    ("mean confidence", "mean_confidence"),
+)
+
+
+def _percent(first: float, second: float) -> tuple[str, str, str]:
+    return f"{100 * first:.2f} %", f"{100 * second:.2f} %", f"{100 * (second - first):+.2f} points"
+
+
+def _number(name: str, attribute: str, first: Quality, second: Quality) -> tuple[str, str, str, str]:
+    one, two = float(getattr(first, attribute)), float(getattr(second, attribute))
+    return name, f"{one:.4f}", f"{two:.4f}", f"{two - one:+.4f}"
+
+
+def disagreement_rows(comparison: Comparison) -> list[tuple[str, str]]:
+    """What differs between the two models, and how much."""
+    one = comparison.disagreement
+    low, high = one.interval
+    rows = [
+        (
+            "disagreement",
+            f"{100 * one.rate:.2f} % ({one.count} of {comparison.n}; 95 % interval {100 * low:.2f} to "
+            f"{100 * high:.2f})",
+        )
+    ]
+    for name, share in (
+        ("only FP32 right", one.reference_only_correct),
+        ("only quantized right", one.quantized_only_correct),
+        ("both wrong", one.both_wrong),
+    ):
+        if share is not None:
+            rows.append((f"  {name}", f"{100 * share:.2f} %"))
+    rows.append(("logit SQNR", format_sqnr(comparison.logit_sqnr_db)))
+    return rows
+
+
+def format_sqnr(value: float) -> str:
+    """A signal to noise ratio with its unit; in words where the logits are equal."""
+    return f"{value:.1f} dB" if math.isfinite(value) else ("equal logits" if value > 0 else "no signal")
+
+
+def format_table(comparison: Comparison, title: str = "quantized") -> str:
+    """The comparison as a plain-text table.
+
+    Args:
+        comparison: What to show.
+        title: The heading of the quantized model's column, such as "w4a8, native".
+    """
+    rows = metric_rows(comparison)
+    lines = []
+    if rows:
+        table = [(f"n = {comparison.n}", "FP32", title, "change"), *rows]
+        widths = [max(len(row[column]) for row in table) for column in range(4)]
+        for row in table:
+            cells = [row[0].ljust(widths[0])] + [
+                cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)
+            ]
+            lines.append("  ".join(cells).rstrip())
+        lines.insert(1, "-" * (sum(widths) + 6))
+        lines.append("")
+    else:
+        lines.append(f"n = {comparison.n}; the data have no labels, so accuracy and calibration are unknown")
+    pairs = disagreement_rows(comparison)
+    width = max(len(name) for name, _ in pairs)
+    lines += [f"{name.ljust(width)}  {value}" for name, value in pairs]
+    return "\n".join(lines)
