@@ -1,0 +1,128 @@
+"""Latency of a .edgeq file, alone or beside a peer."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.backends.latency import compare, measure
+from edgeq.errors import UsageError
+from edgeq.exporters.folder import REFERENCE_FILE, model_file
+from edgeq.session import Session
+
+
+def bench_model(
+    target: Path,
+    *,
+    threads: int = 1,
+    batch: int = 1,
+    seconds: float = 2.0,
+    layers: bool = False,
+    beside: str | None = None,
+    rounds: int = 7,
+) -> dict[str, Any]:
+    """Times a model with random inputs.
+
+    Args:
+        target: A .edgeq file or an exported folder (`beside` needs a folder, for its float model).
+        threads: Threads of the engine, and of the peer.
+        batch: Inputs a run.
+        seconds: Time at least this long.
+        layers: Whether each layer is timed (in runs of their own: the clock costs a little).
+        beside: "onnxruntime" or None.
+        rounds: Alternating rounds beside the peer.
+
+    Returns:
+        JSON values: latency (ms), isa, threads, batch, weight_bytes, arena_bytes, macs, gmac_per_s, and layers and peers where
+        asked for.
+    """
+    path = model_file(target)
+    session = Session(path, threads=threads)
+    (shape,) = (tuple(item.shape) for item in session.inputs[:1])
+    x = np.random.default_rng(0).standard_normal((batch, *shape[1:])).astype(np.float32)
+    latency = measure(lambda: session.run(x), min_seconds=seconds)
+    result: dict[str, Any] = {
+        "model": str(path),
+        "latency": latency.to_json(),
+        "isa": session.isa,
+        "threads": threads,
+        "batch": batch,
+        "weight_bytes": session.weight_bytes,
+        "arena_bytes": session.arena_bytes(batch),
+        "macs": session.macs * batch,
+        "gmac_per_s": session.macs * batch / latency.median_ms / 1e6,
+    }
+    if layers:
+        result["layers"] = _layers(path, x, threads, seconds)
+    if beside is not None:
+        result["peers"] = _beside(target, session, x, threads, seconds, rounds)
+    return result
+
+
+def _layers(path: Path, x: npt.NDArray[np.float32], threads: int, seconds: float) -> list[dict[str, Any]]:
+    session = Session(path, threads=threads, profile=True)
+    measure(lambda: session.run(x), min_seconds=seconds)
+    times = [step.median_ms for step in session.layers]
+    total = sum(times) or 1.0
+    return [
+        {
+            "name": step.name,
+            "op": step.op,
+            "kernel": step.kernel,
+            "ms": step.median_ms,
+            "share": step.median_ms / total,
+            "macs": step.macs * len(x),
+            "gmac_per_s": step.macs * len(x) / step.median_ms / 1e6 if step.median_ms else 0.0,
+        }
+        for step in session.layers
+    ]
+
+
+def _beside(
+    target: Path, session: Session, x: npt.NDArray[np.float32], threads: int, seconds: float, rounds: int
+) -> dict[str, Any]:
+    import onnxruntime
+
+    from edgeq.backends.peers import quantize_onnxruntime
+
+    reference = target / REFERENCE_FILE
+    if not target.is_dir() or not reference.is_file():
+        raise UsageError(f"{target}: --beside needs the folder of an export, whose {REFERENCE_FILE} the peer quantizes")
+
+    def peer(model: Path) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 4
+        loaded = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        name = loaded.get_inputs()[0].name
+        return lambda: loaded.run(None, {name: x})
+
+    with tempfile.TemporaryDirectory() as scratch:
+        quantized = Path(scratch) / "peer.onnx"
+        rng = np.random.default_rng(1)
+        one = (1, *x.shape[1:])
+        quantize_onnxruntime(reference, quantized, [rng.standard_normal(one).astype(np.float32) for _ in range(8)])
+        runs = {
+            "edgeq": lambda: session.run(x),
+            f"onnxruntime {onnxruntime.__version__} int8": peer(quantized),
+            f"onnxruntime {onnxruntime.__version__} fp32": peer(reference),
+        }
+    found = compare(runs, rounds=rounds, seconds=seconds / rounds)
+    peers: dict[str, Any] = {}
+    for name in runs:
+        if name == "edgeq":
+            continue
+        ratio, low, high = found.ratio("edgeq", name)
+        peers[name] = {
+            "latency": found.latency[name].to_json(),
+            "edgeq": found.latency["edgeq"].to_json(),
+            "ratio": ratio,
+            "ratio_min": low,
+            "ratio_max": high,
+            "rounds": rounds,
+        }
+    return peers

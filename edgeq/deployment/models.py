@@ -1,0 +1,92 @@
+"""Where a float model comes from: a file, a factory, a module, or the embedded demo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeq.data import Preprocessing
+from edgeq.errors import ImportModelError, UsageError
+from edgeq.ir import Graph
+
+
+@dataclass(frozen=True, slots=True)
+class FloatModel:
+    """A float model, read.
+
+    Attributes:
+        name: Shown to the user.
+        graph: The imported graph (float, NCHW).
+        onnx: The model as ONNX: what quantized outputs are compared with.
+        labels: Class names where the source knows them.
+        preprocessing: How an image becomes the input where the source knows it.
+    """
+
+    name: str
+    graph: Graph
+    onnx: bytes
+    labels: tuple[str, ...] | None = None
+    preprocessing: Preprocessing | None = None
+
+
+def load_model(model: Any, example_input: Any = None) -> FloatModel:
+    """Reads a model for `edgeq.export`, which documents the forms.
+
+    Raises:
+        ImportModelError: If the model cannot be read.
+        UsageError: If the form is unknown.
+    """
+    if model is None:
+        from edgeq.zoo.demo import DEMO_LABELS, DEMO_NAME, DEMO_PREPROCESSING, demo_path
+
+        found = _from_file(demo_path())
+        return FloatModel(DEMO_NAME, found.graph, found.onnx, tuple(DEMO_LABELS), DEMO_PREPROCESSING)
+    if isinstance(model, (str, Path)):
+        return _from_name(str(model), example_input)
+    if hasattr(model, "SerializeToString"):
+        data: bytes = model.SerializeToString()
+        return FloatModel(model.graph.name or "model", _import_onnx(data), data)
+    from edgeq.importers import from_torch
+
+    graph, data = from_torch.load(model, example_input)
+    return FloatModel(type(model).__name__, graph, data)
+
+
+def _from_name(name: str, example_input: Any) -> FloatModel:
+    path = Path(name)
+    if path.exists() or path.suffix.lower() in (".onnx", ".pt2"):
+        return _from_file(path)
+    if ":" in name:
+        from edgeq.importers import from_torch
+
+        graph, data = from_torch.load(name, example_input)
+        return FloatModel(name.rpartition(":")[2], graph, data)
+    raise UsageError(
+        f"there is no model {name!r}: give a .onnx file, a .pt2 file (torch.export.save) or package.module:factory"
+    )
+
+
+def _from_file(path: Path) -> FloatModel:
+    suffix = path.suffix.lower()
+    if not path.is_file():
+        raise ImportModelError(f"{path}: there is no such file")
+    if suffix == ".onnx":
+        from edgeq.importers import from_onnx
+
+        return FloatModel(path.stem, from_onnx.load(path), path.read_bytes())
+    if suffix == ".pt2":
+        from edgeq.importers import from_torch
+
+        graph, data = from_torch.load(path)
+        return FloatModel(path.stem, graph, data)
+    raise ImportModelError(
+        f"{path}: a file of type {suffix or 'unknown'} is no model that edgeq reads; give .onnx or .pt2 "
+        "(for a .pt or .pth file name the function that builds the module: package.module:factory)"
+    )
+
+
+def _import_onnx(data: bytes) -> Graph:
+    from edgeq.importers import from_onnx
+
+    return from_onnx.load(data)
