@@ -1,0 +1,313 @@
+"""Observers: from a stream of activations to the range that quantization represents, in memory of constant size."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.errors import QuantizationError
+from edgeq.ir.tensor import Array
+from edgeq.quantize.counting import histogram, minmax
+
+Range = tuple[float, float]
+
+
+class Observer(ABC):
+    """Sees one tensor (or several that share quantization), batch by batch, and proposes a range."""
+
+    @abstractmethod
+    def observe(self, x: Array) -> None:
+        """Takes a batch of float32 values of any shape; raises QuantizationError when one is not finite."""
+
+    @abstractmethod
+    def range(self, bits: int) -> Range:
+        """Returns (low, high) for codes of that many bits; raises QuantizationError when nothing was observed."""
+
+
+def _finite_minmax(x: Array) -> Range:
+    low, high = minmax(x)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise QuantizationError("an activation is NaN or infinite on the calibration data")
+    return low, high
+
+
+class MinMaxObserver(Observer):
+    """The smallest and largest value of the whole stream."""
+
+    def __init__(self) -> None:
+        self.low, self.high = math.inf, -math.inf
+
+    def observe(self, x: Array) -> None:
+        if x.size:
+            low, high = _finite_minmax(x)
+            self.low, self.high = min(self.low, low), max(self.high, high)
+
+    def range(self, bits: int) -> Range:
+        return _observed(self.low, self.high)
+
+
+class MovingAverageMinMaxObserver(Observer):
+    """Exponential averages of each batch's smallest and largest value.
+
+    Attributes:
+        averaging: Weight of a new batch; 0.01 as in torch.ao.quantization.MovingAverageMinMaxObserver.
+    """
+
+    def __init__(self, averaging: float = 0.01) -> None:
+        self.averaging = averaging
+        self.low, self.high = math.inf, -math.inf
+
+    def observe(self, x: Array) -> None:
+        if not x.size:
+            return
+        low, high = _finite_minmax(x)
+        if math.isinf(self.low):
+            self.low, self.high = low, high
+        else:
+            self.low += self.averaging * (low - self.low)
+            self.high += self.averaging * (high - self.high)
+
+    def range(self, bits: int) -> Range:
+        return _observed(self.low, self.high)
+
+
+class StreamingHistogram:
+    """Counts over the range seen so far; grows by moving old counts into wider bins.
+
+    A move splits each old bin into `SPLIT` equal parts and adds each part to the new bin that its middle falls into, as
+    torch.ao.quantization.HistogramObserver does.
+
+    Attributes:
+        counts: float64, shape (bins,).
+        low: Start of the first bin.
+        high: End of the last bin; equal to low when one single value was seen (all counts are then in the middle bin).
+    """
+
+    SPLIT = 16
+
+    def __init__(self, bins: int = 2048) -> None:
+        self.counts: npt.NDArray[np.float64] = np.zeros(bins)
+        self.low, self.high = math.inf, -math.inf
+
+    @property
+    def bins(self) -> int:
+        """The number of bins."""
+        return self.counts.size
+
+    def add(self, x: Array) -> None:
+        """Counts float32 values; raises QuantizationError when one is not finite."""
+        if not x.size:
+            return
+        low, high = _finite_minmax(x)
+        low, high = min(low, self.low), max(high, self.high)
+        if (low, high) != (self.low, self.high):
+            if self.counts.any():
+                self.counts = self._moved(low, high)
+            self.low, self.high = low, high
+        if low == high:
+            self.counts[self.bins // 2] += x.size
+        else:
+            self.counts += histogram(x, low, high, self.bins)
+
+    def _moved(self, low: float, high: float) -> npt.NDArray[np.float64]:
+        if self.low == self.high:
+            middles, weights = np.array([self.low]), np.array([self.counts.sum()])
+        else:
+            parts = self.bins * self.SPLIT
+            middles = self.low + (self.high - self.low) * ((np.arange(parts) + 0.5) / parts)
+            weights = np.repeat(self.counts / self.SPLIT, self.SPLIT)
+        index = np.clip(np.floor((middles - low) * (self.bins / (high - low))), 0, self.bins - 1).astype(np.int64)
+        return np.bincount(index, weights=weights, minlength=self.bins)
+
+    def edges(self) -> npt.NDArray[np.float64]:
+        """Returns the bins' bounds, shape (bins + 1,)."""
+        return np.linspace(self.low, self.high, self.bins + 1)
+
+
+class _HistogramBased(Observer):
+    """Keeps a streaming histogram; subclasses choose a range from it.
+
+    Attributes:
+        seen: The histogram.
+    """
+
+    def __init__(self, bins: int = 2048) -> None:
+        self.seen = StreamingHistogram(bins)
+
+    def observe(self, x: Array) -> None:
+        self.seen.add(x)
+
+    def range(self, bits: int) -> Range:
+        low, high = _observed(self.seen.low, self.seen.high)
+        return (low, high) if low == high else self._choose(bits)
+
+    @abstractmethod
+    def _choose(self, bits: int) -> Range: ...
+
+
+class HistogramObserver(_HistogramBased):
+    """Narrows the range from both ends while that lowers the squared quantization error (the default).
+
+    The search is that of torch.ao.quantization.HistogramObserver (from caffe2's norm_minimization.cc): quantiles move
+    inwards by 1e-5 of the mass a step, on the side where that removes more bins, until the error grows. The error
+    takes values as spread evenly inside a bin.
+    """
+
+    STEP = 1e-5
+
+    def _choose(self, bits: int) -> Range:
+        counts = self.seen.counts
+        last = self.seen.bins - 1
+        width = (self.seen.high - self.seen.low) / self.seen.bins
+        cumulative = np.cumsum(counts)
+        total = float(cumulative[-1])
+        steps = np.arange(1, int(1 / self.STEP) + 1) * self.STEP
+        # For the k-th step of either side: where the quantile lies.
+        lefts = np.searchsorted(cumulative, steps * total, side="left").tolist()
+        rights = (np.searchsorted(cumulative, (1 - steps) * total, side="right") - 1).tolist()
+        start, end, best = 0, last, math.inf
+        taken_left = taken_right = 0
+        while taken_left + taken_right < len(steps):
+            left = max(start, min(lefts[taken_left], end))
+            right = min(end, max(rights[taken_right], start))
+            # `right` is the last bin whose cumulative mass does not exceed the quantile.
+            if left - start > end - right:
+                next_start, next_end = left, end
+                taken_left += 1
+            else:
+                next_start, next_end = start, right
+                taken_right += 1
+            if (next_start, next_end) == (start, end):
+                continue
+            error = self._error(next_start, next_end, 1 << bits, counts, width)
+            if error > best:
+                break
+            best, start, end = error, next_start, next_end
+        return self.seen.low + width * start, self.seen.low + width * (end + 1)
+
+    @staticmethod
+    def _error(start: int, end: int, levels: int, counts: npt.NDArray[np.float64], width: float) -> float:
+        """Squared error, in units of the source bins, when bins start..end are spread over `levels` codes."""
+        step = (end - start + 1) / levels
+        begins = np.arange(counts.size, dtype=np.float64) - start
+        ends = begins + 1
+        first = np.clip(np.floor(begins / step), 0, levels - 1)
+        final = np.clip(np.floor(ends / step), 0, levels - 1)
+        half = step / 2
+
+        def moment(a: Array | float, b: Array | float) -> Array:
+            return np.asarray((b**3 - a**3) / 3)
+
+        spread = moment(begins - (first + 0.5) * step, half)
+        spread = spread + (final - first - 1) * moment(-half, half)
+        spread = spread + moment(-half, ends - (final + 0.5) * step)
+        return float((spread * counts).sum()) * width * width
+
+
+class PercentileObserver(_HistogramBased):
+    """Leaves out the smallest and largest values, the same share at both ends.
+
+    Attributes:
+        percent: What stays: 99.99 leaves out 0.005 % at each end.
+    """
+
+    def __init__(self, percent: float = 99.99, bins: int = 2048) -> None:
+        super().__init__(bins)
+        if not 50 < percent <= 100:
+            raise QuantizationError(f"a percentile observer keeps more than 50 and at most 100 percent, not {percent}")
+        self.percent = percent
+
+    def _choose(self, bits: int) -> Range:
+        cumulative = np.concatenate([[0.0], np.cumsum(self.seen.counts)])
+        tail = (1 - self.percent / 100) / 2 * cumulative[-1]
+        edges = self.seen.edges()
+        # Inside a bin the mass is taken as evenly spread. Empty bins at an end belong to neither side.
+        low = float(np.interp(tail, cumulative, edges))
+        high = float(np.interp(cumulative[-1] - tail, cumulative, edges))
+        return low, max(low, high)
+
+
+class MseObserver(_HistogramBased):
+    """The range of smallest mean squared error, clipping included, found by search over both bounds.
+
+    Each bin counts as its middle value. Both bounds shrink together over a grid, then each alone around the best.
+    """
+
+    def _choose(self, bits: int) -> Range:
+        filled = np.nonzero(self.seen.counts)[0]
+        edges = self.seen.edges()
+        middles = ((edges[:-1] + edges[1:]) / 2)[filled]
+        counts = self.seen.counts[filled]
+        low, high = min(self.seen.low, 0.0), max(self.seen.high, 0.0)
+
+        def error(bounds: Range) -> float:
+            step = (bounds[1] - bounds[0]) / ((1 << bits) - 1)
+            if step <= 0:
+                return math.inf
+            zero = np.rint(-bounds[0] / step)
+            codes = np.clip(np.rint(middles / step) + zero, 0, (1 << bits) - 1)
+            return float((((codes - zero) * step - middles) ** 2 * counts).sum())
+
+        return search_range((low, high), error)
+
+
+def search_range(bounds: Range, error: Callable[[Range], float]) -> Range:
+    """Returns the shrunk bounds of least error: both together in 1 % steps, then each alone in finer ones.
+
+    Args:
+        bounds: The widest range, low <= 0 <= high.
+        error: The cost of a range.
+    """
+    low, high = bounds
+    best = min(((low * share, high * share) for share in np.linspace(1.0, 0.05, 96)), key=error)
+    for step in (0.04, 0.01):
+        shares = 1 + step * np.arange(-4, 5)
+        for _ in range(2):
+            best = min(((max(best[0] * share, low), best[1]) for share in shares), key=error)
+            best = min(((best[0], min(best[1] * share, high)) for share in shares), key=error)
+    return float(best[0]), float(best[1])
+
+
+def _observed(low: float, high: float) -> Range:
+    if low > high:
+        raise QuantizationError("an observer saw no values; give calibration data")
+    return low, high
+
+
+OBSERVERS: dict[str, Callable[[], Observer]] = {
+    "histogram": HistogramObserver,
+    "minmax": MinMaxObserver,
+    "moving_average_minmax": MovingAverageMinMaxObserver,
+    "mse": MseObserver,
+    "percentile": PercentileObserver,
+}
+"""What `--observer` takes; `percentile` also as `percentile=99.9`."""
+
+
+def make_observer(name: str) -> Observer:
+    """Returns a new observer by its name in OBSERVERS, or e.g. "percentile=99.9".
+
+    Raises:
+        QuantizationError: If there is none of that name.
+    """
+    return observer_factory(name)()
+
+
+def observer_factory(name: str) -> Callable[[], Observer]:
+    """Returns what makes observers of that name; raises QuantizationError when there is none."""
+    kind, _, parameter = name.partition("=")
+    if kind == "percentile" and parameter:
+        try:
+            percent = float(parameter)
+        except ValueError:
+            raise QuantizationError(f"{name!r}: {parameter!r} is not a number; write e.g. percentile=99.9") from None
+        PercentileObserver(percent)
+        return partial(PercentileObserver, percent)
+    if kind not in OBSERVERS or parameter:
+        raise QuantizationError(f"{name!r} is not an observer; choose one of {', '.join(sorted(OBSERVERS))}.")
+    return OBSERVERS[kind]
