@@ -1,0 +1,81 @@
+#include "kernels/gemm/gemm.h"
+
+#include "kernels/gemm/pack.h"
+#include "kernels/variant.h"
+
+namespace edgeq {
+
+#define EDGEQ_GEMM_KERNEL(isa, name, mr, nr, kr, nr_step, bits, max_depth, scratch) \
+  void name(const GemmParams&, size_t, size_t, size_t, size_t);
+#include "kernels/gemm/kernels.inc"
+#undef EDGEQ_GEMM_KERNEL
+
+namespace {
+
+size_t gemm_no_scratch(const GemmShape&) { return 0; }
+
+constexpr GemmVariant kVariants[] = {
+#define EDGEQ_GEMM_KERNEL(isa, name, mr, nr, kr, nr_step, bits, max_depth, scratch) \
+  {#name, Isa::isa, mr, nr, kr, nr_step, bits, max_depth, &name, &scratch},
+#include "kernels/gemm/kernels.inc"
+#undef EDGEQ_GEMM_KERNEL
+};
+
+constexpr size_t kVariantCount = sizeof kVariants / sizeof kVariants[0];
+
+/// Relative time of a shape: for each tile the larger of its multiply instructions and its loads, and a fixed
+/// part for entering the tile and its epilogue. Vectors are counted in units of nr_step channels.
+double predicted_cost(const GemmVariant& variant, const GemmShape& shape) {
+  const size_t mr = static_cast<size_t>(variant.mr);
+  const size_t nr = static_cast<size_t>(variant.nr);
+  const size_t step = static_cast<size_t>(variant.nr_step);
+  const double groups = static_cast<double>(gemm_padded_k(variant, shape.k) * shape.taps) / variant.kr;
+  const auto tile = [&](size_t rows, size_t channels) {
+    const double vectors = static_cast<double>((channels + step - 1) / step);
+    const double multiplies = static_cast<double>(rows) * vectors;
+    const double loads = static_cast<double>(rows) + vectors;
+    // Fewer than about 10 chains do not hide the latency of the multiply-accumulate instruction.
+    double group = multiplies > loads * 0.6 ? multiplies : loads * 0.6;
+    if (group < 5.0) group = 5.0;
+    return groups * group + 4.0 * static_cast<double>(shape.taps) + 3.0 * multiplies + 12.0;
+  };
+  const size_t full_panels = shape.n / nr;
+  const size_t left_channels = shape.n % nr;
+  const size_t full_tiles = shape.m / mr;
+  const size_t left_rows = shape.m % mr;
+  double cost = 0.0;
+  for (int tail_rows = 0; tail_rows < 2; ++tail_rows) {
+    const size_t rows = tail_rows == 0 ? mr : left_rows;
+    const double tiles = tail_rows == 0 ? static_cast<double>(full_tiles) : (left_rows > 0 ? 1.0 : 0.0);
+    if (tiles == 0.0) continue;
+    cost += tiles * static_cast<double>(full_panels) * tile(rows, nr);
+    if (left_channels > 0) cost += tiles * tile(rows, left_channels);
+  }
+  return cost;
+}
+
+}  // namespace
+
+std::vector<const GemmVariant*> gemm_variants(IsaSet isas) {
+  return runnable(kVariants, kVariantCount, isas.with(Isa::kScalar));
+}
+
+const GemmVariant* select_gemm(const GemmShape& shape, IsaSet isas) {
+  const GemmVariant* best = nullptr;
+  double best_cost = 0.0;
+  for (const GemmVariant* variant : gemm_variants(isas)) {
+    if (variant->weight_bits != shape.weight_bits) continue;
+    if (variant->max_depth != 0 && gemm_padded_k(*variant, shape.k) * shape.taps > variant->max_depth)
+      continue;
+    // Levels come best first: a lower one is looked at only when no higher one takes the shape.
+    if (best != nullptr && variant->isa != best->isa) break;
+    const double cost = predicted_cost(*variant, shape);
+    if (best == nullptr || cost < best_cost) {
+      best = variant;
+      best_cost = cost;
+    }
+  }
+  return best;
+}
+
+}  // namespace edgeq

@@ -1,0 +1,47 @@
+# The table of instruction sets: the level's name in file names, its flags, its macro. Only the files of a level get
+# its flags. A compiler that lacks a flag builds without that level and says so.
+include(CheckCXXCompilerFlag)
+
+# edgeq_isa(<level> <macro> <flags>...) sets EDGEQ_ISA_<level>_FLAGS when the compiler takes all of them.
+function(edgeq_isa level macro)
+  set(available TRUE)
+  foreach(flag IN LISTS ARGN)
+    string(MAKE_C_IDENTIFIER "EDGEQ_CXX_HAS${flag}" probe)
+    check_cxx_compiler_flag("${flag}" ${probe})
+    if(NOT ${probe})
+      message(STATUS "edgeq: the compiler lacks ${flag}; the ${level} kernels are left out")
+      set(available FALSE)
+    endif()
+  endforeach()
+  if(available)
+    # GCC 12 takes the undefined sources inside its own AVX-512 intrinsics for uninitialized reads.
+    set(EDGEQ_ISA_${level}_FLAGS ${ARGN} -Wno-uninitialized -Wno-maybe-uninitialized PARENT_SCOPE)
+    set(EDGEQ_ISA_${level}_MACRO ${macro} PARENT_SCOPE)
+    list(APPEND EDGEQ_ISAS ${level})
+    set(EDGEQ_ISAS ${EDGEQ_ISAS} PARENT_SCOPE)
+  endif()
+endfunction()
+
+set(EDGEQ_ISAS)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64|i[3-6]86)$")
+  edgeq_isa(x86_avx2 EDGEQ_HAVE_AVX2 -mavx2 -mfma -mbmi2)
+  edgeq_isa(x86_avxvnni EDGEQ_HAVE_AVXVNNI -mavx2 -mfma -mbmi2 -mavxvnni)
+  edgeq_isa(x86_avx512vnni EDGEQ_HAVE_AVX512VNNI
+            -mavx2 -mfma -mbmi2 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
+            -mprefer-vector-width=512)
+  edgeq_isa(x86_avx512vbmi EDGEQ_HAVE_AVX512VBMI
+            -mavx2 -mfma -mbmi2 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512vbmi
+            -mprefer-vector-width=512)
+endif()
+
+# Adds <family>/<level>.cc for every level that this build has and the family implements.
+function(edgeq_kernel_family target family)
+  target_sources(${target} PRIVATE ${ARGN})
+  foreach(level IN LISTS EDGEQ_ISAS)
+    set(source "${CMAKE_CURRENT_SOURCE_DIR}/${family}/${level}.cc")
+    if(EXISTS "${source}")
+      target_sources(${target} PRIVATE "${source}")
+      set_source_files_properties("${source}" PROPERTIES COMPILE_OPTIONS "${EDGEQ_ISA_${level}_FLAGS}")
+    endif()
+  endforeach()
+endfunction()

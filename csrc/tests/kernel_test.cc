@@ -1,0 +1,1097 @@
+// Runs every kernel variant that this CPU can run against plain statements of the contracts: sizes around the
+// tile, primes, extreme values, guarded buffers. Usage: kernel_test [family]. EDGEQ_MAX_ISA caps the
+// variants.
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/act.h"
+#include "base/aligned_buffer.h"
+#include "base/cpu_features.h"
+#include "base/int4.h"
+#include "base/requantize.h"
+#include "kernels/copy/copy.h"
+#include "kernels/depthwise/depthwise.h"
+#include "kernels/elementwise/elementwise.h"
+#include "kernels/gemm/gemm.h"
+#include "kernels/gemm/pack.h"
+#include "kernels/lut/lut.h"
+#include "kernels/pool/pool.h"
+#include "kernels/quantize/quantize.h"
+#include "kernels/resize/resize.h"
+#include "kernels/softmax/softmax.h"
+
+namespace edgeq {
+namespace {
+
+int failures = 0;
+size_t checks = 0;
+
+void fail(const std::string& where, const std::string& what) {
+  if (++failures <= 40) std::fprintf(stderr, "FAIL %s: %s\n", where.c_str(), what.c_str());
+}
+
+void expect(bool condition, const std::string& where, const char* what) {
+  ++checks;
+  if (!condition) fail(where, what);
+}
+
+/// xorshift64*: the same numbers on every machine.
+class Random {
+ public:
+  explicit Random(uint64_t seed) : state_(seed * 0x9E3779B97F4A7C15u + 0x1234567u) {}
+  uint32_t next() {
+    state_ ^= state_ >> 12;
+    state_ ^= state_ << 25;
+    state_ ^= state_ >> 27;
+    return static_cast<uint32_t>((state_ * 0x2545F4914F6CDD1Du) >> 32);
+  }
+  int between(int low, int high) {
+    return low + static_cast<int>(next() % static_cast<uint32_t>(high - low + 1));
+  }
+  float unit() { return static_cast<float>(next() >> 8) * (1.0f / 16777216.0f); }
+  act_t act() { return static_cast<act_t>(between(kActMin, kActMax)); }
+
+ private:
+  uint64_t state_;
+};
+
+/// `size` elements on the heap with exactly kReadSlack readable bytes after them: the address sanitizer sees
+/// any read beyond.
+template <typename T>
+class Input {
+ public:
+  explicit Input(size_t size) : size_(size), data_(new T[size + kReadSlack / sizeof(T)]()) {}
+  T* data() { return data_.get(); }
+  T& operator[](size_t i) { return data_[i]; }
+  size_t size() const { return size_; }
+
+ private:
+  size_t size_;
+  std::unique_ptr<T[]> data_;
+};
+
+/// Output rows with a stride wider than the row, all canary bytes before the kernel runs.
+class Guarded {
+ public:
+  static constexpr uint8_t kCanary = 0xA5;
+  Guarded(size_t rows, size_t width, size_t gap)
+      : rows_(rows), width_(width), stride_(width + gap), bytes_(2 * kMargin + rows * stride_, kCanary) {}
+  uint8_t* data() { return bytes_.data() + kMargin; }
+  ptrdiff_t stride() const { return static_cast<ptrdiff_t>(stride_); }
+  uint8_t at(size_t row, size_t column) const { return bytes_[kMargin + row * stride_ + column]; }
+  bool intact() const {
+    for (size_t i = 0; i < bytes_.size(); ++i) {
+      const bool inside = i >= kMargin && i < kMargin + rows_ * stride_ && (i - kMargin) % stride_ < width_;
+      if (!inside && bytes_[i] != kCanary) return false;
+    }
+    return true;
+  }
+
+ private:
+  static constexpr size_t kMargin = 64;
+  size_t rows_;
+  size_t width_;
+  size_t stride_;
+  std::vector<uint8_t> bytes_;
+};
+
+void compare(const std::string& where, const Guarded& got, const std::vector<act_t>& want, size_t rows,
+             size_t width) {
+  ++checks;
+  for (size_t i = 0; i < rows; ++i) {
+    for (size_t j = 0; j < width; ++j) {
+      const act_t value = static_cast<act_t>(got.at(i, j));
+      if (value != want[i * width + j]) {
+        fail(where, "at (" + std::to_string(i) + ", " + std::to_string(j) + ") got " +
+                        std::to_string(int{value}) + ", want " + std::to_string(int{want[i * width + j]}));
+        return;
+      }
+    }
+  }
+  if (!got.intact()) fail(where, "wrote outside of its output");
+}
+
+std::vector<uint8_t> pack_codes(const std::vector<int8_t>& codes, int bits, size_t first) {
+  if (bits == 8) {
+    std::vector<uint8_t> bytes(codes.size() + first);
+    std::memcpy(bytes.data() + first, codes.data(), codes.size());
+    return bytes;
+  }
+  std::vector<uint8_t> bytes(int4_bytes(codes.size() + first));
+  for (size_t i = 0; i < codes.size(); ++i) {
+    const size_t e = i + first;
+    bytes[e / 2] = static_cast<uint8_t>(bytes[e / 2] | (codes[i] & 0x0F) << (e % 2 * 4));
+  }
+  return bytes;
+}
+
+enum class Fill { kRandom, kHighest, kAlternating, kSparse };
+constexpr Fill kFills[] = {Fill::kRandom, Fill::kHighest, Fill::kAlternating, Fill::kSparse};
+
+void fill_weights(Random& random, Fill fill, int bits, std::vector<int8_t>& weights) {
+  const int top = bits == 4 ? 7 : 127;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    switch (fill) {
+      case Fill::kRandom:
+        weights[i] = static_cast<int8_t>(random.between(-top, top));
+        break;
+      case Fill::kHighest:
+        weights[i] = static_cast<int8_t>(top);
+        break;
+      case Fill::kAlternating:
+        weights[i] = static_cast<int8_t>(i % 2 == 0 ? -top : top);
+        break;
+      case Fill::kSparse:
+        weights[i] = static_cast<int8_t>(random.between(0, 9) == 0 ? -top : 0);
+        break;
+    }
+  }
+}
+
+void fill_acts(Random& random, Fill fill, act_t* acts, size_t size) {
+  for (size_t i = 0; i < size; ++i) {
+    acts[i] = fill == Fill::kHighest       ? static_cast<act_t>(kActMax)
+              : fill == Fill::kAlternating ? static_cast<act_t>(random.between(0, 1) == 0 ? kActMin : kActMax)
+                                           : random.act();
+  }
+}
+
+OutputRange random_range(Random& random) {
+  OutputRange range{random.between(kActMin, kActMax), kActMin, kActMax};
+  const int kind = random.between(0, 3);
+  if (kind == 0) {  // a fused ReLU
+    range.min = range.zp;
+  } else if (kind == 1) {  // 4-bit codes
+    range = OutputRange{act_from_code(random.between(-8, 7)), act_from_code(-8), act_from_code(7)};
+  }
+  return range;
+}
+
+// ----------------------------------------------------------------------------------------------------
+// rounding
+
+void test_requantize() {
+  // The integer trick of round_half_even against the library, over all halves and their neighbours.
+  for (int half = -1100; half <= 1100; ++half) {
+    const float centre = static_cast<float>(half) * 0.5f;
+    for (float value : {std::nextafterf(centre, -1e9f), centre, std::nextafterf(centre, 1e9f)}) {
+      expect(round_half_even(value) == static_cast<int32_t>(std::nearbyintf(value)), "round_half_even",
+             "differs");
+    }
+  }
+  const OutputRange full{kActMin + 3, kActMin, kActMax};
+  expect(requantize(INT32_MAX, 1e30f, full) == kActMax, "requantize", "does not clamp high");
+  expect(requantize(INT32_MIN, 1e30f, full) == kActMin, "requantize", "does not clamp low");
+  expect(requantize(16777217, 1.0f / 16777216.0f, full) == full.zp + 1, "requantize",
+         "rounds the accumulator wrongly");
+  expect(quantize_value(std::nanf(""), 0.5f, full) == full.zp, "quantize_value",
+         "NaN is not the code of zero");
+  expect(quantize_value(INFINITY, 0.5f, full) == kActMax, "quantize_value", "infinity does not clamp");
+  expect(quantize_value(-INFINITY, 0.5f, full) == kActMin, "quantize_value", "-infinity does not clamp");
+  for (int value = -8; value <= 7; ++value) {
+    expect(int4_sign_extend(static_cast<uint8_t>(value & 15)) == value, "int4_sign_extend", "differs");
+  }
+}
+
+void test_isa_cap() {
+  const Result<IsaSet> all = usable_isas(nullptr);
+  expect(all.ok() && all.value().has(Isa::kScalar), "usable_isas", "lacks scalar");
+  const Result<IsaSet> scalar = usable_isas("scalar");
+  expect(scalar.ok() && scalar.value().bits() == 1, "usable_isas", "scalar does not cap");
+  const Result<IsaSet> avx2 = usable_isas("avx2");
+  expect(avx2.ok() && !avx2.value().has(Isa::kAvx512Vnni), "usable_isas", "avx2 does not cap");
+  const Result<IsaSet> wrong = usable_isas("avx9");
+  expect(!wrong.ok() && wrong.status().message().find("avx512vnni") != std::string::npos, "usable_isas",
+         "a wrong name is not refused with the list");
+}
+
+// --------------------------------------------------------------------------------------------------------
+// gemm
+
+struct GemmCase {
+  size_t m, n, k, taps;
+  bool direct;
+  Fill fill;
+  bool table, residual;
+  uint64_t seed;
+};
+
+void check_gemm(const GemmVariant& variant, const GemmCase& c) {
+  Random random(c.seed);
+  const std::string where =
+      std::string(variant.name) + " m=" + std::to_string(c.m) + " n=" + std::to_string(c.n) +
+      " k=" + std::to_string(c.k) + " taps=" + std::to_string(c.taps) + (c.direct ? " direct" : " indirect") +
+      " fill=" + std::to_string(int(c.fill)) + (c.table ? " table" : "") + (c.residual ? " residual" : "");
+  const int32_t zp_lhs = random.between(kActMin, kActMax);
+  const size_t taps = c.direct ? 1 : c.taps;
+
+  // The source is one row of pixels, wider than k; an indirect map may repeat, permute and pad them.
+  const size_t pixel_stride = c.k + static_cast<size_t>(random.between(0, 5));
+  const size_t pixels = c.m + 3;
+  Input<act_t> lhs((pixels - 1) * pixel_stride + c.k);
+  fill_acts(random, c.fill, lhs.data(), lhs.size());
+  Input<act_t> zero_row(c.k);
+  std::memset(zero_row.data(), static_cast<uint8_t>(zp_lhs), c.k);
+  std::vector<int32_t> pixel_offset(pixels + taps + 4);
+  for (int32_t& offset : pixel_offset) {
+    offset = random.between(0, 4) == 0 ? -1 : random.between(0, int(pixels) - 1) * int(pixel_stride);
+  }
+  std::vector<int32_t> row_index(c.m);
+  std::vector<int32_t> tap_index(taps);
+  for (size_t i = 0; i < c.m; ++i) row_index[i] = random.between(0, int(pixels) - 1);
+  for (size_t t = 0; t < taps; ++t) tap_index[t] = static_cast<int32_t>(t);
+
+  std::vector<int8_t> weights(c.n * taps * c.k);
+  fill_weights(random, c.fill, variant.weight_bits, weights);
+  std::vector<int32_t> bias(c.n);
+  std::vector<float> scale(c.n);
+  const float typical = 40.0f / (128.0f * (variant.weight_bits == 4 ? 7.0f : 127.0f) *
+                                 std::sqrt(static_cast<float>(taps * c.k)));
+  for (size_t j = 0; j < c.n; ++j) {
+    bias[j] = random.between(0, 7) == 0 ? random.between(-(1 << 30), 1 << 30) : random.between(-3000, 3000);
+    scale[j] = random.between(0, 15) == 0 ? 0.0f : typical * (0.25f + random.unit());
+  }
+  const size_t first = static_cast<size_t>(random.between(0, 3));
+  const std::vector<uint8_t> stored = pack_codes(weights, variant.weight_bits, first);
+  AlignedBuffer packed;
+  (void)packed.allocate(gemm_packed_bytes(variant, c.n, c.k, taps));
+  gemm_pack(variant, c.n, c.k, taps, WeightView{stored.data(), variant.weight_bits, first}, bias.data(),
+            scale.data(), zp_lhs, packed.data());
+
+  GemmParams p;
+  p.m = c.m;
+  p.n = c.n;
+  p.k = c.k;
+  p.taps = taps;
+  p.lhs.base = lhs.data();
+  p.lhs.row_stride = static_cast<ptrdiff_t>(pixel_stride);
+  if (!c.direct) {
+    p.lhs.pixel_offset = pixel_offset.data();
+    p.lhs.row_index = row_index.data();
+    p.lhs.tap_index = tap_index.data();
+    p.lhs.zero_row = zero_row.data();
+  }
+  p.packed = packed.data();
+  Guarded dst(c.m, c.n, static_cast<size_t>(random.between(0, 9)));
+  p.dst = reinterpret_cast<act_t*>(dst.data());
+  p.dst_row_stride = dst.stride();
+  p.range = random_range(random);
+  act_t table[256];
+  for (act_t& entry : table) entry = random.act();
+  if (c.table) p.table = table;
+  Input<act_t> other(c.m * (c.n + 3));
+  fill_acts(random, Fill::kRandom, other.data(), other.size());
+  if (c.residual) {
+    p.residual =
+        GemmResidual{other.data(),         static_cast<ptrdiff_t>(c.n + 3),  random.between(kActMin, kActMax),
+                     0.1f + random.unit(), random.between(kActMin, kActMax), 0.1f + random.unit(),
+                     random_range(random)};
+  }
+  const GemmShape shape{c.m, c.n, c.k, taps, variant.weight_bits, c.direct};
+  AlignedBuffer scratch;
+  (void)scratch.allocate(variant.scratch_bytes(shape));
+  p.scratch = scratch.data();
+
+  std::vector<act_t> want(c.m * c.n);
+  for (size_t i = 0; i < c.m; ++i) {
+    for (size_t j = 0; j < c.n; ++j) {
+      int64_t acc = bias[j];
+      for (size_t t = 0; t < taps; ++t) {
+        const int32_t offset =
+            c.direct ? int(i * pixel_stride) : pixel_offset[size_t(row_index[i] + tap_index[t])];
+        for (size_t e = 0; e < c.k; ++e) {
+          const int32_t a = offset < 0 ? zp_lhs : lhs[size_t(offset) + e];
+          acc += int64_t{a - zp_lhs} * weights[(j * taps + t) * c.k + e];
+        }
+      }
+      int32_t q = requantize(static_cast<int32_t>(static_cast<uint32_t>(acc)), scale[j], p.range);
+      if (c.table) q = table[static_cast<uint8_t>(q)];
+      if (c.residual) {
+        const GemmResidual& r = p.residual;
+        q = add_quantized(q, r.zp_acc, r.multiplier_acc, other[i * (c.n + 3) + j], r.zp_src, r.multiplier_src,
+                          r.range);
+      }
+      want[i * c.n + j] = static_cast<act_t>(q);
+    }
+  }
+
+  // In two row parts and two panel parts when there are that many: the split must not show.
+  const size_t panels = gemm_panels(variant, c.n);
+  const size_t row_cut = c.m > 2 ? size_t(random.between(0, int(c.m))) : 0;
+  const size_t panel_cut = panels > 1 ? size_t(random.between(0, int(panels))) : 0;
+  variant.run(p, 0, row_cut, 0, panel_cut);
+  variant.run(p, 0, row_cut, panel_cut, panels);
+  variant.run(p, row_cut, c.m, 0, panel_cut);
+  variant.run(p, row_cut, c.m, panel_cut, panels);
+  compare(where, dst, want, c.m, c.n);
+}
+
+void test_gemm(IsaSet isas) {
+  for (const GemmVariant* variant : gemm_variants(isas)) {
+    const size_t mr = static_cast<size_t>(variant->mr);
+    const size_t nr = static_cast<size_t>(variant->nr);
+    const size_t step = static_cast<size_t>(variant->nr_step);
+    uint64_t seed = 1;
+    for (size_t m : {size_t{1}, mr - 1, mr, mr + 1, 2 * mr + 3}) {
+      if (m == 0) continue;
+      for (size_t n : {size_t{1}, step + 1, nr - 1, nr, nr + 1, 2 * nr + 7}) {
+        for (size_t k : {1, 3, 4, 7, 8, 9, 13, 16, 24, 61}) {
+          for (size_t taps : {1, 2, 9}) {
+            ++seed;
+            // Kinds rotate, so that all combinations occur without running their product.
+            GemmCase c{m,
+                       n,
+                       k,
+                       taps,
+                       taps == 1 && seed % 3 != 0,
+                       kFills[seed / 3 % 4],
+                       seed % 5 == 1,
+                       seed % 7 < 3,
+                       seed};
+            check_gemm(*variant, c);
+          }
+        }
+      }
+    }
+    // Deep sums: the bounds of the int16 kernels, and the wrap of biases near 2^30.
+    for (Fill fill : kFills) {
+      for (size_t k : {509, 2048, 7000})
+        check_gemm(*variant, GemmCase{mr + 1, nr + 3, k, 1, true, fill, false, true, k});
+      check_gemm(*variant, GemmCase{mr, nr, 130, 9, false, fill, true, false, 77});
+    }
+  }
+  // Selection returns a variant that takes the shape, for shapes of real networks.
+  for (int bits : {8, 4}) {
+    for (size_t n : {1, 24, 96, 144, 1000}) {
+      const GemmShape shape{49, n, 960, 1, bits, true};
+      expect(select_gemm(shape, isas) != nullptr && select_gemm(shape, isas)->weight_bits == bits,
+             "select_gemm", "bits");
+      const GemmShape deep{1, n, 1u << 20, 9, bits, true};
+      expect(select_gemm(deep, isas) != nullptr, "select_gemm", "no variant for a deep shape");
+    }
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------
+// depthwise
+
+struct DepthwiseCase {
+  DepthwiseShape shape;
+  size_t height, width, pad_top, pad_left, pad_bottom, pad_right;
+  Fill fill;
+  uint64_t seed;
+};
+
+void check_depthwise(const DepthwiseVariant& variant, const DepthwiseCase& c) {
+  const DepthwiseShape& s = c.shape;
+  const size_t reach_h = (s.kernel_h - 1) * s.dilation_h + 1;
+  const size_t reach_w = (s.kernel_w - 1) * s.dilation_w + 1;
+  const size_t padded_h = c.height + c.pad_top + c.pad_bottom;
+  const size_t padded_w = c.width + c.pad_left + c.pad_right;
+  if (padded_h < reach_h || padded_w < reach_w || !variant.takes(s)) return;
+  const size_t height_out = (padded_h - reach_h) / s.stride_h + 1;
+  const size_t width_out = (padded_w - reach_w) / s.stride_w + 1;
+  const std::string where = std::string(variant.name) + " c=" + std::to_string(s.channels) +
+                            " kernel=" + std::to_string(s.kernel_h) + "x" + std::to_string(s.kernel_w) +
+                            " stride=" + std::to_string(s.stride_h) + "," + std::to_string(s.stride_w) +
+                            " dilation=" + std::to_string(s.dilation_w) +
+                            " image=" + std::to_string(c.height) + "x" + std::to_string(c.width) +
+                            " pad=" + std::to_string(c.pad_left) + "," + std::to_string(c.pad_right) +
+                            " fill=" + std::to_string(int(c.fill));
+  Random random(c.seed);
+  const int32_t zp_in = random.between(kActMin, kActMax);
+  const size_t pixel_stride = s.channels + static_cast<size_t>(random.between(0, 1) * 5);
+  Input<act_t> src((c.height * c.width - 1) * pixel_stride + s.channels);
+  fill_acts(random, c.fill, src.data(), src.size());
+  Input<act_t> zero_pixel(s.channels);
+  std::memset(zero_pixel.data(), static_cast<uint8_t>(zp_in), s.channels);
+  std::vector<const act_t*> rows(padded_h, nullptr);
+  for (size_t y = 0; y < c.height; ++y) rows[y + c.pad_top] = src.data() + y * c.width * pixel_stride;
+
+  const size_t taps = s.kernel_h * s.kernel_w;
+  std::vector<int8_t> weights(s.channels * taps);
+  fill_weights(random, c.fill, variant.weight_bits, weights);
+  std::vector<int32_t> bias(s.channels);
+  std::vector<float> scale(s.channels);
+  const float typical =
+      40.0f / (128.0f * (variant.weight_bits == 4 ? 7.0f : 127.0f) * std::sqrt(float(taps)));
+  for (size_t j = 0; j < s.channels; ++j) {
+    bias[j] = random.between(0, 7) == 0 ? random.between(-(1 << 30), 1 << 30) : random.between(-3000, 3000);
+    scale[j] = typical * (0.25f + random.unit());
+  }
+  const size_t first = static_cast<size_t>(random.between(0, 3));
+  const std::vector<uint8_t> stored = pack_codes(weights, variant.weight_bits, first);
+  AlignedBuffer packed;
+  (void)packed.allocate(variant.packed_bytes(s));
+  variant.pack(s, WeightView{stored.data(), variant.weight_bits, first}, bias.data(), scale.data(), zp_in,
+               packed.data());
+
+  DepthwiseParams p;
+  p.channels = s.channels;
+  p.kernel_h = s.kernel_h;
+  p.kernel_w = s.kernel_w;
+  p.stride_h = s.stride_h;
+  p.stride_w = s.stride_w;
+  p.dilation_h = s.dilation_h;
+  p.dilation_w = s.dilation_w;
+  p.width_in = c.width;
+  p.width_out = width_out;
+  p.pad_left = c.pad_left;
+  p.rows = rows.data();
+  p.src_pixel_stride = static_cast<ptrdiff_t>(pixel_stride);
+  p.zero_pixel = zero_pixel.data();
+  p.packed = packed.data();
+  Guarded dst(height_out * width_out, s.channels, static_cast<size_t>(random.between(0, 9)));
+  p.dst = reinterpret_cast<act_t*>(dst.data());
+  p.dst_pixel_stride = dst.stride();
+  p.dst_row_stride = dst.stride() * static_cast<ptrdiff_t>(width_out);
+  p.range = random_range(random);
+  act_t table[256];
+  for (act_t& entry : table) entry = random.act();
+  if (random.between(0, 3) == 0) p.table = table;
+  AlignedBuffer scratch;
+  (void)scratch.allocate(variant.scratch_bytes(s, c.width, width_out));
+  p.scratch = scratch.data();
+
+  std::vector<act_t> want(height_out * width_out * s.channels);
+  for (size_t y = 0; y < height_out; ++y) {
+    for (size_t x = 0; x < width_out; ++x) {
+      for (size_t j = 0; j < s.channels; ++j) {
+        int64_t acc = bias[j];
+        for (size_t ky = 0; ky < s.kernel_h; ++ky) {
+          for (size_t kx = 0; kx < s.kernel_w; ++kx) {
+            const size_t iy = y * s.stride_h + ky * s.dilation_h;
+            const size_t ix = x * s.stride_w + kx * s.dilation_w;
+            if (iy < c.pad_top || iy - c.pad_top >= c.height || ix < c.pad_left || ix - c.pad_left >= c.width)
+              continue;
+            const int32_t a = src[((iy - c.pad_top) * c.width + ix - c.pad_left) * pixel_stride + j];
+            acc += int64_t{a - zp_in} * weights[j * taps + ky * s.kernel_w + kx];
+          }
+        }
+        int32_t q = requantize(static_cast<int32_t>(static_cast<uint32_t>(acc)), scale[j], p.range);
+        if (p.table != nullptr) q = table[static_cast<uint8_t>(q)];
+        want[(y * width_out + x) * s.channels + j] = static_cast<act_t>(q);
+      }
+    }
+  }
+  const size_t cut = static_cast<size_t>(random.between(0, static_cast<int>(height_out)));
+  variant.run(p, 0, cut);
+  variant.run(p, cut, height_out);
+  compare(where, dst, want, height_out * width_out, s.channels);
+}
+
+void test_depthwise(IsaSet isas) {
+  for (const DepthwiseVariant* variant : depthwise_variants(isas)) {
+    uint64_t seed = 100;
+    const int bits = variant->weight_bits;
+    for (size_t channels : {1, 8, 15, 16, 17, 24, 32, 33, 48, 49, 63, 64, 65, 96, 120, 144, 151}) {
+      for (size_t kernel : {3, 5}) {
+        for (size_t stride : {1, 2}) {
+          for (size_t width : {1, 2, 5, 7, 14}) {
+            ++seed;
+            const size_t height = 1 + seed % 6;
+            const size_t pad = seed % 3 == 0 ? 0 : kernel / 2;
+            check_depthwise(*variant, DepthwiseCase{{channels, kernel, kernel, stride, stride, 1, 1, bits},
+                                                    height,
+                                                    width,
+                                                    pad,
+                                                    pad,
+                                                    kernel / 2,
+                                                    seed % 2 ? pad : kernel / 2,
+                                                    kFills[seed % 4],
+                                                    seed});
+          }
+        }
+      }
+      // Odd kernels, uneven strides and padding, dilation.
+      check_depthwise(
+          *variant,
+          DepthwiseCase{{channels, 1, 1, 1, 1, 1, 1, bits}, 3, 5, 0, 0, 0, 0, kFills[seed % 4], seed});
+      check_depthwise(
+          *variant,
+          DepthwiseCase{{channels, 2, 3, 1, 2, 1, 1, bits}, 6, 9, 0, 1, 1, 0, kFills[seed % 4], seed});
+      check_depthwise(
+          *variant,
+          DepthwiseCase{{channels, 7, 7, 2, 1, 1, 1, bits}, 9, 8, 3, 3, 3, 3, kFills[seed % 4], seed});
+      check_depthwise(
+          *variant,
+          DepthwiseCase{{channels, 3, 3, 1, 1, 2, 2, bits}, 7, 9, 2, 2, 2, 2, kFills[seed % 4], seed});
+      check_depthwise(
+          *variant,
+          DepthwiseCase{{channels, 3, 3, 3, 3, 1, 1, bits}, 8, 10, 2, 2, 0, 4, kFills[seed % 4], seed});
+      check_depthwise(
+          *variant,
+          DepthwiseCase{{channels, 9, 1, 1, 1, 1, 1, bits}, 11, 3, 4, 0, 4, 0, kFills[seed % 4], seed});
+    }
+  }
+}
+
+// -------------------------------------------------------------------------------------------------
+// elementwise
+
+void test_elementwise(IsaSet isas) {
+  for (const BinaryVariant* variant : binary_variants(isas)) {
+    uint64_t seed = 7;
+    for (size_t rows : {1, 2, 5}) {
+      for (size_t channels : {1, 3, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 131, 300}) {
+        for (int kind = 0; kind < 6; ++kind) {
+          Random random(++seed);
+          BinaryParams p;
+          p.rows = rows;
+          p.channels = channels;
+          const bool dense = random.between(0, 1) == 0;
+          const size_t stride = channels + (dense ? 0 : size_t(random.between(1, 4)));
+          Input<act_t> a((rows - 1) * stride + channels);
+          Input<act_t> b((rows - 1) * stride + channels);
+          fill_acts(random, kFills[seed % 4], a.data(), a.size());
+          fill_acts(random, Fill::kRandom, b.data(), b.size());
+          p.a = a.data();
+          p.b = b.data();
+          p.a_row_stride = p.b_row_stride = static_cast<ptrdiff_t>(stride);
+          if (kind == 1) p.b_row_stride = 0;
+          if (kind == 2) p.b_row_stride = 0, p.b_step = 0;
+          if (kind == 3) p.a_row_stride = 0;
+          if (kind == 4) p.a_row_stride = 0, p.a_step = 0;
+          if (kind == 5) p.b_step = 0;
+          Guarded dst(rows, channels, dense ? 0 : size_t(random.between(0, 5)));
+          p.dst = reinterpret_cast<act_t*>(dst.data());
+          p.dst_row_stride = dst.stride();
+          p.zp_a = random.between(kActMin, kActMax);
+          p.zp_b = random.between(kActMin, kActMax);
+          p.multiplier_a = variant->op == BinaryOp::kMul ? 0.02f * random.unit() : 2.0f * random.unit();
+          p.multiplier_b = 2.0f * random.unit();
+          if (seed % 5 == 0) p.multiplier_a = p.multiplier_b = 0.5f;  // exact ties
+          p.range = random_range(random);
+          std::vector<act_t> want(rows * channels);
+          for (size_t i = 0; i < rows; ++i) {
+            for (size_t c = 0; c < channels; ++c) {
+              const float left = float(a[i * size_t(p.a_row_stride) + (p.a_step ? c : 0)] - p.zp_a);
+              const float right = float(b[i * size_t(p.b_row_stride) + (p.b_step ? c : 0)] - p.zp_b);
+              volatile float x = left * p.multiplier_a;
+              volatile float y = right * p.multiplier_b;
+              volatile float product = left * right;
+              float value = 0.0f;
+              switch (variant->op) {
+                case BinaryOp::kAdd:
+                  value = x + y;
+                  break;
+                case BinaryOp::kSub:
+                  value = x - y;
+                  break;
+                case BinaryOp::kMul:
+                  value = product * p.multiplier_a;
+                  break;
+              }
+              const float q = std::nearbyintf(value) + float(p.range.zp);
+              want[i * channels + c] =
+                  static_cast<act_t>(std::fmin(std::fmax(q, float(p.range.min)), float(p.range.max)));
+            }
+          }
+          variant->run(p);
+          compare(std::string(variant->name) + " rows=" + std::to_string(rows) +
+                      " channels=" + std::to_string(channels) + " kind=" + std::to_string(kind),
+                  dst, want, rows, channels);
+        }
+      }
+    }
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// lut
+
+void test_lut(IsaSet isas) {
+  for (const LutVariant* variant : lut_variants(isas)) {
+    for (size_t rows : {1, 3}) {
+      for (size_t channels : {1, 3, 16, 31, 32, 33, 63, 64, 65, 129, 256, 1000}) {
+        for (bool per_channel : {false, true}) {
+          for (size_t gap : {0, 3}) {
+            Random random(rows * 1000 + channels);
+            Input<uint8_t> src(rows * (channels + gap));
+            for (size_t i = 0; i < src.size(); ++i)
+              src[i] = static_cast<uint8_t>(i < 256 ? i : random.next());
+            std::vector<uint8_t> table(256 * (per_channel ? channels : 1));
+            for (uint8_t& entry : table) entry = static_cast<uint8_t>(random.next());
+            Guarded dst(rows, channels, gap);
+            LutParams p{rows,       channels,     src.data(),   ptrdiff_t(channels + gap),
+                        dst.data(), dst.stride(), table.data(), per_channel};
+            std::vector<act_t> want(rows * channels);
+            for (size_t i = 0; i < rows; ++i) {
+              for (size_t c = 0; c < channels; ++c) {
+                want[i * channels + c] =
+                    static_cast<act_t>(table[(per_channel ? 256 * c : 0) + src[i * (channels + gap) + c]]);
+              }
+            }
+            variant->run(p);
+            compare(std::string(variant->name) + " channels=" + std::to_string(channels) +
+                        (per_channel ? " per channel" : ""),
+                    dst, want, rows, channels);
+          }
+        }
+      }
+    }
+  }
+}
+
+// --------------------------------------------------------------------------------------------------------
+// pool
+
+void test_pool(IsaSet isas) {
+  for (const PoolVariant* variant : pool_variants(isas)) {
+    uint64_t seed = 3;
+    for (size_t channels : {1, 15, 16, 17, 31, 32, 33, 64, 65, 100}) {
+      for (size_t kernel : {1, 2, 3, 7}) {
+        for (size_t stride : {1, 2}) {
+          for (size_t dilation : {1, 2}) {
+            Random random(++seed);
+            const size_t height = 9;
+            const size_t width = 8;
+            const size_t pad = kernel / 2;
+            const size_t reach = (kernel - 1) * dilation + 1;
+            const size_t padded_h = height + 2 * pad;
+            const size_t padded_w = width + 2 * pad;
+            if (reach > padded_h || reach > padded_w) continue;
+            const size_t height_out = (padded_h - reach) / stride + 1;
+            const size_t width_out = (padded_w - reach) / stride + 1;
+            Input<act_t> src(height * width * channels);
+            fill_acts(random, kFills[seed % 4], src.data(), src.size());
+            std::vector<const act_t*> rows(padded_h, nullptr);
+            for (size_t y = 0; y < height; ++y) rows[y + pad] = src.data() + y * width * channels;
+            Guarded dst(height_out * width_out, channels, 5);
+            PoolParams p;
+            p.channels = channels;
+            p.kernel_h = p.kernel_w = kernel;
+            p.stride_h = p.stride_w = stride;
+            p.dilation_h = p.dilation_w = dilation;
+            p.width_in = width;
+            p.width_out = width_out;
+            p.pad_left = pad;
+            p.row_end = height_out;
+            p.rows = rows.data();
+            p.src_pixel_stride = static_cast<ptrdiff_t>(channels);
+            p.dst = reinterpret_cast<act_t*>(dst.data());
+            p.dst_pixel_stride = dst.stride();
+            p.dst_row_stride = dst.stride() * ptrdiff_t(width_out);
+            p.range = random_range(random);
+            p.zp_in = random.between(kActMin, kActMax);
+            std::vector<float> multiplier(kernel * kernel + 1);
+            for (size_t i = 1; i < multiplier.size(); ++i) multiplier[i] = 0.9f / float(i);
+            std::vector<int32_t> count_h(height_out);
+            std::vector<int32_t> count_w(width_out);
+            const auto count = [&](size_t out, size_t size) {
+              int32_t inside = 0;
+              for (size_t t = 0; t < kernel; ++t) {
+                const size_t at = out * stride + t * dilation;
+                inside += at >= pad && at - pad < size;
+              }
+              return inside;
+            };
+            for (size_t y = 0; y < height_out; ++y) count_h[y] = count(y, height);
+            for (size_t x = 0; x < width_out; ++x) count_w[x] = count(x, width);
+            p.multiplier = multiplier.data();
+            p.count_h = count_h.data();
+            p.count_w = count_w.data();
+            std::vector<act_t> want(height_out * width_out * channels);
+            for (size_t y = 0; y < height_out; ++y) {
+              for (size_t x = 0; x < width_out; ++x) {
+                for (size_t c = 0; c < channels; ++c) {
+                  int32_t sum = 0;
+                  int32_t highest = p.range.min;
+                  for (size_t ky = 0; ky < kernel; ++ky) {
+                    for (size_t kx = 0; kx < kernel; ++kx) {
+                      const size_t iy = y * stride + ky * dilation;
+                      const size_t ix = x * stride + kx * dilation;
+                      if (iy < pad || iy - pad >= height || ix < pad || ix - pad >= width) continue;
+                      const int32_t value = src[((iy - pad) * width + ix - pad) * channels + c];
+                      sum += value - p.zp_in;
+                      highest = value > highest ? value : highest;
+                    }
+                  }
+                  if (highest > p.range.max) highest = p.range.max;
+                  const float m = multiplier[size_t(count_h[y] * count_w[x])];
+                  want[(y * width_out + x) * channels + c] =
+                      static_cast<act_t>(variant->op == PoolOp::kMax ? highest : requantize(sum, m, p.range));
+                }
+              }
+            }
+            variant->run(p);
+            compare(std::string(variant->name) + " c=" + std::to_string(channels) +
+                        " kernel=" + std::to_string(kernel) + " stride=" + std::to_string(stride) +
+                        " dilation=" + std::to_string(dilation),
+                    dst, want, height_out * width_out, channels);
+          }
+        }
+      }
+    }
+  }
+  for (const MeanVariant* variant : mean_variants(isas)) {
+    uint64_t seed = 5;
+    for (size_t pixels : {1, 2, 7, 49, 1000}) {
+      for (size_t channels : {1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 200}) {
+        Random random(++seed);
+        Input<act_t> src(pixels * (channels + 2));
+        fill_acts(random, kFills[seed % 4], src.data(), src.size());
+        Guarded dst(1, channels, 0);
+        MeanParams p;
+        p.pixels = pixels;
+        p.channels = channels;
+        p.src = src.data();
+        p.pixel_stride = static_cast<ptrdiff_t>(channels + 2);
+        p.dst = reinterpret_cast<act_t*>(dst.data());
+        p.zp_in = random.between(kActMin, kActMax);
+        p.multiplier = 1.3f / float(pixels);
+        p.range = random_range(random);
+        std::vector<act_t> want(channels);
+        for (size_t c = 0; c < channels; ++c) {
+          int32_t sum = 0;
+          for (size_t i = 0; i < pixels; ++i) sum += src[i * (channels + 2) + c] - p.zp_in;
+          want[c] = static_cast<act_t>(requantize(sum, p.multiplier, p.range));
+        }
+        variant->run(p);
+        compare(std::string(variant->name) + " pixels=" + std::to_string(pixels) +
+                    " c=" + std::to_string(channels),
+                dst, want, 1, channels);
+      }
+    }
+  }
+}
+
+// ----------------------------------------------------------------------------------------------------
+// quantize
+
+void test_quantize(IsaSet isas) {
+  const size_t pixel_counts[] = {1, 2, 15, 16, 17, 63, 64, 65, 131};
+  const size_t channel_counts[] = {1, 2, 3, 4, 16, 17, 33, 70};
+  uint64_t seed = 11;
+  for (size_t pixels : pixel_counts) {
+    for (size_t channels : channel_counts) {
+      for (int layout = 0; layout < 4; ++layout) {
+        Random random(++seed);
+        const ptrdiff_t nhwc[2] = {ptrdiff_t(channels), 1};
+        const ptrdiff_t nchw[2] = {1, ptrdiff_t(pixels)};
+        const ptrdiff_t* in = layout & 1 ? nchw : nhwc;
+        const ptrdiff_t* out = layout & 2 ? nchw : nhwc;
+        const size_t size = pixels * channels;
+        const std::string where = " pixels=" + std::to_string(pixels) + " c=" + std::to_string(channels) +
+                                  " layout=" + std::to_string(layout);
+        const OutputRange range = random_range(random);
+        const float scale = 0.01f + random.unit();
+        for (const QuantizeVariant* variant : quantize_variants(isas)) {
+          Input<float> src(size);
+          for (size_t i = 0; i < size; ++i) {
+            const int kind = random.between(0, 40);
+            src[i] = kind == 0   ? std::nanf("")
+                     : kind == 1 ? std::numeric_limits<float>::infinity()
+                     : kind == 2 ? -std::numeric_limits<float>::infinity()
+                     : kind == 3 ? 3e38f
+                     : kind < 20 ? scale * (float(random.between(-300, 300)) + 0.5f)
+                                 : scale * 300.0f * (random.unit() - 0.5f);
+          }
+          Guarded dst(1, size, 0);
+          variant->run(QuantizeParams{pixels, channels, src.data(), in[0], in[1],
+                                      reinterpret_cast<act_t*>(dst.data()), out[0], out[1], scale, range});
+          std::vector<act_t> want(size);
+          for (size_t i = 0; i < pixels; ++i) {
+            for (size_t c = 0; c < channels; ++c) {
+              want[i * size_t(out[0]) + c * size_t(out[1])] = static_cast<act_t>(
+                  quantize_value(src[i * size_t(in[0]) + c * size_t(in[1])], scale, range));
+            }
+          }
+          compare(variant->name + where, dst, want, 1, size);
+        }
+        Input<act_t> codes(size);
+        fill_acts(random, Fill::kRandom, codes.data(), size);
+        for (const DequantizeVariant* variant : dequantize_variants(isas)) {
+          std::vector<float> dst(size + 16, -77.0f);
+          variant->run(DequantizeParams{pixels, channels, codes.data(), in[0], in[1], dst.data() + 8, out[0],
+                                        out[1], scale, range.zp});
+          bool same = true;
+          for (size_t i = 0; i < pixels; ++i) {
+            for (size_t c = 0; c < channels; ++c) {
+              const float want = float(codes[i * size_t(in[0]) + c * size_t(in[1])] - range.zp) * scale;
+              same = same && dst[8 + i * size_t(out[0]) + c * size_t(out[1])] == want;
+            }
+          }
+          for (size_t i = 0; i < 8; ++i) same = same && dst[i] == -77.0f && dst[size + 8 + i] == -77.0f;
+          expect(same, variant->name + where, "differs or wrote outside of its output");
+        }
+        for (const RecodeVariant* variant : recode_variants(isas)) {
+          Guarded dst(1, size, 0);
+          const uint8_t mask = random.between(0, 1) ? 0x80 : 0;
+          variant->run(RecodeParams{pixels, channels, reinterpret_cast<const uint8_t*>(codes.data()), in[0],
+                                    in[1], dst.data(), out[0], out[1], mask});
+          std::vector<act_t> want(size);
+          for (size_t i = 0; i < pixels; ++i) {
+            for (size_t c = 0; c < channels; ++c) {
+              want[i * size_t(out[0]) + c * size_t(out[1])] = static_cast<act_t>(
+                  static_cast<uint8_t>(codes[i * size_t(in[0]) + c * size_t(in[1])]) ^ mask);
+            }
+          }
+          compare(variant->name + where, dst, want, 1, size);
+        }
+      }
+    }
+  }
+}
+
+// -----------------------------------------------------------------------------------------------------
+// softmax
+
+void test_softmax(IsaSet isas) {
+  uint64_t table[256];
+  for (int d = 0; d < 256; ++d)
+    table[d] = static_cast<uint64_t>(std::llround(std::exp(-0.07 * d) * 1099511627776.0));
+  for (const SoftmaxVariant* variant : softmax_variants(isas)) {
+    for (size_t rows : {1, 3}) {
+      for (size_t channels : {1, 2, 7, 8, 9, 31, 64, 65, 1000, 1001}) {
+        Random random(rows * 77 + channels);
+        Input<act_t> src(rows * channels);
+        fill_acts(random, channels % 2 ? Fill::kRandom : Fill::kAlternating, src.data(), src.size());
+        std::vector<float> dst(rows * channels + 16, -77.0f);
+        SoftmaxParams p;
+        p.rows = rows;
+        p.channels = channels;
+        p.src = src.data();
+        p.src_row_stride = static_cast<ptrdiff_t>(channels);
+        p.dst = dst.data() + 8;
+        p.dst_row_stride = static_cast<ptrdiff_t>(channels);
+        p.table = table;
+        variant->run(p);
+        bool same = true;
+        for (size_t i = 0; i < rows; ++i) {
+          const act_t* row = src.data() + i * channels;
+          int highest = row[0];
+          for (size_t c = 0; c < channels; ++c) highest = row[c] > highest ? row[c] : highest;
+          uint64_t sum = 0;
+          for (size_t c = 0; c < channels; ++c) sum += table[highest - row[c]];
+          for (size_t c = 0; c < channels; ++c) {
+            same = same && dst[8 + i * channels + c] == float(double(table[highest - row[c]]) / double(sum));
+          }
+        }
+        for (size_t i = 0; i < 8; ++i)
+          same = same && dst[i] == -77.0f && dst[rows * channels + 8 + i] == -77.0f;
+        expect(same, std::string(variant->name) + " channels=" + std::to_string(channels), "differs");
+      }
+    }
+  }
+}
+
+// ------------------------------------------------------------------------------------------------------
+// resize
+
+void test_resize(IsaSet isas) {
+  for (const ResizeVariant* variant : resize_variants(isas)) {
+    for (size_t channels : {1, 3, 15, 16, 17, 31, 32, 33, 64, 65, 100}) {
+      for (size_t size_out : {1, 5, 14}) {
+        Random random(channels * 31 + size_out);
+        const size_t size_in = 7;
+        Input<act_t> src(size_in * size_in * channels);
+        fill_acts(random, kFills[channels % 4], src.data(), src.size());
+        std::vector<ResizeTap> taps(size_out);
+        for (ResizeTap& tap : taps) {
+          const int weight = random.between(0, 2048);
+          tap = ResizeTap{random.between(0, 6), random.between(0, 6), 2048 - weight, weight};
+        }
+        Guarded dst(size_out * size_out, channels, 3);
+        ResizeParams p;
+        p.channels = channels;
+        p.width_out = size_out;
+        p.row_end = size_out;
+        p.tap_y = taps.data();
+        p.tap_x = taps.data();
+        p.src = src.data();
+        p.src_pixel_stride = static_cast<ptrdiff_t>(channels);
+        p.src_row_stride = static_cast<ptrdiff_t>(channels * size_in);
+        p.dst = reinterpret_cast<act_t*>(dst.data());
+        p.dst_pixel_stride = dst.stride();
+        p.dst_row_stride = dst.stride() * ptrdiff_t(size_out);
+        std::vector<act_t> want(size_out * size_out * channels);
+        for (size_t y = 0; y < size_out; ++y) {
+          for (size_t x = 0; x < size_out; ++x) {
+            for (size_t c = 0; c < channels; ++c) {
+              const ResizeTap& v = taps[y];
+              const ResizeTap& h = taps[x];
+              const auto at = [&](int iy, int ix) {
+                return code_from_act(src[(size_t(iy) * 7 + size_t(ix)) * channels + c]);
+              };
+              int32_t code = at(v.index_0, h.index_0);
+              if (variant->op == ResizeOp::kBilinear) {
+                const int64_t sum = int64_t{v.weight_0} * h.weight_0 * at(v.index_0, h.index_0) +
+                                    int64_t{v.weight_0} * h.weight_1 * at(v.index_0, h.index_1) +
+                                    int64_t{v.weight_1} * h.weight_0 * at(v.index_1, h.index_0) +
+                                    int64_t{v.weight_1} * h.weight_1 * at(v.index_1, h.index_1);
+                code = static_cast<int32_t>(std::floor((double(sum) + 2097152.0) / 4194304.0));
+              }
+              want[(y * size_out + x) * channels + c] = static_cast<act_t>(act_from_code(code));
+            }
+          }
+        }
+        variant->run(p);
+        compare(std::string(variant->name) + " c=" + std::to_string(channels), dst, want, size_out * size_out,
+                channels);
+      }
+    }
+  }
+}
+
+// --------------------------------------------------------------------------------------------------------
+// copy
+
+void test_copy(IsaSet isas) {
+  for (const CopyVariant* variant : copy_variants(isas)) {
+    uint64_t seed = 9;
+    for (size_t pixels : {1, 3, 17}) {
+      for (size_t channels : {2, 6, 16, 30, 58, 64, 66, 116, 130, 232}) {
+        for (size_t groups : {1, 2, 3}) {
+          if (channels % groups != 0) continue;
+          Random random(++seed);
+          Input<uint8_t> src(pixels * channels);
+          for (size_t i = 0; i < src.size(); ++i) src[i] = static_cast<uint8_t>(random.next());
+          const size_t part = channels / groups;
+          // A channel shuffle: from [groups][part] to [part][groups], in both loop orders.
+          for (int order = 0; order < 2; ++order) {
+            Guarded dst(pixels, channels, 4);
+            CopyParams p;
+            p.src = src.data();
+            p.dst = dst.data();
+            const int g = order == 0 ? 3 : 2;
+            const int c = order == 0 ? 2 : 3;
+            p.size[0] = pixels;
+            p.size[g] = groups;
+            p.size[c] = part;
+            p.src_stride[0] = static_cast<ptrdiff_t>(channels);
+            p.src_stride[g] = static_cast<ptrdiff_t>(part);
+            p.src_stride[c] = 1;
+            p.dst_stride[0] = dst.stride();
+            p.dst_stride[g] = 1;
+            p.dst_stride[c] = static_cast<ptrdiff_t>(groups);
+            std::vector<act_t> want(pixels * channels);
+            for (size_t i = 0; i < pixels; ++i) {
+              for (size_t e = 0; e < channels; ++e) {
+                want[i * channels + e % part * groups + e / part] = static_cast<act_t>(src[i * channels + e]);
+              }
+            }
+            variant->run(p);
+            compare(std::string(variant->name) + " shuffle c=" + std::to_string(channels) +
+                        " groups=" + std::to_string(groups),
+                    dst, want, pixels, channels);
+          }
+          // A transpose of pixels and channels, and a reversal.
+          Guarded dst(channels, pixels, 4);
+          CopyParams p;
+          p.src = src.data() + (pixels - 1) * channels;
+          p.dst = dst.data();
+          p.size[2] = channels;
+          p.size[3] = pixels;
+          p.src_stride[2] = 1;
+          p.src_stride[3] = -static_cast<ptrdiff_t>(channels);
+          p.dst_stride[2] = dst.stride();
+          p.dst_stride[3] = 1;
+          std::vector<act_t> want(pixels * channels);
+          for (size_t i = 0; i < pixels; ++i) {
+            for (size_t e = 0; e < channels; ++e) {
+              want[e * pixels + i] = static_cast<act_t>(src[(pixels - 1 - i) * channels + e]);
+            }
+          }
+          variant->run(p);
+          compare(std::string(variant->name) + " transpose c=" + std::to_string(channels), dst, want,
+                  channels, pixels);
+        }
+      }
+    }
+  }
+  for (const PadVariant* variant : pad_variants(isas)) {
+    for (size_t channels : {1, 3, 16, 40}) {
+      for (size_t width : {1, 6}) {
+        Random random(channels + width);
+        Input<uint8_t> src(4 * width * channels);
+        for (size_t i = 0; i < src.size(); ++i) src[i] = static_cast<uint8_t>(random.next());
+        PadParams p;
+        p.height = 4;
+        p.width = width;
+        p.channels = channels;
+        p.src = src.data();
+        p.src_pixel_stride = static_cast<ptrdiff_t>(channels);
+        p.src_row_stride = static_cast<ptrdiff_t>(channels * width);
+        p.top = 1;
+        p.bottom = 2;
+        p.left = 3;
+        p.right = 1;
+        p.channels_before = channels % 2;
+        p.channels_after = 2 * p.channels_before;
+        p.value = 0x42;
+        const size_t width_out = width + 4;
+        const size_t channels_out = channels + 3 * p.channels_before;
+        Guarded dst(7 * width_out, channels_out, 2);
+        p.dst = dst.data();
+        p.dst_pixel_stride = dst.stride();
+        p.dst_row_stride = dst.stride() * ptrdiff_t(width_out);
+        std::vector<act_t> want(7 * width_out * channels_out, static_cast<act_t>(0x42));
+        for (size_t y = 0; y < 4; ++y) {
+          for (size_t x = 0; x < width; ++x) {
+            for (size_t c = 0; c < channels; ++c) {
+              want[((y + 1) * width_out + x + 3) * channels_out + p.channels_before + c] =
+                  static_cast<act_t>(src[(y * width + x) * channels + c]);
+            }
+          }
+        }
+        variant->run(p);
+        compare(std::string(variant->name) + " c=" + std::to_string(channels), dst, want, 7 * width_out,
+                channels_out);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace edgeq
+
+int main(int argc, char** argv) {
+  const auto isas = edgeq::usable_isas(std::getenv("EDGEQ_MAX_ISA"));
+  if (!isas.ok()) {
+    std::fprintf(stderr, "%s\n", isas.status().message().c_str());
+    return 2;
+  }
+  std::printf("levels:");
+  for (const edgeq::Isa isa : isas.value().levels()) std::printf(" %s", edgeq::isa_name(isa));
+  std::printf("\n");
+  struct Family {
+    const char* name;
+    void (*test)(edgeq::IsaSet);
+  };
+  const Family families[] = {
+      {"requantize", [](edgeq::IsaSet) { edgeq::test_requantize(); }},
+      {"isa_cap", [](edgeq::IsaSet) { edgeq::test_isa_cap(); }},
+      {"gemm", edgeq::test_gemm},
+      {"depthwise", edgeq::test_depthwise},
+      {"elementwise", edgeq::test_elementwise},
+      {"lut", edgeq::test_lut},
+      {"pool", edgeq::test_pool},
+      {"quantize", edgeq::test_quantize},
+      {"softmax", edgeq::test_softmax},
+      {"resize", edgeq::test_resize},
+      {"copy", edgeq::test_copy},
+  };
+  bool found = false;
+  for (const Family& family : families) {
+    if (argc > 1 && std::strcmp(argv[1], family.name) != 0) continue;
+    found = true;
+    edgeq::checks = 0;
+    const int before = edgeq::failures;
+    family.test(isas.value());
+    std::printf("%-12s %8zu checks, %d failures\n", family.name, edgeq::checks, edgeq::failures - before);
+  }
+  if (!found) {
+    std::fprintf(stderr, "kernel_test: no family \"%s\"\n", argv[1]);
+    return 2;
+  }
+  return edgeq::failures == 0 ? 0 : 1;
+}
