@@ -4,5 +4,15 @@ from __future__ import annotations
 
 from edgeq.verification.compare import Comparison, Disagreement, Quality, compare
 from edgeq.verification.table import format_table
+from edgeq.verification.verify import Provenance, Verification, verify
 
-__all__ = ["Comparison", "Disagreement", "Quality", "compare", "format_table"]
+__all__ = [
+    "Comparison",
+    "Disagreement",
+    "Provenance",
+    "Quality",
+    "Verification",
+    "compare",
+    "format_table",
+    "verify",
+]

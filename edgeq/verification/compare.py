@@ -98,9 +98,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Nested JSON values; null stands for what needs labels, and for an infinite SQNR."""
-        empty = {
-            name: None for name in ("top1", "top5", "ece", "mce", "nll", "brier", "mean_confidence", "bins")
-        }
+        empty = dict.fromkeys(("top1", "top5", "ece", "mce", "nll", "brier", "mean_confidence", "bins"))
         disagreement = asdict(self.disagreement)
         disagreement["interval"] = list(self.disagreement.interval)
         return {

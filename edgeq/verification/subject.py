@@ -1,0 +1,202 @@
+"""What a verification is about: which two models, who runs them, and what is known of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeq.backends.protocol import Backend
+from edgeq.data import Preprocessing
+from edgeq.errors import FormatError, UsageError
+
+BACKENDS = ("native", "simulate", "onnxruntime")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Two models, ready to run.
+
+    Attributes:
+        quantized: Runs the quantized model.
+        reference: Runs the float model.
+        target: What the user called the quantized model.
+        target_file: Its file, or None where a backend was handed in.
+        reference_name: What the float model is called.
+        reference_file: Its file, or None where a backend was handed in.
+        reference_given: Whether the user named the reference.
+        preprocessing: What the export stored, or None.
+        scheme: Bits as the manifest states them, or None.
+        model: The model's name in the manifest, or None.
+        labels: Class names that the export stored, or None.
+    """
+
+    quantized: Backend
+    reference: Backend
+    target: str
+    target_file: Path | None
+    reference_name: str
+    reference_file: Path | None
+    reference_given: bool
+    preprocessing: Preprocessing | None
+    scheme: str | None
+    model: str | None
+    labels: tuple[str, ...] | None
+
+
+def resolve(
+    target: str | os.PathLike[str] | Backend,
+    reference: str | os.PathLike[str] | Backend | None,
+    backend: str,
+    threads: int | None,
+) -> Subject:
+    """Finds both models and starts their backends.
+
+    Args:
+        target: A folder of `edgeq export`, a .edgeq or .onnx file, or a backend.
+        reference: A .onnx file, a backend, or None for reference.onnx beside the target.
+        backend: `native`, `simulate` or `onnxruntime`.
+        threads: For each runtime; None lets it choose.
+
+    Raises:
+        EdgeqError: If a file is missing, or its backend refuses it.
+    """
+    if backend not in BACKENDS:
+        raise UsageError(f"There is no backend {backend!r}; use one of {', '.join(BACKENDS)}.")
+    path = _path_of(target)
+    file = None if path is None else _target_file(path, backend)
+    quantized = _target_backend(target, file, backend, threads)
+    reference_file = _reference_file(path, reference)
+    runner = reference if reference_file is None else _onnx(reference_file, threads)
+    if runner is None or isinstance(runner, (str, os.PathLike)):
+        raise UsageError(
+            "A backend as the target needs a reference: pass reference=, a .onnx file or a backend."
+        )
+    facts = _facts(file, path)
+    manifest = facts.manifest
+    return Subject(
+        quantized=quantized,
+        reference=runner,
+        target=quantized.name if path is None else str(path),
+        target_file=file,
+        reference_name=runner.name if reference_file is None else str(reference_file),
+        reference_file=reference_file,
+        reference_given=reference is not None,
+        preprocessing=facts.preprocessing,
+        scheme=_text(manifest.get("scheme")),
+        model=_text(_mapping(manifest.get("model")).get("name")),
+        labels=facts.labels,
+    )
+
+
+def _path_of(target: str | os.PathLike[str] | Backend) -> Path | None:
+    return Path(target) if isinstance(target, (str, os.PathLike)) else None
+
+
+def _target_file(path: Path, backend: str) -> Path:
+    if not path.exists():
+        raise UsageError(
+            f"{path}: there is no such file or folder. Name a folder that `edgeq export` wrote, or a .edgeq "
+            "file."
+        )
+    if not path.is_dir():
+        wanted = ".onnx" if backend == "onnxruntime" else ".edgeq"
+        if path.suffix.lower() in (".onnx", ".edgeq") and path.suffix.lower() != wanted:
+            other = "native or simulate" if wanted == ".onnx" else "onnxruntime"
+            raise UsageError(
+                f"{path}: backend {backend} runs {wanted} files. Use --backend {other} for this one."
+            )
+        return path
+    file = path / ("model.onnx" if backend == "onnxruntime" else "model.edgeq")
+    if not file.is_file():
+        raise UsageError(
+            f"{path}: holds no {file.name}, which backend {backend} runs. Export again, or choose another of "
+            f"{', '.join(BACKENDS)}."
+        )
+    return file
+
+
+def _target_backend(
+    target: str | os.PathLike[str] | Backend, file: Path | None, backend: str, threads: int | None
+) -> Backend:
+    if file is None:
+        if isinstance(target, (str, os.PathLike)):
+            raise UsageError(f"{target}: names no model.")
+        return target
+    if backend == "onnxruntime":
+        return _onnx(file, threads)
+    if backend == "simulate":
+        from edgeq.backends.simulate import SimulateBackend
+
+        return SimulateBackend(file)
+    from edgeq.backends.native import NativeBackend
+
+    return NativeBackend(file, threads)
+
+
+def _onnx(path: Path, threads: int | None) -> Backend:
+    from edgeq.backends.onnxruntime import OnnxRuntimeBackend
+
+    return OnnxRuntimeBackend(path, threads)
+
+
+def _reference_file(path: Path | None, reference: str | os.PathLike[str] | Backend | None) -> Path | None:
+    """The reference's file, or None where a backend was handed in or is missing."""
+    if isinstance(reference, (str, os.PathLike)):
+        file = Path(reference)
+        if file.is_dir():
+            file = file / "reference.onnx"
+        if not file.is_file() or file.suffix.lower() != ".onnx":
+            raise UsageError(
+                f"{reference}: the reference must be a .onnx file, the float model before quantization."
+            )
+        return file
+    if reference is not None or path is None:
+        return None
+    beside = (path if path.is_dir() else path.parent) / "reference.onnx"
+    if not beside.is_file():
+        raise UsageError(
+            f"{beside}: there is no float model beside the target. Name one with --reference MODEL.onnx."
+        )
+    return beside
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What an export stored about a model."""
+
+    manifest: Mapping[str, Any]
+    preprocessing: Preprocessing | None
+    labels: tuple[str, ...] | None
+
+
+def _facts(file: Path | None, path: Path | None) -> _Facts:
+    """Facts from the .edgeq file itself, or from the manifest beside a model of another kind."""
+    if file is None or path is None:
+        return _Facts({}, None, None)
+    if file.suffix.lower() != ".onnx":
+        from edgeq.importers.from_edgeq import read_info
+
+        info = read_info(file)
+        return _Facts(_mapping(info.metadata), info.preprocessing, info.labels)
+    if not (file.parent / "manifest.json").is_file():
+        return _Facts({}, None, None)
+    from edgeq.deployment.folder import read_manifest
+
+    manifest = read_manifest(file.parent)
+    stored = manifest.get("preprocessing")
+    if stored is not None and not isinstance(stored, dict):
+        raise FormatError(
+            f"{file.parent / 'manifest.json'}: its preprocessing is malformed; export the model again."
+        )
+    return _Facts(manifest, None if stored is None else Preprocessing.from_dict(stored), None)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
