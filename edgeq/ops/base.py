@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from edgeq.ir.tensor import Array
 Shape = tuple[int, ...]
 Clamp = tuple[float, float]
 NO_CLAMP: Clamp = (-math.inf, math.inf)
+AttrsType = TypeVar("AttrsType", bound=Attrs)
 
 
 class QuantRule(Enum):
@@ -56,8 +57,23 @@ class OnnxSource(Protocol):
         """The value of a constant input; raises ImportModelError naming the node and `meaning` otherwise."""
         ...
 
+    def shape_pair(self, node: Any, index: int) -> tuple[Array, Array] | None:
+        """A constant input computed for batch 2 and for batch 3, or None when it is absent or an activation.
+
+        The two differ exactly where the model computed the value from the batch size.
+        """
+        ...
+
     def add_constant(self, stem: str, value: Array) -> str:
         """Adds a constant to the graph and returns its tensor name."""
+        ...
+
+    def name_of(self, node: Any) -> str:
+        """A unique name for the graph node that an ONNX node becomes."""
+        ...
+
+    def alias(self, source: str, target: str) -> None:
+        """Makes the tensor `target` another name of `source` (a node that changes nothing)."""
         ...
 
     def emit(self, op: str, name: str, inputs: Sequence[str], outputs: Sequence[str], attrs: Attrs) -> None:
@@ -127,6 +143,17 @@ class Operator(ABC):
         """Emits the float ONNX node(s) for one node of an NCHW graph, reading and writing tensors by their names."""
         raise GraphError(f"{node.name}: operator {self.name} has no ONNX exporter")
 
+    def check_quant(self, node: Node, graph: Graph) -> None:
+        """Raises GraphError when the quantization of a node of a quantized graph breaks the operator's rule."""
+        if self.quant_rule is QuantRule.SAME:
+            out = graph.quant(node.outputs[0])
+            for name in node.inputs:
+                if not out.same_as(graph.quant(name)):
+                    raise GraphError(
+                        f"{node.name}: {node.op} copies codes, so {name!r} and {node.outputs[0]!r} must have the same "
+                        "quantization"
+                    )
+
     def macs(self, node: Node, graph: Graph) -> int:
         """Multiply-accumulates at batch 1; 0 for operators that have none worth counting."""
         return 0
@@ -154,6 +181,21 @@ def get(name: str) -> Operator:
 def all_operators() -> list[Operator]:
     """Returns every registered operator, by name."""
     return [_REGISTRY[name] for name in sorted(_REGISTRY)]
+
+
+def attrs_of(node: Node, kind: type[AttrsType]) -> AttrsType:
+    """Returns the attributes of a node; raises GraphError when they are of another kind."""
+    if not isinstance(node.attrs, kind):
+        raise GraphError(f"{node.name}: {node.op} needs {kind.__name__}, got {type(node.attrs).__name__}")
+    return node.attrs
+
+
+def operand(values: Sequence[Array | None], index: int) -> Array:
+    """Returns an input that must be present; raises GraphError when it is absent."""
+    value = values[index] if index < len(values) else None
+    if value is None:
+        raise GraphError(f"input {index} is absent")
+    return value
 
 
 # --- the arithmetic that statements share (docs/arithmetic.md) ---
@@ -194,6 +236,11 @@ def requantize(acc: Array, multiplier: Array, zero_point: int, qmin: int, qmax: 
         qmax: Largest output code.
     """
     scaled = acc.astype(np.float32) * np.asarray(multiplier, dtype=np.float32)
+    return requantize_real(scaled, zero_point, qmin, qmax)
+
+
+def requantize_real(scaled: Array, zero_point: int, qmin: int, qmax: int) -> npt.NDArray[np.int8]:
+    """clamp(rne(scaled) + z) of float32 values already in output steps, clamped in float before z is added."""
     low, high = np.float32(qmin - zero_point), np.float32(qmax - zero_point)
     return (np.rint(np.minimum(np.maximum(scaled, low), high)).astype(np.int32) + zero_point).astype(np.int8)
 

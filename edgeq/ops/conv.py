@@ -19,16 +19,14 @@ from edgeq.ops.base import (
     Operator,
     Shape,
     Window,
-    clamp_codes,
-    conv_multiplier,
     from_nchw,
     nchw_shape,
     register,
-    requantize,
     shape_from_nchw,
     to_nchw,
     weight_to_oihw,
 )
+from edgeq.ops.weighted import check_weighted, finish_channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +150,16 @@ class Conv(Operator):
         acc = convolve(centred, oihw, _attrs(node), 0.0, bound).astype(np.int64)
         return acc if bias is None else acc + bias.astype(np.int64)[:, None, None]
 
+    def check_quant(self, node: Node, graph: Graph) -> None:
+        check_weighted(node, graph)
+
     def from_onnx(self, source: OnnxSource, node: Any) -> None:
         weights = source.require_constant(node, 1, "weights")
         x = source.graph.tensor(node.input[0])
         if weights.ndim != 4 or len(x.shape) != 4:
             raise source.fail(node, f"only 2-D convolution is supported, weights have shape {list(weights.shape)}")
         window = window_from_onnx(source, node, (weights.shape[2], weights.shape[3]), x.shape[2:])
-        name = node.name or node.output[0]
+        name = source.name_of(node)
         inputs = [node.input[0], source.add_constant(f"{name}.weight", weights.astype(np.float32))]
         if len(node.input) > 2 and node.input[2]:
             bias = source.require_constant(node, 2, "bias")

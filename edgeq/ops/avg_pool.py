@@ -1,0 +1,123 @@
+"""Average over a sliding window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from edgeq.errors import GraphError
+from edgeq.ir import Attrs, Graph, Node
+from edgeq.ir.tensor import Array
+from edgeq.ops.base import (
+    OnnxSink,
+    OnnxSource,
+    Operator,
+    QuantRule,
+    Shape,
+    Window,
+    attrs_of,
+    from_nchw,
+    operand,
+    register,
+    requantize,
+    to_nchw,
+)
+from edgeq.ops.mean import MeanAttrs
+from edgeq.ops.pad import PadAttrs
+from edgeq.ops.pooling import infer_pool, pool_window, taps_inside
+
+
+@dataclass(frozen=True, slots=True)
+class AvgPoolAttrs(Attrs):
+    """Attributes of `avg_pool`.
+
+    Attributes:
+        window: Kernel, strides, pads; dilations are 1.
+        count_include_pad: Divide by the window's size everywhere, not by the taps inside the image.
+    """
+
+    window: Window
+    count_include_pad: bool = False
+
+
+def pool_counts(attrs: AvgPoolAttrs, height: int, width: int) -> Array:
+    """Returns the divisor of each output position: int64 [out_h, out_w]."""
+    window = attrs.window
+    out_h, out_w = window.output_size(height, width, "avg_pool")
+    if attrs.count_include_pad:
+        return np.full((out_h, out_w), window.kernel[0] * window.kernel[1], dtype=np.int64)
+    rows, columns = taps_inside(window, 0, height, out_h), taps_inside(window, 1, width, out_w)
+    counts: Array = rows[:, None] * columns[None, :]
+    return counts
+
+
+def pool_sums(window: Window, x: Array, dtype: Any) -> Array:
+    """Returns the sum under each window of an NCHW array padded with zeros, in `dtype`."""
+    out_h, out_w = window.output_size(x.shape[2], x.shape[3], "avg_pool")
+    total = np.zeros((*x.shape[:2], out_h, out_w), dtype)
+    for row in window.taps(window.pad(x, 0), out_h, out_w):
+        for tap in row:
+            total += tap
+    return total
+
+
+@register
+class AvgPool(Operator):
+    """y = the mean under each window. Input and output share quantization when edgeq quantizes; they may differ."""
+
+    name = "avg_pool"
+    attrs_type = AvgPoolAttrs
+    quant_rule = QuantRule.SAME
+    onnx_types = ("AveragePool",)
+
+    def infer(self, node: Node, graph: Graph) -> list[tuple[Shape, str]]:
+        window = attrs_of(node, AvgPoolAttrs).window
+        if window.dilations != (1, 1):
+            raise GraphError(f"{node.name}: avg_pool cannot be dilated")
+        return infer_pool(window, node, graph)
+
+    def run_float(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
+        attrs, x = attrs_of(node, AvgPoolAttrs), to_nchw(operand(values, 0), graph.layout)
+        mean = pool_sums(attrs.window, x, np.float64) / pool_counts(attrs, x.shape[2], x.shape[3])
+        return [from_nchw(mean.astype(np.float32), graph.layout)]
+
+    def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
+        attrs, x = attrs_of(node, AvgPoolAttrs), to_nchw(operand(values, 0), graph.layout)
+        quant, out = graph.quant(node.inputs[0]), graph.quant(node.outputs[0])
+        acc = pool_sums(attrs.window, x.astype(np.int32) - np.int32(quant.zero_point), np.int32)
+        counts = pool_counts(attrs, x.shape[2], x.shape[3]).astype(np.float32)
+        multiplier = (np.float32(quant.scale) / np.float32(out.scale)) / counts
+        return [from_nchw(requantize(acc, multiplier, int(out.zero_point), out.qmin, out.qmax), graph.layout)]
+
+    def check_quant(self, node: Node, graph: Graph) -> None:
+        graph.quant(node.inputs[0]), graph.quant(node.outputs[0])
+
+    def from_onnx(self, source: OnnxSource, node: Any) -> None:
+        declared, window = pool_window(source, node)
+        name, include = source.name_of(node), bool(source.attribute(node, "count_include_pad", 0))
+        shape = source.graph.tensor(node.input[0]).shape
+        if declared.dilations != (1, 1):
+            raise source.fail(node, "dilated average pooling is not supported")
+        if window.pads == (0, 0, 0, 0) and window.kernel == shape[2:]:
+            source.emit("mean", name, [node.input[0]], [node.output[0]], MeanAttrs(keep_dims=True))
+        elif include and window != declared:
+            # The declared padding counts, what ceil_mode adds does not: pad first, then count the taps inside.
+            top, left, bottom, right = declared.pads
+            padded = f"{node.output[0]}.padded"
+            pad = PadAttrs((0, 0, top, left), (0, 0, bottom, right))
+            source.emit("pad", f"{name}.pad", [node.input[0]], [padded], pad)
+            rest = (0, 0, window.pads[2] - bottom, window.pads[3] - right)
+            source.emit("avg_pool", name, [padded], [node.output[0]], AvgPoolAttrs(replace(window, pads=rest)))
+        else:
+            source.emit("avg_pool", name, [node.input[0]], [node.output[0]], AvgPoolAttrs(window, include and any(window.pads)))
+
+    def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
+        attrs = attrs_of(node, AvgPoolAttrs)
+        window = attrs.window
+        sink.emit(
+            "AveragePool", list(node.inputs), list(node.outputs), node.name, kernel_shape=list(window.kernel),
+            strides=list(window.strides), pads=list(window.pads), count_include_pad=int(attrs.count_include_pad),
+        )

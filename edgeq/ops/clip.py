@@ -1,0 +1,61 @@
+"""Clipping to an interval, alone (a fused one is the clamp of its producer)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeq.ir import Attrs, Graph, Node
+from edgeq.ir.tensor import Array
+from edgeq.ops.base import NO_CLAMP, OnnxSink, OnnxSource, attrs_of, register
+from edgeq.ops.conv import emit_clamp
+from edgeq.ops.unary import Unary
+
+
+@dataclass(frozen=True, slots=True)
+class ClipAttrs(Attrs):
+    """Attributes of `clip`.
+
+    Attributes:
+        low: Smallest output, may be -inf.
+        high: Largest output, may be inf.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+
+
+@register
+class Clip(Unary):
+    """y = min(max(x, low), high)."""
+
+    name = "clip"
+    attrs_type = ClipAttrs
+    onnx_types = ("Clip",)
+
+    def function(self, x: Array, node: Node) -> Array:
+        attrs = attrs_of(node, ClipAttrs)
+        return np.minimum(np.maximum(x, x.dtype.type(attrs.low)), x.dtype.type(attrs.high))
+
+    def from_onnx(self, source: OnnxSource, node: Any) -> None:
+        bounds = [-math.inf, math.inf]
+        for side in range(2):
+            if len(node.input) > side + 1 and node.input[side + 1]:
+                value = source.require_constant(node, side + 1, ("lower bound", "upper bound")[side])
+                if value.size != 1:
+                    raise source.fail(node, "the bounds must be single numbers")
+                bounds[side] = float(value.reshape(-1)[0])
+        low, high = (math.copysign(math.inf, b) if abs(b) >= float(np.finfo(np.float32).max) else b for b in bounds)
+        if math.isnan(low) or math.isnan(high) or low > high:
+            raise source.fail(node, f"the bounds {low} and {high} are not an interval")
+        self.emit_unary(source, node, ClipAttrs(low, high))
+
+    def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
+        attrs = attrs_of(node, ClipAttrs)
+        if (attrs.low, attrs.high) == NO_CLAMP:
+            sink.emit("Identity", list(node.inputs), list(node.outputs), node.name)
+        else:
+            emit_clamp(sink, (attrs.low, attrs.high), node.inputs[0], node.outputs[0], node.name)

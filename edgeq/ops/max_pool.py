@@ -1,0 +1,88 @@
+"""Maximum over a sliding window; padding never wins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeq.ir import Attrs, Graph, Node
+from edgeq.ir.tensor import Array
+from edgeq.ops.base import (
+    OnnxSink,
+    OnnxSource,
+    Operator,
+    QuantRule,
+    Shape,
+    Window,
+    attrs_of,
+    from_nchw,
+    operand,
+    register,
+    to_nchw,
+)
+from edgeq.ops.pooling import infer_pool, pool_window
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPoolAttrs(Attrs):
+    """Attributes of `max_pool`.
+
+    Attributes:
+        window: Kernel, strides, pads, dilations.
+    """
+
+    window: Window
+
+
+@register
+class MaxPool(Operator):
+    """y = the largest value under each window."""
+
+    name = "max_pool"
+    attrs_type = MaxPoolAttrs
+    quant_rule = QuantRule.SAME
+    onnx_types = ("MaxPool",)
+
+    def infer(self, node: Node, graph: Graph) -> list[tuple[Shape, str]]:
+        return infer_pool(attrs_of(node, MaxPoolAttrs).window, node, graph)
+
+    def _run(self, node: Node, x: Array, graph: Graph, lowest: float) -> Array:
+        window, nchw = attrs_of(node, MaxPoolAttrs).window, to_nchw(x, graph.layout)
+        out_h, out_w = window.output_size(nchw.shape[2], nchw.shape[3], node.name)
+        taps = [tap for row in window.taps(window.pad(nchw, lowest), out_h, out_w) for tap in row]
+        largest = taps[0].copy()
+        for tap in taps[1:]:
+            np.maximum(largest, tap, out=largest)
+        return from_nchw(largest, graph.layout)
+
+    def run_float(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
+        return [self._run(node, operand(values, 0), graph, -np.inf)]
+
+    def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
+        # Every window has a tap inside the image, so the smallest code in the border never decides.
+        return [self._run(node, operand(values, 0), graph, -128)]
+
+    def from_onnx(self, source: OnnxSource, node: Any) -> None:
+        if len(node.output) > 1 and node.output[1]:
+            raise source.fail(node, "the indices output is not supported")
+        _, window = pool_window(source, node)
+        source.emit("max_pool", source.name_of(node), [node.input[0]], [node.output[0]], MaxPoolAttrs(window))
+
+    def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
+        window = attrs_of(node, MaxPoolAttrs).window
+        source = node.inputs[0]
+        # Runtimes refuse padding as large as the kernel, which ceil_mode as padding can need.
+        if any(window.pads[i] >= window.kernel[i % 2] for i in range(4)):
+            source = sink.fresh(f"{node.outputs[0]}.padded")
+            top, left, bottom, right = window.pads
+            pads = sink.initializer(f"{node.name}.pads", np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
+            lowest = sink.initializer(f"{node.name}.lowest", np.asarray(np.finfo(np.float32).min, np.float32))
+            sink.emit("Pad", [node.inputs[0], pads, lowest], [source], f"{node.name}.pad")
+            window = Window(window.kernel, window.strides, (0, 0, 0, 0), window.dilations)
+        sink.emit(
+            "MaxPool", [source], list(node.outputs), node.name, kernel_shape=list(window.kernel),
+            strides=list(window.strides), pads=list(window.pads), dilations=list(window.dilations),
+        )

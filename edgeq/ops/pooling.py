@@ -1,0 +1,54 @@
+"""What max_pool and avg_pool share: taps inside the image, and ONNX's ceil_mode as plain padding."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from edgeq.errors import GraphError
+from edgeq.ir import Graph, Node
+from edgeq.ir.tensor import Array
+from edgeq.ops.base import OnnxSource, Shape, Window, nchw_shape, shape_from_nchw
+from edgeq.ops.conv import window_from_onnx
+
+
+def taps_inside(window: Window, axis: int, size: int, outputs: int) -> Array:
+    """Returns, for each output position along an axis (0 height, 1 width), how many taps lie inside the image."""
+    starts = np.arange(outputs)[:, None] * window.strides[axis] - window.pads[axis]
+    taps = starts + np.arange(window.kernel[axis])[None, :] * window.dilations[axis]
+    inside: Array = ((taps >= 0) & (taps < size)).sum(axis=1)
+    return inside
+
+
+def infer_pool(window: Window, node: Node, graph: Graph) -> list[tuple[Shape, str]]:
+    """Shape rule of both pools; raises GraphError when a window lies wholly in the padding."""
+    n, c, h, w = nchw_shape(graph.tensor(node.inputs[0]), graph.layout, node)
+    out_h, out_w = window.output_size(h, w, node.name)
+    for axis, (size, outputs) in enumerate(((h, out_h), (w, out_w))):
+        if taps_inside(window, axis, size, outputs).min() == 0:
+            raise GraphError(f"{node.name}: a window of {node.op} lies wholly in the padding {window.pads}")
+    return [(shape_from_nchw(n, c, out_h, out_w, graph.layout), "float32")]
+
+
+def pool_window(source: OnnxSource, node: Any) -> tuple[Window, Window]:
+    """Returns (the window as declared, the window with ceil_mode turned into padding at the bottom and right)."""
+    shape = source.graph.tensor(node.input[0]).shape
+    kernel = tuple(int(v) for v in source.attribute(node, "kernel_shape", []))
+    if len(kernel) != 2 or len(shape) != 4:
+        raise source.fail(node, f"only 2-D pooling is supported, kernel_shape is {list(kernel)}")
+    declared = window_from_onnx(source, node, kernel, shape[2:])  # type: ignore[arg-type]
+    if not source.attribute(node, "ceil_mode", 0):
+        return declared, declared
+    pads = list(declared.pads)
+    for axis in range(2):
+        span = declared.dilations[axis] * (kernel[axis] - 1) + 1
+        stride = declared.strides[axis]
+        room = shape[2 + axis] + pads[axis] + pads[axis + 2] - span
+        outputs = -(-room // stride) + 1
+        # A last window that would start beyond the image and its leading padding is dropped (ONNX, as in PyTorch).
+        if (outputs - 1) * stride >= shape[2 + axis] + pads[axis]:
+            outputs -= 1
+        pads[axis + 2] += max((outputs - 1) * stride - room, 0)
+    return declared, replace(declared, pads=(pads[0], pads[1], pads[2], pads[3]))

@@ -1,0 +1,69 @@
+"""Softmax, with float32 probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.errors import GraphError
+from edgeq.ir import Attrs, Graph, Node
+from edgeq.ir.tensor import Array
+from edgeq.ops.base import OnnxSink, OnnxSource, Operator, QuantRule, Shape, attrs_of, operand, register
+
+
+@dataclass(frozen=True, slots=True)
+class SoftmaxAttrs(Attrs):
+    """Attributes of `softmax`.
+
+    Attributes:
+        axis: Positive, in the graph's own layout.
+    """
+
+    axis: int
+
+
+def softmax_table(scale: float) -> npt.NDArray[np.int64]:
+    """t[d] = rne(exp(-scale * d) * 2^40) for d in 0..255, in float64; `scale` is the float32 scale of the input."""
+    return np.rint(np.exp(-float(scale) * np.arange(256, dtype=np.float64)) * 2.0**40).astype(np.int64)
+
+
+@register
+class Softmax(Operator):
+    """y = exp(x - max) / sum exp(x - max) along `axis`; the output of a quantized node is float32."""
+
+    name = "softmax"
+    attrs_type = SoftmaxAttrs
+    quant_rule = QuantRule.FLOAT
+    onnx_types = ("Softmax",)
+
+    def infer(self, node: Node, graph: Graph) -> list[tuple[Shape, str]]:
+        axis, shape = attrs_of(node, SoftmaxAttrs).axis, graph.tensor(node.inputs[0]).shape
+        if not 0 < axis < len(shape):
+            raise GraphError(f"{node.name}: softmax over axis {axis} of {list(shape)}; it must lie behind the batch")
+        return [(shape, "float32")]
+
+    def run_float(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
+        axis, x = attrs_of(node, SoftmaxAttrs).axis, operand(values, 0).astype(np.float64)
+        powers = np.exp(x - x.max(axis=axis, keepdims=True))
+        return [(powers / powers.sum(axis=axis, keepdims=True)).astype(np.float32)]
+
+    def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
+        axis, q = attrs_of(node, SoftmaxAttrs).axis, operand(values, 0).astype(np.int64)
+        powers = softmax_table(float(graph.quant(node.inputs[0]).scale))[q.max(axis=axis, keepdims=True) - q]
+        total = powers.sum(axis=axis, keepdims=True, dtype=np.int64)
+        return [(powers.astype(np.float64) / total.astype(np.float64)).astype(np.float32)]
+
+    def from_onnx(self, source: OnnxSource, node: Any) -> None:
+        rank = len(source.graph.tensor(node.input[0]).shape)
+        axis = int(source.attribute(node, "axis", -1)) % rank
+        if axis == 0:
+            raise source.fail(node, "it normalises over the batch axis")
+        source.emit("softmax", source.name_of(node), [node.input[0]], [node.output[0]], SoftmaxAttrs(axis))
+
+    def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
+        axis = attrs_of(node, SoftmaxAttrs).axis
+        sink.emit("Softmax", list(node.inputs), list(node.outputs), node.name, axis=axis)
