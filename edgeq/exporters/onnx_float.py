@@ -83,14 +83,15 @@ class ModelSink:
         return name
 
 
-def to_float_onnx(graph: Graph, outputs: Sequence[str] | None = None, *, preactivations: bool = False) -> FloatModel:
+def to_float_onnx(
+    graph: Graph, outputs: Sequence[str] | None = None, *, before_clamps: bool = False
+) -> FloatModel:
     """Writes a float NCHW graph as an ONNX model through the operators' `to_onnx` rows.
 
     Args:
         graph: A float graph in NCHW.
-        outputs: Activations to give, in that order (graph inputs may not be among them); the graph's own outputs
-            without it.
-        preactivations: Whether the values before the fused clamps of all these outputs are given too, after them.
+        outputs: Computed activations to give, in that order; the graph's own outputs without it.
+        before_clamps: Whether to give these outputs as they are before their nodes' fused clamps.
 
     Raises:
         GraphError: If the graph is quantized or NHWC, or an operator has no ONNX row.
@@ -112,9 +113,9 @@ def to_float_onnx(graph: Graph, outputs: Sequence[str] | None = None, *, preacti
         for name in node.outputs:
             if name + PREACTIVATION in sink.renamed:
                 before[name] = sink.renamed[name + PREACTIVATION]
-    infos = [_value_info(graph.tensor(name), name) for name in wanted]
-    if preactivations:
-        infos += [_value_info(graph.tensor(name), before[name]) for name in wanted if name in before]
+    infos = [
+        _value_info(graph.tensor(name), before.get(name, name) if before_clamps else name) for name in wanted
+    ]
     used = {name for node in sink.nodes for name in node.input}
     proto = onnx.helper.make_model(
         onnx.helper.make_graph(

@@ -282,7 +282,7 @@ def _observed(low: float, high: float) -> Range:
 OBSERVERS: dict[str, Callable[[], Observer]] = {
     "histogram": HistogramObserver,
     "minmax": MinMaxObserver,
-    "moving_average_minmax": MovingAverageMinMaxObserver,
+    "moving-average": MovingAverageMinMaxObserver,
     "mse": MseObserver,
     "percentile": PercentileObserver,
 }

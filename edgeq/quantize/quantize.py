@@ -1,0 +1,196 @@
+"""From a float graph and its calibration to a quantized graph."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeq.errors import QuantizationError
+from edgeq.ir import Graph, Node, QuantParams, Tensor, validate
+from edgeq.ir.tensor import Array
+from edgeq.ops import get
+from edgeq.ops.base import dequantize
+from edgeq.ops.base import quantize as quantize_array
+from edgeq.ops.elementwise import Elementwise
+from edgeq.quantize import qparams
+from edgeq.quantize.bias_correction import correct_biases
+from edgeq.quantize.calibrate import Calibration
+from edgeq.quantize.layers import BIAS, WEIGHTS, X, bias_name, is_layer
+from edgeq.quantize.policy import Change, Plan, make_plan
+from edgeq.quantize.scheme import Scheme
+from edgeq.quantize.weights import quantize_layer, sqnr_db, weight_ranges
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeOptions:
+    """Choices beside the scheme.
+
+    Attributes:
+        weight_observer: How a weight channel's range is chosen: a name in `edgeq.quantize.weights.WEIGHT_OBSERVERS`.
+        keep_8bit: `first`, `last` or names of layers that keep 8 bits; None for the scheme's default.
+        bias_correction: Whether biases are shifted to keep each layer's mean output.
+        threads: For bias correction; all cores without it.
+    """
+
+    weight_observer: str = "moving-average"
+    keep_8bit: frozenset[str] | None = None
+    bias_correction: bool = True
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedModel:
+    """A quantized graph and how it came about.
+
+    Attributes:
+        graph: Quantized, with the float graph's layout, nodes and tensor names.
+        changes: Where it differs from the request.
+        statistics: For each layer with weights a dictionary of plain values, for the manifest.
+    """
+
+    graph: Graph
+    changes: tuple[Change, ...]
+    statistics: list[dict[str, Any]]
+
+
+def quantize(
+    graph: Graph,
+    scheme: Scheme,
+    calibration: Calibration,
+    options: QuantizeOptions | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> QuantizedModel:
+    """Quantizes activations per tensor, weights per output channel, and biases to 32 bits.
+
+    Args:
+        graph: The float graph that `calibration` observed.
+        scheme: Bits of weights and activations.
+        calibration: The observed ranges.
+        options: Choices beside the scheme.
+        progress: Called with (layers done, layers) while biases are corrected.
+
+    Raises:
+        QuantizationError: If the calibration is of another graph, a weight is not finite, or an option is unknown.
+    """
+    options = options or QuantizeOptions()
+    if calibration.graph is not graph and list(calibration.graph.activations()) != list(graph.activations()):
+        raise QuantizationError("The calibration belongs to another graph; calibrate the graph that is quantized.")
+    plan = make_plan(graph, scheme, calibration.sets, options.keep_8bit)
+    result = graph.copy()
+    _quantize_activations(result, calibration, plan)
+    for index, node in enumerate(graph.nodes):
+        if is_layer(node):
+            result.nodes[index] = _quantize_weights(node, graph, result, plan, options)
+        else:
+            result.nodes[index] = _quantize_constants(node, graph, result)
+    shifts: dict[str, float] = {}
+    result = result.prune()
+    if options.bias_correction:
+        threads = options.threads or os.cpu_count() or 1
+        result, shifts = correct_biases(result, graph, calibration.samples, threads, progress)
+    validate(result)
+    for node in result.nodes:
+        get(node.op).check_quant(node, result)
+    statistics = [_statistics(node, graph, result, shifts) for node in result.nodes if is_layer(node)]
+    return QuantizedModel(result, plan.changes, statistics)
+
+
+def _quantize_activations(result: Graph, calibration: Calibration, plan: Plan) -> None:
+    for shared in calibration.sets:
+        bits = plan.activation_bits[shared.name]
+        if shared.fixed is not None:
+            quant = qparams.fixed_params(*shared.fixed, bits)
+        else:
+            quant = qparams.activation_params(*calibration.observers[shared.name].range(bits), bits)
+        for name in shared.members:
+            result.add_tensor(result.tensor(name).with_(dtype="int8", quant=quant))
+        for name in shared.constants:
+            _replace_constant(result, name, name, quant)
+
+
+def _quantize_weights(node: Node, graph: Graph, result: Graph, plan: Plan, options: QuantizeOptions) -> Node:
+    weights = _constant(node, graph, WEIGHTS, "weights")
+    name = bias_name(node)
+    bias: Array | None = _constant(node, graph, BIAS, "bias") if name else None
+    if bias is None and options.bias_correction:
+        bias = np.zeros(weights.shape[0], dtype=np.float32)
+    bits = plan.weight_bits[node.name]
+    try:
+        ranges = weight_ranges(weights, bits, options.weight_observer)
+    except QuantizationError as error:
+        raise QuantizationError(f"{node.name}: {error}") from error
+    names = (_own_name(node.inputs[WEIGHTS], node, result), _own_name(name, node, result) if name else "")
+    if bias is not None and not name:
+        names = (names[0], result.fresh_name(f"{node.name}.bias"))
+    x, y = result.quant(node.inputs[X]), result.quant(node.outputs[0])
+    for tensor in quantize_layer(weights, bias, bits, ranges, x, y, names):
+        if tensor is not None:
+            result.add_tensor(tensor)
+    inputs = (node.inputs[X], names[0], *((names[1],) if bias is not None else ()))
+    return node.with_(inputs=inputs)
+
+
+def _quantize_constants(node: Node, graph: Graph, result: Graph) -> Node:
+    """Quantizes the constant operand of add, sub or mul: per tensor, 8 bits, its own range."""
+    if not isinstance(get(node.op), Elementwise):
+        return node
+    inputs = list(node.inputs)
+    for index, name in enumerate(inputs):
+        value = graph.constant(name)
+        if value is None:
+            continue
+        if not np.isfinite(value).all():
+            raise QuantizationError(f"{node.name}: the constant {name!r} holds NaN or infinite values.")
+        inputs[index] = _own_name(name, node, result)
+        quant = qparams.activation_params(float(value.min()), float(value.max()), 8)
+        result.add_tensor(Tensor.constant(inputs[index], quantize_array(value, quant), quant))
+    return node.with_(inputs=tuple(inputs))
+
+
+def _constant(node: Node, graph: Graph, index: int, what: str) -> Array:
+    value = graph.constant(node.inputs[index])
+    if value is None:
+        raise QuantizationError(f"{node.name}: its {what} must be constant to be quantized.")
+    return value
+
+
+def _own_name(name: str, node: Node, result: Graph) -> str:
+    """The constant's name, or a new one where other nodes read the constant too (they may quantize it otherwise)."""
+    users = sum(other.inputs.count(name) for other in result.nodes)
+    return name if users <= 1 else result.fresh_name(f"{node.name}.{name}")
+
+
+def _replace_constant(result: Graph, name: str, target: str, quant: QuantParams) -> None:
+    value = result.constant(name)
+    if value is not None and value.dtype == np.float32:
+        result.add_tensor(Tensor.constant(target, quantize_array(value, quant), quant))
+
+
+def _statistics(node: Node, graph: Graph, result: Graph, shifts: dict[str, float]) -> dict[str, Any]:
+    weights = result.tensor(node.inputs[WEIGHTS])
+    x, y = result.quant(node.inputs[X]), result.quant(node.outputs[0])
+    quant = result.quant(weights.name)
+    original = next(other for other in graph.nodes if other.name == node.name)
+    reference = graph.constant(original.inputs[WEIGHTS])
+    assert weights.data is not None and reference is not None
+    found: dict[str, Any] = {
+        "name": node.name,
+        "op": node.op,
+        "weight_bits": quant.bits,
+        "input_bits": x.bits,
+        "output_bits": y.bits,
+        "weight_shape": list(weights.shape),
+        "dead_channels": int((~weights.data.reshape(weights.shape[0], -1).any(axis=1)).sum()),
+        "weight_sqnr_db": _rounded(sqnr_db(reference, dequantize(weights.data, quant))),
+    }
+    if node.name in shifts:
+        found["bias_correction_steps"] = _rounded(shifts[node.name])
+    return found
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
