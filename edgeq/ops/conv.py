@@ -131,12 +131,7 @@ class Conv(Operator):
 
     def finish(self, node: Node, acc: Array, graph: Graph) -> Array:
         """Returns the output codes of accumulators as `accumulate` gives them."""
-        out = graph.quant(node.outputs[0])
-        multiplier = np.broadcast_to(
-            conv_multiplier(graph, node.inputs[0], node.inputs[1], node.outputs[0]), (acc.shape[1],)
-        )
-        codes = clamp_codes(_attrs(node).clamp, out)
-        return from_nchw(requantize(acc, multiplier[:, None, None], int(out.zero_point), *codes), graph.layout)
+        return [from_nchw(finish_channels(acc, node, graph, _attrs(node).clamp, 1), graph.layout)]
 
     def accumulate(self, node: Node, values: Sequence[Array | None], graph: Graph) -> Array:
         """Returns the exact accumulators, bias included, as int64 [n, o, out_h, out_w] (NCHW in either layout)."""
