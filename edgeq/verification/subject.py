@@ -177,13 +177,13 @@ def _facts(file: Path | None, path: Path | None) -> _Facts:
     if file is None or path is None:
         return _Facts({}, None, None)
     if file.suffix.lower() != ".onnx":
-        from edgeq.importers.from_edgeq import read_info
+        from edgeq.importers.from_edgeq import load
 
-        info = read_info(file)
+        _, info = load(file)
         return _Facts(_mapping(info.metadata), info.preprocessing, info.labels)
     if not (file.parent / "manifest.json").is_file():
         return _Facts({}, None, None)
-    from edgeq.deployment.folder import read_manifest
+    from edgeq.exporters.folder import read_manifest
 
     manifest = read_manifest(file.parent)
     stored = manifest.get("preprocessing")

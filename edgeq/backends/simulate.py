@@ -1,0 +1,45 @@
+"""Runs .edgeq models with the numpy statements of the arithmetic contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.backends.protocol import Logits, as_logits
+from edgeq.errors import UsageError
+
+
+class SimulateBackend:
+    """A .edgeq classifier with one input, run by `edgeq.simulate`.
+
+    Args:
+        path: The .edgeq file.
+
+    Raises:
+        FormatError: If the file is damaged.
+        UsageError: If the model has several inputs.
+    """
+
+    name = "simulate"
+
+    def __init__(self, path: Path | str) -> None:
+        from edgeq.importers.from_edgeq import load
+
+        self.path = Path(path)
+        self._graph, _ = load(self.path)
+        if len(self._graph.inputs) != 1:
+            raise UsageError(
+                f"{path}: verification needs a model with one input, not {len(self._graph.inputs)}."
+            )
+
+    def run(self, x: NDArray[np.float32]) -> Logits:
+        """Logits of a batch; see `Backend.run`.
+
+        Raises:
+            DataError: If the model takes another shape.
+        """
+        from edgeq.simulate import simulate
+
+        return as_logits(simulate(self._graph, x)[0], len(x), str(self.path))
