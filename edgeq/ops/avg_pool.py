@@ -110,14 +110,28 @@ class AvgPool(Operator):
             pad = PadAttrs((0, 0, top, left), (0, 0, bottom, right))
             source.emit("pad", f"{name}.pad", [node.input[0]], [padded], pad)
             rest = (0, 0, window.pads[2] - bottom, window.pads[3] - right)
-            source.emit("avg_pool", name, [padded], [node.output[0]], AvgPoolAttrs(replace(window, pads=rest)))
+            source.emit(
+                "avg_pool", name, [padded], [node.output[0]], AvgPoolAttrs(replace(window, pads=rest))
+            )
         else:
-            source.emit("avg_pool", name, [node.input[0]], [node.output[0]], AvgPoolAttrs(window, include and any(window.pads)))
+            source.emit(
+                "avg_pool",
+                name,
+                [node.input[0]],
+                [node.output[0]],
+                AvgPoolAttrs(window, include and any(window.pads)),
+            )
 
     def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
         attrs = attrs_of(node, AvgPoolAttrs)
         window = attrs.window
         sink.emit(
-            "AveragePool", list(node.inputs), list(node.outputs), node.name, kernel_shape=list(window.kernel),
-            strides=list(window.strides), pads=list(window.pads), count_include_pad=int(attrs.count_include_pad),
+            "AveragePool",
+            list(node.inputs),
+            list(node.outputs),
+            node.name,
+            kernel_shape=list(window.kernel),
+            strides=list(window.strides),
+            pads=list(window.pads),
+            count_include_pad=int(attrs.count_include_pad),
         )

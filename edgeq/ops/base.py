@@ -88,7 +88,9 @@ class OnnxSource(Protocol):
 class OnnxSink(Protocol):
     """What an operator's `to_onnx` row may ask of an ONNX exporter (float or QDQ)."""
 
-    def emit(self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], name: str, **attributes: Any) -> None:
+    def emit(
+        self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], name: str, **attributes: Any
+    ) -> None:
         """Appends an ONNX node."""
         ...
 
@@ -221,7 +223,9 @@ def dequantize(q: Array, quant: QuantParams) -> npt.NDArray[np.float32]:
     """(q - z) * s in float32 (the difference is an exact integer)."""
     zero = _along_axis(quant.zero_point, quant, np.ndim(q))
     difference = q.astype(np.int64) - zero
-    result: npt.NDArray[np.float32] = difference.astype(np.float32) * _along_axis(quant.scale, quant, np.ndim(q))
+    result: npt.NDArray[np.float32] = difference.astype(np.float32) * _along_axis(
+        quant.scale, quant, np.ndim(q)
+    )
     return result
 
 
@@ -331,8 +335,12 @@ class Window:
         (sh, sw), (dh, dw) = self.strides, self.dilations
         return [
             [
-                padded[:, :, i * dh : i * dh + sh * (out_height - 1) + 1 : sh,
-                       j * dw : j * dw + sw * (out_width - 1) + 1 : sw]
+                padded[
+                    :,
+                    :,
+                    i * dh : i * dh + sh * (out_height - 1) + 1 : sh,
+                    j * dw : j * dw + sw * (out_width - 1) + 1 : sw,
+                ]
                 for j in range(self.kernel[1])
             ]
             for i in range(self.kernel[0])

@@ -38,10 +38,14 @@ class BatchNorm(Operator):
         return [(x * scale.reshape(form) + shift.reshape(form)).astype(np.float32, copy=False)]
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
-        raise GraphError(f"{node.name}: batch_norm has no integer meaning; run edgeq.passes.float_pipeline first")
+        raise GraphError(
+            f"{node.name}: batch_norm has no integer meaning; run edgeq.passes.float_pipeline first"
+        )
 
     def check_quant(self, node: Node, graph: Graph) -> None:
-        raise GraphError(f"{node.name}: a quantized graph cannot hold batch_norm; run edgeq.passes.float_pipeline first")
+        raise GraphError(
+            f"{node.name}: a quantized graph cannot hold batch_norm; run edgeq.passes.float_pipeline first"
+        )
 
     def from_onnx(self, source: OnnxSource, node: Any) -> None:
         if source.attribute(node, "training_mode", 0):
@@ -66,7 +70,7 @@ class BatchNorm(Operator):
     def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
         form = (-1,) + (1,) * (len(graph.tensor(node.inputs[0]).shape) - 2)
         names = []
-        for stem, source in zip(("scale", "shift"), node.inputs[1:]):
+        for stem, source in zip(("scale", "shift"), node.inputs[1:], strict=False):
             value = graph.constant(source)
             assert value is not None
             names.append(sink.initializer(f"{node.name}.{stem}", value.reshape(form)))

@@ -59,8 +59,12 @@ class ChannelShuffle(Operator):
         groups, shape = attrs_of(node, ChannelShuffleAttrs).groups, graph.tensor(node.inputs[0]).shape
         split, turned = sink.fresh(f"{node.outputs[0]}.split"), sink.fresh(f"{node.outputs[0]}.turned")
         rest = list(shape[2:])
-        inner = sink.initializer(f"{node.name}.inner", np.array([-1, groups, shape[1] // groups, *rest], np.int64))
+        inner = sink.initializer(
+            f"{node.name}.inner", np.array([-1, groups, shape[1] // groups, *rest], np.int64)
+        )
         outer = sink.initializer(f"{node.name}.outer", np.array([-1, shape[1], *rest], np.int64))
         sink.emit("Reshape", [node.inputs[0], inner], [split], f"{node.name}.split")
-        sink.emit("Transpose", [split], [turned], f"{node.name}.turn", perm=[0, 2, 1, *range(3, len(shape) + 1)])
+        sink.emit(
+            "Transpose", [split], [turned], f"{node.name}.turn", perm=[0, 2, 1, *range(3, len(shape) + 1)]
+        )
         sink.emit("Reshape", [turned, outer], list(node.outputs), node.name)

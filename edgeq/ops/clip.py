@@ -48,7 +48,9 @@ class Clip(Unary):
                 if value.size != 1:
                     raise source.fail(node, "the bounds must be single numbers")
                 bounds[side] = float(value.reshape(-1)[0])
-        low, high = (math.copysign(math.inf, b) if abs(b) >= float(np.finfo(np.float32).max) else b for b in bounds)
+        low, high = (
+            math.copysign(math.inf, b) if abs(b) >= float(np.finfo(np.float32).max) else b for b in bounds
+        )
         if math.isnan(low) or math.isnan(high) or low > high:
             raise source.fail(node, f"the bounds {low} and {high} are not an interval")
         self.emit_unary(source, node, ClipAttrs(low, high))

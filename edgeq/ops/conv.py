@@ -131,7 +131,7 @@ class Conv(Operator):
 
     def finish(self, node: Node, acc: Array, graph: Graph) -> Array:
         """Returns the output codes of accumulators as `accumulate` gives them."""
-        return [from_nchw(finish_channels(acc, node, graph, _attrs(node).clamp, 1), graph.layout)]
+        return from_nchw(finish_channels(acc, node, graph, _attrs(node).clamp, 1), graph.layout)
 
     def accumulate(self, node: Node, values: Sequence[Array | None], graph: Graph) -> Array:
         """Returns the exact accumulators, bias included, as int64 [n, o, out_h, out_w] (NCHW in either layout)."""
@@ -152,7 +152,9 @@ class Conv(Operator):
         weights = source.require_constant(node, 1, "weights")
         x = source.graph.tensor(node.input[0])
         if weights.ndim != 4 or len(x.shape) != 4:
-            raise source.fail(node, f"only 2-D convolution is supported, weights have shape {list(weights.shape)}")
+            raise source.fail(
+                node, f"only 2-D convolution is supported, weights have shape {list(weights.shape)}"
+            )
         window = window_from_onnx(source, node, (weights.shape[2], weights.shape[3]), x.shape[2:])
         name = source.name_of(node)
         inputs = [node.input[0], source.add_constant(f"{name}.weight", weights.astype(np.float32))]
@@ -166,14 +168,20 @@ class Conv(Operator):
         attrs = _attrs(node)
         raw = node.outputs[0] if attrs.clamp == NO_CLAMP else sink.fresh(f"{node.outputs[0]}.preactivation")
         sink.emit(
-            "Conv", [name for name in node.inputs if name], [raw], node.name,
-            kernel_shape=list(attrs.window.kernel), strides=list(attrs.window.strides),
-            pads=list(attrs.window.pads), dilations=list(attrs.window.dilations), group=attrs.groups,
+            "Conv",
+            [name for name in node.inputs if name],
+            [raw],
+            node.name,
+            kernel_shape=list(attrs.window.kernel),
+            strides=list(attrs.window.strides),
+            pads=list(attrs.window.pads),
+            dilations=list(attrs.window.dilations),
+            group=attrs.groups,
         )
         emit_clamp(sink, attrs.clamp, raw, node.outputs[0], node.name)
 
     def macs(self, node: Node, graph: Graph) -> int:
-        n, o, h, w = nchw_shape(graph.tensor(node.outputs[0]), graph.layout, node)
+        _n, _o, h, w = nchw_shape(graph.tensor(node.outputs[0]), graph.layout, node)
         weights = graph.tensor(node.inputs[1])
         return h * w * int(np.prod(weights.shape))
 
@@ -188,7 +196,9 @@ def window_from_onnx(source: OnnxSource, node: Any, kernel: tuple[int, int], siz
         begins, ends = [], []
         for axis in range(2):
             span = dilations[axis] * (kernel[axis] - 1) + 1
-            total = max((-(-int(size[axis]) // strides[axis]) - 1) * strides[axis] + span - int(size[axis]), 0)
+            total = max(
+                (-(-int(size[axis]) // strides[axis]) - 1) * strides[axis] + span - int(size[axis]), 0
+            )
             small, large = total // 2, total - total // 2
             begins.append(small if auto_pad == "SAME_UPPER" else large)
             ends.append(large if auto_pad == "SAME_UPPER" else small)
@@ -211,7 +221,7 @@ def emit_clamp(sink: OnnxSink, clamp: Clamp, raw: str, out: str, name: str) -> N
         return
     bounds = [
         "" if np.isinf(bound) else sink.initializer(f"{name}.{side}", np.float32(bound))
-        for side, bound in zip(("min", "max"), clamp)
+        for side, bound in zip(("min", "max"), clamp, strict=False)
     ]
     sink.emit("Clip", [raw, *bounds], [out], f"{name}.clip")
 
@@ -223,5 +233,6 @@ def _attrs(node: Node) -> ConvAttrs:
 
 def _operands(values: Sequence[Array | None]) -> tuple[Array, Array, Array | None]:
     x, w = values[0], values[1]
-    assert x is not None and w is not None
+    assert x is not None
+    assert w is not None
     return x, w, values[2] if len(values) > 2 else None

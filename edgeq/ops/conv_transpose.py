@@ -123,9 +123,12 @@ class ConvTranspose(Operator):
         return [from_nchw(np.clip(y, *attrs.clamp).astype(np.float32, copy=False), graph.layout)]
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
-        acc = self.accumulate(node, values, graph)
+        return [self.finish(node, self.accumulate(node, values, graph), graph)]
+
+    def finish(self, node: Node, acc: Array, graph: Graph) -> Array:
+        """Returns the output codes of accumulators as `accumulate` gives them."""
         clamp = attrs_of(node, ConvTransposeAttrs).clamp
-        return [from_nchw(finish_channels(acc, node, graph, clamp, 1), graph.layout)]
+        return from_nchw(finish_channels(acc, node, graph, clamp, 1), graph.layout)
 
     def accumulate(self, node: Node, values: Sequence[Array | None], graph: Graph) -> Array:
         """Returns the exact accumulators, bias included, as int64 [n, o, out_h, out_w] (NCHW in either layout)."""
@@ -146,7 +149,9 @@ class ConvTranspose(Operator):
         weights = source.require_constant(node, 1, "weights").astype(np.float32)
         x = source.graph.tensor(node.input[0])
         if weights.ndim != 4 or len(x.shape) != 4:
-            raise source.fail(node, f"only 2-D convolution is supported, weights have shape {list(weights.shape)}")
+            raise source.fail(
+                node, f"only 2-D convolution is supported, weights have shape {list(weights.shape)}"
+            )
         groups = int(source.attribute(node, "group", 1))
         inputs_, per_group, kh, kw = weights.shape
         if groups < 1 or inputs_ % groups:
@@ -156,7 +161,11 @@ class ConvTranspose(Operator):
         name = source.name_of(node)
         inputs = [node.input[0], source.add_constant(f"{name}.weight", oihw)]
         if len(node.input) > 2 and node.input[2]:
-            inputs.append(source.add_constant(f"{name}.bias", source.require_constant(node, 2, "bias").astype(np.float32)))
+            inputs.append(
+                source.add_constant(
+                    f"{name}.bias", source.require_constant(node, 2, "bias").astype(np.float32)
+                )
+            )
         attrs = _attrs_from_onnx(source, node, (kh, kw), groups, (x.shape[2], x.shape[3]))
         source.emit("conv_transpose", name, inputs, [node.output[0]], attrs)
 
@@ -170,9 +179,15 @@ class ConvTranspose(Operator):
         inputs = [node.inputs[0], sink.initializer(f"{node.name}.weight", np.ascontiguousarray(iohw))]
         inputs += [name for name in node.inputs[2:] if name]
         sink.emit(
-            "ConvTranspose", inputs, [raw], node.name,
-            kernel_shape=list(attrs.window.kernel), strides=list(attrs.window.strides),
-            pads=list(attrs.window.pads), dilations=list(attrs.window.dilations), group=g,
+            "ConvTranspose",
+            inputs,
+            [raw],
+            node.name,
+            kernel_shape=list(attrs.window.kernel),
+            strides=list(attrs.window.strides),
+            pads=list(attrs.window.pads),
+            dilations=list(attrs.window.dilations),
+            group=g,
             output_padding=list(attrs.output_padding),
         )
         emit_clamp(sink, attrs.clamp, raw, node.outputs[0], node.name)
@@ -199,7 +214,9 @@ def _attrs_from_onnx(
     if wanted is not None:
         for axis in range(2):
             span = dilations[axis] * (kernel[axis] - 1) + 1
-            total = strides[axis] * (size[axis] - 1) + extra[axis] + span - int(wanted[len(wanted) - 2 + axis])
+            total = (
+                strides[axis] * (size[axis] - 1) + extra[axis] + span - int(wanted[len(wanted) - 2 + axis])
+            )
             small, large = total // 2, total - total // 2
             pads[axis], pads[axis + 2] = (small, large) if auto_pad == "SAME_UPPER" else (large, small)
     if min(pads) < 0:

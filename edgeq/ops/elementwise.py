@@ -31,9 +31,11 @@ def broadcast_shapes(a: Shape, b: Shape, where: str) -> Shape:
     """Returns the numpy broadcast of two shapes, in which only axis 0 of the result may be BATCH."""
     rank = max(len(a), len(b))
     out = []
-    for axis, (p, q) in enumerate(zip((1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b)):
-        if p != q and 1 not in (p, q) or BATCH in (p, q) and axis:
-            raise GraphError(f"{where}: shapes {list(a)} and {list(b)} do not broadcast (the batch is axis 0 of both)")
+    for axis, (p, q) in enumerate(zip((1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b, strict=False)):
+        if (p != q and 1 not in (p, q)) or (BATCH in (p, q) and axis):
+            raise GraphError(
+                f"{where}: shapes {list(a)} and {list(b)} do not broadcast (the batch is axis 0 of both)"
+            )
         out.append(q if p == 1 else p)
     return tuple(out)
 
@@ -71,9 +73,7 @@ class Elementwise(Operator):
     def operands_from_onnx(self, source: OnnxSource, node: Any, name: str) -> list[str]:
         """Returns the two operands; a constant one gets the full rank of the other."""
         constants = [source.constant_input(node, i) for i in range(2)]
-        ranks = [
-            len(source.graph.tensor(node.input[i]).shape) for i in range(2) if constants[i] is None
-        ]
+        ranks = [len(source.graph.tensor(node.input[i]).shape) for i in range(2) if constants[i] is None]
         inputs = []
         for i, value in enumerate(constants):
             if value is None:

@@ -49,4 +49,10 @@ class Gelu(Unary):
         self.emit_unary(source, node, GeluAttrs(tanh=form == "tanh"))
 
     def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
-        sink.emit("Gelu", list(node.inputs), list(node.outputs), node.name, approximate="tanh" if attrs_of(node, GeluAttrs).tanh else "none")
+        sink.emit(
+            "Gelu",
+            list(node.inputs),
+            list(node.outputs),
+            node.name,
+            approximate="tanh" if attrs_of(node, GeluAttrs).tanh else "none",
+        )

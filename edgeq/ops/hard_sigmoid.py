@@ -50,4 +50,11 @@ class HardSigmoid(Unary):
 
     def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
         attrs = attrs_of(node, HardSigmoidAttrs)
-        sink.emit("HardSigmoid", list(node.inputs), list(node.outputs), node.name, alpha=attrs.alpha, beta=attrs.beta)
+        sink.emit(
+            "HardSigmoid",
+            list(node.inputs),
+            list(node.outputs),
+            node.name,
+            alpha=attrs.alpha,
+            beta=attrs.beta,
+        )

@@ -39,4 +39,10 @@ class LeakyRelu(Unary):
         self.emit_unary(source, node, LeakyReluAttrs(float(source.attribute(node, "alpha", 0.01))))
 
     def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
-        sink.emit("LeakyRelu", list(node.inputs), list(node.outputs), node.name, alpha=attrs_of(node, LeakyReluAttrs).alpha)
+        sink.emit(
+            "LeakyRelu",
+            list(node.inputs),
+            list(node.outputs),
+            node.name,
+            alpha=attrs_of(node, LeakyReluAttrs).alpha,
+        )

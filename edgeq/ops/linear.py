@@ -41,8 +41,14 @@ class Linear(Operator):
         if weights.data is None or len(weights.shape) != 2:
             raise GraphError(f"{node.name}: linear weights must be a constant of rank 2")
         if len(shape) < 2 or shape[-1] != weights.shape[1]:
-            raise GraphError(f"{node.name}: weights {list(weights.shape)} do not fit an input of shape {list(shape)}")
-        if len(node.inputs) > 2 and node.inputs[2] and graph.tensor(node.inputs[2]).shape != weights.shape[:1]:
+            raise GraphError(
+                f"{node.name}: weights {list(weights.shape)} do not fit an input of shape {list(shape)}"
+            )
+        if (
+            len(node.inputs) > 2
+            and node.inputs[2]
+            and graph.tensor(node.inputs[2]).shape != weights.shape[:1]
+        ):
             raise GraphError(f"{node.name}: bias must have shape [{weights.shape[0]}]")
         return [((*shape[:-1], weights.shape[0]), "float32")]
 
@@ -54,8 +60,11 @@ class Linear(Operator):
         return [np.clip(y, low, high).astype(np.float32, copy=False)]
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
-        acc = self.accumulate(node, values, graph)
-        return [finish_channels(acc, node, graph, attrs_of(node, LinearAttrs).clamp, acc.ndim - 1)]
+        return [self.finish(node, self.accumulate(node, values, graph), graph)]
+
+    def finish(self, node: Node, acc: Array, graph: Graph) -> Array:
+        """Returns the output codes of accumulators as `accumulate` gives them."""
+        return finish_channels(acc, node, graph, attrs_of(node, LinearAttrs).clamp, acc.ndim - 1)
 
     def accumulate(self, node: Node, values: Sequence[Array | None], graph: Graph) -> Array:
         """Returns the exact accumulators, bias included, as int64 [N, ..., O]."""
@@ -76,7 +85,9 @@ class Linear(Operator):
         weights = source.require_constant(node, 1, "weights (the second factor)").astype(np.float32)
         x = source.graph.tensor(node.input[0])
         if weights.ndim != 2:
-            raise source.fail(node, f"the constant factor must be a matrix, it has shape {list(weights.shape)}")
+            raise source.fail(
+                node, f"the constant factor must be a matrix, it has shape {list(weights.shape)}"
+            )
         bias: Array | None = None
         if node.op_type == "Gemm":
             if source.attribute(node, "transA", 0):
@@ -85,8 +96,10 @@ class Linear(Operator):
                 weights = weights.T
             weights = weights * np.float32(source.attribute(node, "alpha", 1.0))
             if len(node.input) > 2 and node.input[2]:
-                bias = source.require_constant(node, 2, "bias") * np.float32(source.attribute(node, "beta", 1.0))
-                if bias.size not in (1, weights.shape[0]) or bias.size > 1 and bias.shape[-1] != bias.size:
+                bias = source.require_constant(node, 2, "bias") * np.float32(
+                    source.attribute(node, "beta", 1.0)
+                )
+                if bias.size not in (1, weights.shape[0]) or (bias.size > 1 and bias.shape[-1] != bias.size):
                     raise source.fail(node, f"bias {list(bias.shape)} must have one value an output")
                 bias = np.broadcast_to(bias.reshape(-1), (weights.shape[0],))
         else:

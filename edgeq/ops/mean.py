@@ -63,7 +63,9 @@ class Mean(Operator):
         count = x.shape[2] * x.shape[3]
         acc = x.sum(axis=(2, 3), dtype=np.int64) - count * int(quant.zero_point)
         multiplier = (np.float32(quant.scale) / np.float32(out.scale)) / np.float32(count)
-        return [self._shaped(node, requantize(acc, multiplier, int(out.zero_point), out.qmin, out.qmax), graph)]
+        return [
+            self._shaped(node, requantize(acc, multiplier, int(out.zero_point), out.qmin, out.qmax), graph)
+        ]
 
     def from_onnx(self, source: OnnxSource, node: Any) -> None:
         shape, keep = source.graph.tensor(node.input[0]).shape, True
@@ -75,7 +77,8 @@ class Mean(Operator):
             found = sorted(int(axis) % rank for axis in axes) if axes is not None else list(range(rank))
             if rank != 4 or found != [2, 3]:
                 raise source.fail(
-                    node, f"only the mean over height and width is supported, got axes {found} of {list(shape)}"
+                    node,
+                    f"only the mean over height and width is supported, got axes {found} of {list(shape)}",
                 )
             keep = bool(source.attribute(node, "keepdims", 1))
         source.emit("mean", source.name_of(node), [node.input[0]], [node.output[0]], MeanAttrs(keep))

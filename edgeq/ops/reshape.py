@@ -37,9 +37,13 @@ class Reshape(Operator):
     def infer(self, node: Node, graph: Graph) -> list[tuple[Shape, str]]:
         target, shape = attrs_of(node, ReshapeAttrs).target, graph.tensor(node.inputs[0]).shape
         if not target or not shape or target[0] != shape[0] or min(target[1:], default=1) < 1:
-            raise GraphError(f"{node.name}: reshape from {list(shape)} to {list(target)} must keep the batch axis")
+            raise GraphError(
+                f"{node.name}: reshape from {list(shape)} to {list(target)} must keep the batch axis"
+            )
         if int(np.prod(target[1:], dtype=object)) != int(np.prod(shape[1:], dtype=object)):
-            raise GraphError(f"{node.name}: {list(shape)} and {list(target)} differ in their number of elements")
+            raise GraphError(
+                f"{node.name}: {list(shape)} and {list(target)} differ in their number of elements"
+            )
         return [(target, "float32")]
 
     def _run(self, node: Node, values: Sequence[Array | None]) -> list[Array]:

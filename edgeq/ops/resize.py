@@ -161,9 +161,13 @@ class Resize(Operator):
         scales = np.array([1, 1, attrs.size[0] / shape[2], attrs.size[1] / shape[3]], np.float32)
         name = sink.initializer(f"{node.name}.scales", scales)
         sink.emit(
-            "Resize", [node.inputs[0], "", name], list(node.outputs), node.name,
+            "Resize",
+            [node.inputs[0], "", name],
+            list(node.outputs),
+            node.name,
             mode="nearest" if attrs.mode is ResizeMode.NEAREST else "linear",
-            coordinate_transformation_mode=attrs.coordinates.name.lower(), nearest_mode=attrs.rounding.name.lower(),
+            coordinate_transformation_mode=attrs.coordinates.name.lower(),
+            nearest_mode=attrs.rounding.name.lower(),
         )
 
 
@@ -181,9 +185,13 @@ def _attrs_from_onnx(source: OnnxSource, node: Any) -> ResizeAttrs:
     spelled = text("coordinate_transformation_mode", "half_pixel")
     size, whole = _output_size(source, node, shape)
     # With sizes that are whole multiples, half_pixel_symmetric is half_pixel.
-    known = {c.name.lower(): c for c in Coordinates} | ({"half_pixel_symmetric": Coordinates.HALF_PIXEL} if whole else {})
+    known = {c.name.lower(): c for c in Coordinates} | (
+        {"half_pixel_symmetric": Coordinates.HALF_PIXEL} if whole else {}
+    )
     if spelled not in known:
-        raise source.fail(node, f"coordinate_transformation_mode {spelled} is not supported, only {', '.join(known)}")
+        raise source.fail(
+            node, f"coordinate_transformation_mode {spelled} is not supported, only {', '.join(known)}"
+        )
     if source.attribute(node, "antialias", 0) and (size[0] < shape[2] or size[1] < shape[3]):
         raise source.fail(node, "antialiased shrinking is not supported")
     rounding = {r.name.lower(): r for r in NearestRounding}.get(text("nearest_mode", "round_prefer_floor"))
@@ -218,7 +226,8 @@ def _output_size(source: OnnxSource, node: Any, shape: Shape) -> tuple[tuple[int
                 result[axis] = int(np.floor(scale * shape[axis] + 1e-4))
                 if abs(scale * shape[axis] - result[axis]) > 1e-3:
                     raise source.fail(
-                        node, f"scale {scale:g} makes {scale * shape[axis]:g} pixels of {shape[axis]}; give a whole size"
+                        node,
+                        f"scale {scale:g} makes {scale * shape[axis]:g} pixels of {shape[axis]}; give a whole size",
                     )
     else:
         raise source.fail(node, "its scales or sizes must be constant")

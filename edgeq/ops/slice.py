@@ -55,7 +55,9 @@ class Slice(Operator):
         rank = len(shape)
         if not len(attrs.begin) == len(attrs.stride) == len(attrs.size) == rank:
             raise GraphError(f"{node.name}: slice needs an entry for each of the {rank} axes")
-        for axis, (begin, stride, size) in enumerate(zip(attrs.begin, attrs.stride, attrs.size)):
+        for axis, (begin, stride, size) in enumerate(
+            zip(attrs.begin, attrs.stride, attrs.size, strict=False)
+        ):
             if shape[axis] == BATCH:
                 fits = (begin, stride, size) == (0, 1, BATCH)
             else:
@@ -70,7 +72,7 @@ class Slice(Operator):
         attrs, x = attrs_of(node, SliceAttrs), operand(values, 0)
         index = tuple(
             slice(None) if size == BATCH else slice(begin, begin + (size - 1) * stride + 1, stride)
-            for begin, stride, size in zip(attrs.begin, attrs.stride, attrs.size)
+            for begin, stride, size in zip(attrs.begin, attrs.stride, attrs.size, strict=False)
         )
         return [np.ascontiguousarray(x[index])]
 
@@ -113,7 +115,9 @@ def _from_slice(source: OnnxSource, node: Any) -> None:
             length = (2, 3)[batch] if axis == 0 else shape[axis]
             start, end, step = (int(p[batch].reshape(-1)[which]) for p in (pairs[0], pairs[1], steps))
             if step < 1:
-                raise source.fail(node, f"step {step} of axis {axis} is not supported; steps must be positive")
+                raise source.fail(
+                    node, f"step {step} of axis {axis} is not supported; steps must be positive"
+                )
             reach = range(*slice(start, end, step).indices(length))
             found.append((reach.start, step, len(reach)))
         if axis == 0:
@@ -144,7 +148,7 @@ def _from_split(source: OnnxSource, node: Any) -> None:
     if len(sizes) != len(outputs) or sum(sizes) != shape[axis] or min(sizes) < 1:
         raise source.fail(node, f"parts {sizes} do not make up axis {axis} of {list(shape)}")
     name, begin = source.name_of(node), 0
-    for i, (size, output) in enumerate(zip(sizes, outputs)):
+    for i, (size, output) in enumerate(zip(sizes, outputs, strict=False)):
         if output:
             source.emit("slice", f"{name}.{i}", [node.input[0]], [output], part_of(shape, axis, begin, size))
         begin += size
@@ -158,7 +162,9 @@ def _from_gather(source: OnnxSource, node: Any) -> None:
     if axis == 0:
         raise source.fail(node, "it gathers along the batch axis")
     if indices.ndim > 1 or flat.size == 0 or np.any(flat < -shape[axis]) or np.any(flat >= shape[axis]):
-        raise source.fail(node, f"indices of shape {list(indices.shape)} do not select from axis {axis} of {list(shape)}")
+        raise source.fail(
+            node, f"indices of shape {list(indices.shape)} do not select from axis {axis} of {list(shape)}"
+        )
     flat = flat % shape[axis]
     steps = np.diff(flat)
     name = source.name_of(node)

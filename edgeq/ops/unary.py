@@ -30,7 +30,9 @@ def unary_table(
     """
     codes = np.arange(-128, 128, dtype=np.float64)
     with np.errstate(all="ignore"):
-        steps = np.rint(function((codes - int(quant_in.zero_point)) * float(quant_in.scale)) / float(quant_out.scale))
+        steps = np.rint(
+            function((codes - int(quant_in.zero_point)) * float(quant_in.scale)) / float(quant_out.scale)
+        )
     zero = int(quant_out.zero_point)
     steps = np.where(np.isnan(steps), 0.0, steps)
     return (np.clip(steps, quant_out.qmin - zero, quant_out.qmax - zero) + zero).astype(np.int8)

@@ -27,7 +27,9 @@ def check_weighted(node: Node, graph: Graph) -> None:
     if weights.data is None or weights.dtype != "int8":
         raise GraphError(f"{node.name}: quantized weights must be an int8 constant")
     if quant.axis not in (None, 0) or np.any(quant.zero_point != 0) or quant.bits not in (4, 8):
-        raise GraphError(f"{node.name}: weights must be 4- or 8-bit, zero point 0, one scale an output channel (axis 0)")
+        raise GraphError(
+            f"{node.name}: weights must be 4- or 8-bit, zero point 0, one scale an output channel (axis 0)"
+        )
     wide = np.abs(weights.data.astype(np.int64))
     if wide.max(initial=0) > quant.qmax:
         raise GraphError(f"{node.name}: weights must lie in [-{quant.qmax}, {quant.qmax}]")
@@ -36,8 +38,15 @@ def check_weighted(node: Node, graph: Graph) -> None:
     if len(node.inputs) > 2 and node.inputs[2]:
         bias, bias_quant = graph.tensor(node.inputs[2]), graph.quant(node.inputs[2])
         expected = np.float32(x.scale) * quant.scale
-        if bias.data is None or bias.dtype != "int32" or bias_quant.bits != 32 or np.any(bias_quant.zero_point != 0):
-            raise GraphError(f"{node.name}: a quantized bias must be an int32 constant, zero point 0, bits 32")
+        if (
+            bias.data is None
+            or bias.dtype != "int32"
+            or bias_quant.bits != 32
+            or np.any(bias_quant.zero_point != 0)
+        ):
+            raise GraphError(
+                f"{node.name}: a quantized bias must be an int32 constant, zero point 0, bits 32"
+            )
         if not np.array_equal(bias_quant.scale, expected):
             raise GraphError(f"{node.name}: the scale of a bias must be s_x * s_w in float32")
         bound = bound + np.abs(bias.data.astype(np.int64))
