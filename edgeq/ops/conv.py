@@ -127,11 +127,8 @@ class Conv(Operator):
         return [from_nchw(np.clip(y, low, high).astype(np.float32, copy=False), graph.layout)]
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
-        return [self.finish(node, self.accumulate(node, values, graph), graph)]
-
-    def finish(self, node: Node, acc: Array, graph: Graph) -> Array:
-        """Returns the output codes of accumulators as `accumulate` gives them."""
-        return from_nchw(finish_channels(acc, node, graph, _attrs(node).clamp, 1), graph.layout)
+        acc = self.accumulate(node, values, graph)
+        return [from_nchw(finish_channels(acc, node, graph, _attrs(node).clamp, 1), graph.layout)]
 
     def accumulate(self, node: Node, values: Sequence[Array | None], graph: Graph) -> Array:
         """Returns the exact accumulators, bias included, as int64 [n, o, out_h, out_w] (NCHW in either layout)."""
