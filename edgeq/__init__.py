@@ -1,1 +1,28 @@
-"""edgeq: quantize, ship and prove edge models."""
+"""edgeq: quantize, ship and prove edge models.
+
+`edgeq.export` makes a folder from a float model, `edgeq.Session` runs a .edgeq file, `edgeq.verify` compares it with the float model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeq.deployment import export
+    from edgeq.session import Session
+    from edgeq.verification import verify
+
+__all__ = ["Session", "export", "verify"]
+
+_HOMES = {"Session": "edgeq.session", "export": "edgeq.deployment", "verify": "edgeq.verification"}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used, so that `import edgeq` needs numpy alone."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'edgeq' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

@@ -44,9 +44,9 @@ def command(
 ) -> None:
     """Compare the quantized model of DIR (or a .edgeq file) with the float model: accuracy, ECE, disagreement."""
     from edgeq.outputs import write_text
-    from edgeq.verification import format_table, render_report, verify
+    from edgeq.verification import verify
 
-    comparison = verify(
+    verification = verify(
         target,
         reference=reference,
         data=data,
@@ -56,9 +56,9 @@ def command(
         preprocessing=parse_preprocessing(resize, crop, mean, std, channels, interpolation),
         progress=True,
     )
-    click.echo(format_table(comparison))
+    click.echo(verification.summary())
     if json_path is not None:
-        write_text(json_path, json.dumps(comparison.to_json(), indent=1) + "\n")
+        write_text(json_path, json.dumps(verification.to_json(), indent=1) + "\n")
     if report_path is not None:
-        write_text(report_path, render_report(comparison))
+        write_text(report_path, verification.html())
         click.echo(f"report: {report_path}")

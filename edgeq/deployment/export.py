@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeq.data import Dataset, Preprocessing, as_dataset, open_dataset
-from edgeq.exporters.folder import FILES, MANIFEST_FILE, MODEL_FILE, REFERENCE_FILE
 from edgeq.deployment.models import FloatModel, load_model
 from edgeq.errors import DataError, UsageError
 from edgeq.exporters.edgeq_file import encode
-from edgeq.importers.from_edgeq import ModelInfo
+from edgeq.exporters.edgeq_format import ModelInfo
+from edgeq.exporters.folder import FILES, MANIFEST_FILE, MODEL_FILE, REFERENCE_FILE
 from edgeq.ir import Graph
+from edgeq.ir.printer import format_shape
 from edgeq.ops import get
 from edgeq.outputs import whole_folder
 from edgeq.passes import channels_last, float_pipeline, lower
-from edgeq.quantize import Calibration, Change, QuantizeOptions, Scheme, calibrate, quantize
+from edgeq.quantize import DEFAULT_SAMPLES, QuantizeOptions, Scheme, calibrate, quantize
 
+_BATCH = 16
+"""Samples that are read together; calibration splits them further where their activations need it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ class ExportResult:
         manifest = self.manifest
         files = manifest["files"]
         lines = [
-            f"{manifest['model']['name']}: {manifest['scheme']}, {manifest['model']['layers']} layers, "
+            f"{manifest['model']['name']}: {manifest['scheme']}, {len(manifest['layers'])} layers with weights, "
             f"{manifest['model']['macs'] / 1e6:.1f} M multiply-accumulates, "
             f"calibrated on {manifest['calibration']['samples']} samples",
             *(f"  {self.out / name}  {files[name]['bytes']:,} bytes" for name in files),
@@ -61,7 +66,7 @@ def export(
     bits: str = "w8a8",
     calibration: Any = None,
     out: str | Path,
-    calib_samples: int = 1024,
+    calib_samples: int = DEFAULT_SAMPLES,
     observer: str = "histogram",
     weight_observer: str = "moving-average",
     bias_correction: bool = True,
@@ -99,43 +104,84 @@ def export(
     scheme = Scheme.parse(bits)
     if calib_samples < 1:
         raise UsageError(f"calib_samples must be at least 1, not {calib_samples}")
-    source = load_model(model, example_input)
-    preprocessing = preprocessing or source.preprocessing
+    keep = _keep(keep_8bit)
     if calibration is None:
         if model is not None:
-            raise UsageError("a model needs calibration data: give --calib DATA, a few hundred inputs like those it will see")
+            raise UsageError(
+                "a model needs calibration data: give --calib DATA, a few hundred inputs like those it will see"
+            )
         calibration = "digits"
     dataset = _open(calibration)
+    source = load_model(model, example_input)
+    preprocessing = preprocessing or source.preprocessing
     graph = float_pipeline(source.graph)
     chosen = _choose(len(dataset), calib_samples, seed)
-    ranges = _calibrate(graph, dataset, chosen, preprocessing, observer, scheme, progress)
-    options = QuantizeOptions(
-        weight_observer=weight_observer, keep_8bit=_keep(keep_8bit), bias_correction=bias_correction
-    )
-    quantized = quantize(graph, scheme, ranges, options)
-    lowered = lower(channels_last(quantized.graph))
+    with _Progress(progress) as show:
+        batches = dataset.batches(_BATCH, preprocessing, chosen.tolist())
+        show.begin("calibrating", len(chosen))
+        inputs = (batch.inputs for batch in batches)
+        calibration_found = calibrate(graph, inputs, observer=observer, progress=show.reached)
+        show.begin("correcting biases", None)
+        options = QuantizeOptions(
+            weight_observer=weight_observer, keep_8bit=keep, bias_correction=bias_correction
+        )
+        quantized = quantize(
+            graph, scheme, calibration_found, options, progress=lambda done, total: show.reached(done, total)
+        )
+    file_graph = lower(channels_last(quantized.graph))
     labels = source.labels or dataset.class_names
-    manifest = _manifest(source, scheme, quantized.graph, quantized.changes, dataset, preprocessing, labels)
-    manifest["calibration"] = {
-        "data": dataset.source,
-        "samples": int(chosen.size),
-        "seed": seed,
-        "observer": observer,
-        "weight_observer": weight_observer,
-        "bias_correction": bias_correction,
+    facts: dict[str, Any] = {
+        "format": 1,
+        "producer": f"edgeq {metadata.version('edgeq')}",
+        "model": _model_facts(source, quantized.graph),
+        "scheme": str(scheme),
+        "preprocessing": None if preprocessing is None else preprocessing.to_dict(),
+        "labels": None if labels is None else list(labels),
+        "calibration": {
+            "data": dataset.source,
+            "data_sha256": dataset.digest(),
+            "samples": len(chosen),
+            "seed": seed,
+            "observer": observer,
+            "weight_observer": weight_observer,
+            "bias_correction": bias_correction,
+        },
+        "changes": [asdict(change) for change in quantized.changes],
     }
-    manifest["layers"] = quantized.statistics
-    file = encode(lowered, ModelInfo(preprocessing=preprocessing, labels=labels, metadata=manifest))
-    manifest["files"] = {
-        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        for name, data in ((MODEL_FILE, file), (REFERENCE_FILE, source.onnx))
+    content = encode(
+        file_graph, ModelInfo(preprocessing=preprocessing, labels=labels, metadata=_stored_in_file(facts))
+    )
+    manifest = {
+        **facts,
+        "layers": quantized.statistics,
+        "files": {
+            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for name, data in ((MODEL_FILE, content), (REFERENCE_FILE, source.onnx))
+        },
     }
     out = Path(out)
     with whole_folder(out, FILES) as scratch:
-        (scratch / MODEL_FILE).write_bytes(file)
+        (scratch / MODEL_FILE).write_bytes(content)
         (scratch / REFERENCE_FILE).write_bytes(source.onnx)
-        (scratch / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(manifest, indent=1, allow_nan=False) + "\n"
+        (scratch / MANIFEST_FILE).write_text(text, encoding="utf-8")
     return ExportResult(out, manifest, quantized.graph)
+
+
+def _model_facts(source: FloatModel, graph: Graph) -> dict[str, Any]:
+    return {
+        "name": source.name,
+        "sha256": hashlib.sha256(source.onnx).hexdigest(),
+        "inputs": {name: format_shape(graph.tensor(name).shape) for name in graph.inputs},
+        "outputs": {name: format_shape(graph.tensor(name).shape) for name in graph.outputs},
+        "nodes": len(graph.nodes),
+        "macs": sum(get(node.op).macs(node, graph) for node in graph.nodes),
+    }
+
+
+def _stored_in_file(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What model.edgeq says about itself; labels and preprocessing have sections of their own."""
+    return {name: value for name, value in facts.items() if name not in ("labels", "preprocessing")}
 
 
 def _open(calibration: Any) -> Dataset:
@@ -154,9 +200,45 @@ def _keep(keep: str | Sequence[str] | None) -> frozenset[str] | None:
     return frozenset(name for name in names if name != "none")
 
 
-def _choose(available: int, wanted: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _choose(available: int, wanted: int, seed: int) -> npt.NDArray[np.int64]:
     """Returns the positions of the calibration samples, ascending; all of them when there are no more than wanted."""
     if available < 1:
         raise DataError("the calibration data hold no samples; give a few hundred inputs like those the model will see")
     chosen = np.random.default_rng(seed).permutation(available)[:wanted]
     return np.sort(chosen).astype(np.int64)
+
+
+class _Progress:
+    """A bar on a terminal's standard error for each stage; silent elsewhere and where it is not wanted."""
+
+    def __init__(self, wanted: bool) -> None:
+        self._wanted = wanted
+        self._bar: Any = None
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def begin(self, stage: str, total: int | None) -> None:
+        """Ends the bar of the stage before and shows one for this stage."""
+        self._close()
+        if self._wanted:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, desc=stage, leave=False, disable=None)
+
+    def reached(self, done: int, total: int | None = None) -> None:
+        """Moves the bar to `done`."""
+        if self._bar is not None:
+            if total is not None:
+                self._bar.total = total
+            self._bar.update(done - self._bar.n)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
