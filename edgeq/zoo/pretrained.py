@@ -1,4 +1,7 @@
-"""Factories without arguments of the networks with trained weights, for the command line: `edgeq.zoo.pretrained:mobilenet_v2`."""
+"""Factories without arguments of the networks with trained weights.
+
+For the command line: `edgeq.zoo.pretrained:mobilenet_v2`.
+"""
 
 from __future__ import annotations
 
@@ -18,4 +21,6 @@ def __getattr__(name: str) -> Callable[[], nn.Module]:
     for row in ARCHITECTURES:
         if row.name == name and row.weights is not None:
             return partial(load_pretrained, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}: no trained weights are known for it")
+    raise AttributeError(
+        f"module {__name__!r} has no attribute {name!r}: no trained weights are known for it"
+    )

@@ -32,8 +32,9 @@ class Architecture:
         module: The module of `edgeq.zoo.architectures` that holds the factory.
         input_shape: Channels, height, width.
         num_classes: The factory's default.
-        preprocessing: From an image to the input (mean and std on the 0..255 scale). It belongs to the trained weights;
-            for networks without any here, it is what their paper's or torchvision's weights use.
+        preprocessing: From an image of the input's height and width to the input: mean and std on the 0..255
+            scale, no resizing. It belongs to the trained weights; for networks without any here, it is what
+            torchvision's or the paper's weights use.
         weights: Where trained weights are found, or None.
     """
 
@@ -45,22 +46,21 @@ class Architecture:
     weights: WeightSource | None = None
 
 
-def _preprocessing(mean: tuple[float, ...], std: tuple[float, ...], crop: bool) -> Preprocessing:
-    """Of an RGB network: resize to 256 and crop to 224, or neither."""
-    sizes = (256, (224, 224)) if crop else (None, None)
-    return Preprocessing(resize=sizes[0], crop=sizes[1], mean=mean, std=std)
-
-
 def _on_byte_scale(*values: float) -> tuple[float, ...]:
     return tuple(round(255 * value, 6) for value in values)
 
 
-_IMAGENET_STATISTICS = (_on_byte_scale(0.485, 0.456, 0.406), _on_byte_scale(0.229, 0.224, 0.225))
-_CIFAR100_STATISTICS = (_on_byte_scale(0.5071, 0.4867, 0.4408), _on_byte_scale(0.2675, 0.2565, 0.2761))
-_IMAGENET = _preprocessing(*_IMAGENET_STATISTICS, crop=True)
-_CIFAR10 = _preprocessing(*_IMAGENET_STATISTICS, crop=False)
-_CIFAR100 = _preprocessing(*_CIFAR100_STATISTICS, crop=False)
-_LITE = _preprocessing((127.0,), (128.0,), crop=True)
+_IMAGENET = Preprocessing(
+    mean=_on_byte_scale(0.485, 0.456, 0.406),
+    std=_on_byte_scale(0.229, 0.224, 0.225),
+)
+# The CIFAR-10 weights were trained with ImageNet's statistics.
+_CIFAR10 = _IMAGENET
+_CIFAR100 = Preprocessing(
+    mean=_on_byte_scale(0.5071, 0.4867, 0.4408),
+    std=_on_byte_scale(0.2675, 0.2565, 0.2761),
+)
+_LITE = Preprocessing(mean=(127.0,), std=(128.0,))
 _MNIST = Preprocessing(mean=(0.0,), std=(255.0,), channels="gray")
 
 

@@ -2,10 +2,11 @@
 
     python -m edgeq.zoo.train_demo [--out FILE] [--seed N] [--epochs N] [--threads N]
 
-Trains on the `train` split of the digits (edgeq.data.digits) with small shifts, rotations and zooms, prints the accuracy on the
-three splits and writes the float model, batch norm not folded, batch axis free, opset 18. Nothing is chosen by the `calib` or the
-`test` split. Needs the extras `torch` and `export`; takes about a minute on two cores. With the same seed, thread count, torch
-version and CPU the same file comes out; elsewhere the accuracy differs by a few images.
+Trains on the `train` split of the digits (edgeq.data.digits) with small shifts, rotations and zooms, prints
+the accuracy on the three splits and writes the float model, batch norm not folded, batch axis free, opset 18.
+Nothing is chosen by the `calib` or the `test` split. Needs the extras `torch` and `export`; takes about
+half a minute. With the same seed, thread count, torch version and CPU the same file comes out;
+elsewhere the accuracy differs by a few images.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class TrainingPlan:
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Rotates by up to 12 degrees, scales by 0.9 to 1.1 and shifts by up to 0.75 pixels, each image by its own draw.
+    """Rotates by up to 12 degrees, scales by 0.9 to 1.1, shifts by up to 0.75 pixels, each image by its own.
 
     Args:
         images: Shape (n, 1, 8, 8).
@@ -68,7 +69,9 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     draw = torch.rand((n, 4), generator=generator) * 2 - 1
     angle = draw[:, 0] * math.radians(12.0)
     zoom = 1 + 0.1 * draw[:, 1]
-    shift = draw[:, 2:] * 0.75 * 2 / torch.tensor([width, height])  # affine_grid spans [-1, 1] over the image.
+    shift = (
+        draw[:, 2:] * 0.75 * 2 / torch.tensor([width, height])
+    )  # affine_grid spans [-1, 1] over the image.
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     theta = torch.stack(
         [torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], dim=1
@@ -120,7 +123,9 @@ def accuracy(model: nn.Module, split: digits.Split) -> float:
 
 
 def float_onnx(model: nn.Module) -> onnx.ModelProto:
-    """The float ONNX model: batch axis free and named `batch`, batch norm a node of its own, no notes about the source.
+    """The float ONNX model.
+
+    Its batch axis is free and named `batch`, batch norm a node of its own; no notes about the source.
 
     Args:
         model: In evaluation mode.
@@ -190,7 +195,9 @@ def write_demo(model: nn.Module, path: Path, facts: dict[str, str]) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Trains the demo network and writes its ONNX file.")
-    parser.add_argument("--out", type=Path, default=demo_path(), help="the file to write (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=demo_path(), help="the file to write (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=TrainingPlan().seed)
     parser.add_argument("--epochs", type=int, default=TrainingPlan().epochs)
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default: %(default)s)")
@@ -206,7 +213,9 @@ def main() -> None:
         "accuracy": json.dumps({split: round(value, 4) for split, value in results.items()}),
     }
     write_demo(model, arguments.out, facts)
-    print(f"{parameters:,} parameters; top-1 " + ", ".join(f"{s} {100 * a:.2f} %" for s, a in results.items()))
+    print(
+        f"{parameters:,} parameters; top-1 " + ", ".join(f"{s} {100 * a:.2f} %" for s, a in results.items())
+    )
     print(f"wrote {arguments.out} ({arguments.out.stat().st_size:,} bytes)")
 
 

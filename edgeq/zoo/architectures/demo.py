@@ -28,7 +28,7 @@ class InvertedResidual(nn.Module):
 
 
 class DemoNet(nn.Module):
-    """Stem, four inverted residual blocks (two with a residual add), a pointwise head, pooling, a linear layer.
+    """Stem, four inverted residual blocks (two with a residual add), pointwise head, pooling, linear layer.
 
     Input (n, 1, 8, 8), float, `pixel / 16`; output (n, classes) logits.
     """

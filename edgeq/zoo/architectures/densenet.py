@@ -1,4 +1,6 @@
-"""DenseNet-121: Huang et al. 2017, "Densely Connected Convolutional Networks", arXiv 1608.06993, table 1 (growth rate 32).
+"""DenseNet-121, growth rate 32.
+
+Huang et al. 2017, "Densely Connected Convolutional Networks", arXiv 1608.06993, table 1.
 
 State-dict names as in torchvision.
 """
@@ -17,7 +19,7 @@ _BLOCKS = (6, 12, 24, 16)
 
 
 class DenseLayer(nn.Module):
-    """Batch norm, ReLU, 1x1 to four times the growth; batch norm, ReLU, 3x3 to the growth; appended to the input."""
+    """Batch norm, ReLU, 1x1 to four growths; batch norm, ReLU, 3x3 to one growth; appended to the input."""
 
     def __init__(self, channels_in: int) -> None:
         super().__init__()
@@ -79,4 +81,4 @@ class DenseNet121(nn.Module):
 
 def densenet121(num_classes: int = 1000, *, seed: int | None = 0) -> DenseNet121:
     """DenseNet-121 with random weights, in evaluation mode; see `with_random_weights` for the seed."""
-    return with_random_weights(DenseNet121(num_classes), (3, 96, 96), seed)
+    return with_random_weights(DenseNet121(num_classes), (3, 160, 160), seed)

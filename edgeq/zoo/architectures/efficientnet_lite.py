@@ -1,8 +1,10 @@
-"""EfficientNet-Lite0: Tan and Le 2019, "EfficientNet", arXiv 1905.11946, as changed for edge devices by the EfficientNet-Lite
+"""EfficientNet-Lite0.
+
+Tan and Le 2019, "EfficientNet", arXiv 1905.11946, as changed for edge devices by the EfficientNet-Lite
 release of 2020: ReLU6 for Swish, no squeeze-and-excite, stem and head of fixed width.
 
-State-dict names as in the package efficientnet-lite-pytorch. Padding is TensorFlow's "same": at stride 2 and an even size, the
-bottom and right edges get one row or column more than the top and left ones.
+State-dict names as in the package efficientnet-lite-pytorch. Padding is TensorFlow's "same": at stride 2 and
+an even size, the bottom and right edges get one row or column more than the top and left ones.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ _STAGES = (
 class SamePaddingConv2d(nn.Conv2d):
     """Convolution without bias whose output size is ceil(input size / stride), as TensorFlow pads."""
 
-    def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1
+    ) -> None:
         super().__init__(channels_in, channels_out, kernel, stride, groups=groups, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,7 +50,7 @@ def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 class MBConvBlock(nn.Module):
-    """Expand 1x1 (unless the expansion is 1), depthwise kxk, project 1x1; adds its input where the shapes allow."""
+    """Expand 1x1 (unless by 1), depthwise kxk, project 1x1; adds its input where the shapes allow."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -98,4 +102,4 @@ class EfficientNetLite0(nn.Module):
 
 def efficientnet_lite0(num_classes: int = 1000, *, seed: int | None = 0) -> EfficientNetLite0:
     """EfficientNet-Lite0 with random weights, in evaluation mode; see `with_random_weights` for the seed."""
-    return with_random_weights(EfficientNetLite0(num_classes), (3, 96, 96), seed)
+    return with_random_weights(EfficientNetLite0(num_classes), (3, 160, 160), seed)

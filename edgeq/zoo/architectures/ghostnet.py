@@ -77,7 +77,7 @@ class SqueezeExcite(nn.Module):
 
 
 class GhostBottleneck(nn.Module):
-    """Ghost module, depthwise kxk at stride 2 only, squeeze-and-excite, linear ghost module; plus a shortcut."""
+    """Ghost module, depthwise kxk at stride 2, squeeze-and-excite, linear ghost module; plus a shortcut."""
 
     def __init__(self, channels_in: int, block: _Block) -> None:
         super().__init__()
@@ -85,7 +85,9 @@ class GhostBottleneck(nn.Module):
         hidden, kernel, stride = block.hidden, block.kernel, block.stride
         self.ghost1 = GhostModule(channels_in, hidden, has_relu=True)
         if self.is_strided:
-            self.conv_dw = nn.Conv2d(hidden, hidden, kernel, stride, (kernel - 1) // 2, groups=hidden, bias=False)
+            self.conv_dw = nn.Conv2d(
+                hidden, hidden, kernel, stride, (kernel - 1) // 2, groups=hidden, bias=False
+            )
             self.bn_dw = nn.BatchNorm2d(hidden)
         self.se = SqueezeExcite(hidden) if block.has_squeeze else nn.Identity()
         self.ghost2 = GhostModule(hidden, block.channels_out, has_relu=False)
@@ -148,4 +150,4 @@ class GhostNet(nn.Module):
 
 def ghostnet_1_0(num_classes: int = 1000, *, seed: int | None = 0) -> GhostNet:
     """GhostNet 1.0 with random weights, in evaluation mode; see `with_random_weights` for the seed."""
-    return with_random_weights(GhostNet(num_classes), (3, 96, 96), seed)
+    return with_random_weights(GhostNet(num_classes), (3, 160, 160), seed)

@@ -25,7 +25,9 @@ def conv_norm_activation(
     activation: Callable[[], nn.Module] | None = nn.ReLU,
     epsilon: float = 1e-5,
 ) -> nn.Sequential:
-    """Convolution without bias (0), batch norm (1), activation (2, if any); symmetric padding that keeps the size at stride 1.
+    """Convolution without bias (0), batch norm (1), activation (2, if any).
+
+    The padding is symmetric and keeps the size at stride 1.
 
     Args:
         channels_in: Input channels.

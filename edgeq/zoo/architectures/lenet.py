@@ -1,7 +1,8 @@
 """LeNet-5: LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition", figure 2.
 
-As the paper: tanh, average pooling, three convolutions, two linear layers. Simplified as is usual today: every map of the second
-convolution sees all maps of the first, pooling has no weights, and a linear layer stands for the radial-basis output.
+As the paper: tanh, average pooling, three convolutions, two linear layers. Simplified as is usual today:
+every map of the second convolution sees all maps of the first, pooling has no weights, and a linear layer
+stands for the radial-basis output.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _STAGES = (
 
 
 class InvertedResidual(nn.Module):
-    """Expand 1x1 (unless the expansion is 1), depthwise 3x3, project 1x1; adds its input where the shapes allow."""
+    """Expand 1x1 (unless by 1), depthwise 3x3, project 1x1; adds its input where the shapes allow."""
 
     def __init__(self, channels_in: int, channels_out: int, expansion: int, stride: int) -> None:
         super().__init__()
@@ -51,7 +51,9 @@ class MobileNetV2(nn.Module):
         channels = 32
         for expansion, channels_out, blocks, stride in _STAGES:
             for index in range(blocks):
-                layers.append(InvertedResidual(channels, channels_out, expansion, stride if index == 0 else 1))
+                layers.append(
+                    InvertedResidual(channels, channels_out, expansion, stride if index == 0 else 1)
+                )
                 channels = channels_out
         layers.append(conv_norm_activation(channels, 1280, activation=nn.ReLU6))
         self.features = nn.Sequential(*layers)
@@ -65,4 +67,4 @@ class MobileNetV2(nn.Module):
 
 def mobilenet_v2(num_classes: int = 1000, *, seed: int | None = 0) -> MobileNetV2:
     """MobileNetV2 with random weights, in evaluation mode; see `with_random_weights` for the seed."""
-    return with_random_weights(MobileNetV2(num_classes), (3, 96, 96), seed)
+    return with_random_weights(MobileNetV2(num_classes), (3, 160, 160), seed)

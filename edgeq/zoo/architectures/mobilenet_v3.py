@@ -66,7 +66,9 @@ class InvertedResidual(nn.Module):
         self.has_residual = block.stride == 1 and block.channels_in == block.channels_out
         layers: list[nn.Module] = []
         if hidden != block.channels_in:
-            layers.append(conv_norm_activation(block.channels_in, hidden, 1, 1, 1, block.activation, _EPSILON))
+            layers.append(
+                conv_norm_activation(block.channels_in, hidden, 1, 1, 1, block.activation, _EPSILON)
+            )
         layers.append(
             conv_norm_activation(
                 hidden, hidden, block.kernel, block.stride, hidden, block.activation, _EPSILON
@@ -105,4 +107,4 @@ class MobileNetV3Small(nn.Module):
 
 def mobilenet_v3_small(num_classes: int = 1000, *, seed: int | None = 0) -> MobileNetV3Small:
     """MobileNetV3-Small with random weights, in evaluation mode; see `with_random_weights` for the seed."""
-    return with_random_weights(MobileNetV3Small(num_classes), (3, 96, 96), seed)
+    return with_random_weights(MobileNetV3Small(num_classes), (3, 160, 160), seed)

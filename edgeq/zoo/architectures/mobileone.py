@@ -1,6 +1,9 @@
-"""MobileOne-S0: Vasu et al. 2023, "MobileOne: An Improved One millisecond Mobile Backbone", arXiv 2206.04040, table 2.
+"""MobileOne-S0.
 
-State-dict names as in the authors' release, in both forms: branches for training, one convolution a block for inference.
+Vasu et al. 2023, "MobileOne: An Improved One millisecond Mobile Backbone", arXiv 2206.04040, table 2.
+
+State-dict names as in the authors' release, in both forms: branches for training, one convolution a block for
+inference.
 """
 
 from __future__ import annotations
@@ -27,9 +30,11 @@ class _ConvNorm(nn.Sequential):
 
 
 class MobileOneBlock(nn.Module):
-    """The sum of parallel convolutions and a batch-normed identity, then ReLU; or the one convolution equal to the sum."""
+    """Sum of parallel convolutions and a batch-normed identity, then ReLU; or the one equal convolution."""
 
-    def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1
+    ) -> None:
         super().__init__()
         self.kernel, self.groups = kernel, groups
         has_skip = channels_in == channels_out and stride == 1
@@ -44,17 +49,25 @@ class MobileOneBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.reparam_conv is not None:
             return nn.functional.relu(self.reparam_conv(x))
-        branches = [branch(x) for branch in (self.rbr_skip, self.rbr_scale, *(self.rbr_conv or ())) if branch is not None]
+        branches = [
+            branch(x)
+            for branch in (self.rbr_skip, self.rbr_scale, *(self.rbr_conv or ()))
+            if branch is not None
+        ]
         total: Tensor = branches[0]
         for branch in branches[1:]:
             total = total + branch
         return nn.functional.relu(total)
 
-    @torch.no_grad()
     def reparameterize(self) -> None:
         """Replaces the branches by one convolution with bias, in place (section 3.2 of the paper)."""
-        if self.reparam_conv is not None:
-            return
+        if self.reparam_conv is None:
+            with torch.no_grad():
+                self.reparam_conv = self._folded()
+            self.rbr_skip = self.rbr_conv = self.rbr_scale = None
+
+    def _folded(self) -> nn.Conv2d:
+        """The convolution equal to the branches."""
         conv = nn.Conv2d(*self._convolution, bias=True)
         weight = torch.zeros_like(conv.weight, dtype=torch.float64)
         bias = torch.zeros(conv.out_channels, dtype=torch.float64)
@@ -69,12 +82,12 @@ class MobileOneBlock(nn.Module):
         conv.weight.copy_(weight)
         assert conv.bias is not None
         conv.bias.copy_(bias)
-        self.reparam_conv = conv
-        self.rbr_skip = self.rbr_conv = self.rbr_scale = None
+        return conv
 
     def _add_folded(self, weight: Tensor, bias: Tensor, kernel: Tensor, norm: nn.BatchNorm2d) -> None:
-        """Adds a branch, its batch norm folded in float64, to the sums; a smaller kernel sits in the middle."""
-        assert norm.running_mean is not None and norm.running_var is not None
+        """Adds a branch to the sums, batch norm folded in float64; a smaller kernel sits in the middle."""
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
         margin = (self.kernel - kernel.shape[-1]) // 2
         weight += nn.functional.pad(kernel.double() * scale.reshape(-1, 1, 1, 1), [margin] * 4)
@@ -105,7 +118,7 @@ class MobileOneS0(nn.Module):
         return logits
 
     def reparameterize(self) -> MobileOneS0:
-        """Turns the training form into the inference form, in place: the same function of the input in evaluation mode.
+        """Turns the training form into the inference form, in place: the same function in evaluation mode.
 
         Returns:
             This network.
@@ -124,5 +137,5 @@ def mobileone_s0(num_classes: int = 1000, *, seed: int | None = 0, train_form: b
         seed: Of the random weights.
         train_form: Keeps the parallel branches; otherwise they are one convolution a block.
     """
-    network = with_random_weights(MobileOneS0(num_classes), (3, 96, 96), seed)
+    network = with_random_weights(MobileOneS0(num_classes), (3, 160, 160), seed)
     return network if train_form else network.reparameterize()

@@ -1,7 +1,9 @@
-"""Network in Network for CIFAR: Lin et al. 2014, "Network In Network", arXiv 1312.4400, section 4.1 and the authors' release.
+"""Network in Network for CIFAR.
 
-Batch norm is absent, as in the paper. Pooling pads by one on every side (padding left out of averages), so that 32 halves to 16 and 8
-as with the release's rounding up.
+Lin et al. 2014, "Network In Network", arXiv 1312.4400, section 4.1 and the authors' release.
+
+Batch norm is absent, as in the paper. Pooling pads by one on every side (padding left out of averages), so
+that 32 halves to 16 and 8 as with the release's rounding up.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""Random weights under which a network behaves like a trained one: every layer's output keeps its scale, batch norm is not
-the identity, and nothing explodes or dies through depth."""
+"""Random weights under which a network behaves like a trained one.
+
+Every layer's output keeps its scale, batch norm is not the identity, nothing explodes or dies through depth.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +13,23 @@ from torch import Tensor, nn
 Network = TypeVar("Network", bound=nn.Module)
 
 _STATISTICS_IMAGES = 4
-# Below this share of its layer's mean variance a channel's running variance is raised: a nearly constant channel must not
-# be blown up by the division.
+# Below this share of its layer's mean variance a channel's running variance is raised: the division must not
+# blow a nearly constant channel up.
 _VARIANCE_FLOOR = 0.05
 
 
 def with_random_weights(network: Network, input_shape: tuple[int, int, int], seed: int | None) -> Network:
     """Fills a network with random weights and batch-norm statistics, in place.
 
-    Convolutions and linear layers are drawn after He et al. 2015 (arXiv 1502.01852), biases small and not zero; batch norm gets
-    a scale in [0.6, 1.4], a shift, and the mean and variance that image-like noise has there, each off by a random factor, so
-    that folding is tested in earnest.
+    Convolutions and linear layers are drawn after He et al. 2015 (arXiv 1502.01852), biases small and not
+    zero; batch norm gets a scale in [0.6, 1.4], a shift, and the mean and variance that image-like noise has
+    there, each off by a random factor, so that folding is tested in earnest.
 
     Args:
         network: Any network of the zoo that takes one image batch.
         input_shape: Channels, height and width of the noise images; may be smaller than the network's own.
-        seed: The same seed gives the same weights on one machine; None keeps torch's own initial values. The global random
-            state is neither read nor changed.
+        seed: The same seed gives the same weights on one machine; None keeps torch's own initial values. The
+            global random state is neither read nor changed.
 
     Returns:
         The network, in evaluation mode.
@@ -52,7 +54,7 @@ def with_random_weights(network: Network, input_shape: tuple[int, int, int], see
 
 def _draw_weights(layer: nn.Conv2d | nn.Linear, generator: torch.Generator) -> None:
     fan_in = layer.weight[0].numel()
-    # ReLU halves the second moment of what a convolution reads; the last linear layer need not make up for it.
+    # ReLU halves the second moment of what a convolution reads; a linear layer need not make up for it.
     gain = 2.0 if isinstance(layer, nn.Conv2d) else 1.0
     layer.weight.copy_(_normal(layer.weight, (gain / fan_in) ** 0.5, generator))
     if layer.bias is not None:
@@ -60,7 +62,12 @@ def _draw_weights(layer: nn.Conv2d | nn.Linear, generator: torch.Generator) -> N
 
 
 def _noise_images(input_shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
-    """Noise with the spectrum of photographs: coarse structure stronger than fine, unit variance, shape (n, c, h, w)."""
+    """Half with the spectrum of photographs (coarse structure stronger than fine), half white noise.
+
+    All of unit variance.
+    White noise has to be among them: a filter that hardly answers to smooth images would be scaled up until
+    noise explodes.
+    """
     channels, height, width = input_shape
     total = torch.zeros(_STATISTICS_IMAGES, channels, height, width)
     for octave in (4, 8, 16, 32):
@@ -68,7 +75,10 @@ def _noise_images(input_shape: tuple[int, int, int], generator: torch.Generator)
         coarse = torch.randn(_STATISTICS_IMAGES, channels, *size, generator=generator)
         smooth = nn.functional.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
         total += smooth * (4 / octave)
-    return (total - total.mean()) / total.std()
+    total = (total - total.mean()) / total.std()
+    white = _STATISTICS_IMAGES // 2
+    total[:white] = torch.randn(white, channels, height, width, generator=generator)
+    return total
 
 
 def _measure_statistics(network: nn.Module, norms: list[nn.BatchNorm2d], images: Tensor) -> None:

@@ -1,4 +1,6 @@
-"""ResNet-18 and ResNet-50: He et al. 2016, "Deep Residual Learning for Image Recognition", arXiv 1512.03385, table 1.
+"""ResNet-18 and ResNet-50.
+
+He et al. 2016, "Deep Residual Learning for Image Recognition", arXiv 1512.03385, table 1.
 
 State-dict names as in torchvision; as there, the bottleneck's stride is in its 3x3 convolution.
 """
@@ -66,7 +68,10 @@ class ResNet(nn.Module):
     """Input (n, 3, h, w), h and w multiples of 32; output (n, classes) logits."""
 
     def __init__(
-        self, block: type[BasicBlock] | type[Bottleneck], blocks: tuple[int, int, int, int], num_classes: int = 1000
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        blocks: tuple[int, int, int, int],
+        num_classes: int = 1000,
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
@@ -93,9 +98,9 @@ class ResNet(nn.Module):
 
 def resnet18(num_classes: int = 1000, *, seed: int | None = 0) -> ResNet:
     """ResNet-18 with random weights, in evaluation mode; see `with_random_weights` for the seed."""
-    return with_random_weights(ResNet(BasicBlock, (2, 2, 2, 2), num_classes), (3, 96, 96), seed)
+    return with_random_weights(ResNet(BasicBlock, (2, 2, 2, 2), num_classes), (3, 160, 160), seed)
 
 
 def resnet50(num_classes: int = 1000, *, seed: int | None = 0) -> ResNet:
     """ResNet-50 with random weights, in evaluation mode; see `with_random_weights` for the seed."""
-    return with_random_weights(ResNet(Bottleneck, (3, 4, 6, 3), num_classes), (3, 96, 96), seed)
+    return with_random_weights(ResNet(Bottleneck, (3, 4, 6, 3), num_classes), (3, 160, 160), seed)

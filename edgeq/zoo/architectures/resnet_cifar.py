@@ -1,8 +1,10 @@
-"""The CIFAR ResNets: He et al. 2016, "Deep Residual Learning for Image Recognition", arXiv 1512.03385, section 4.2.
+"""The CIFAR ResNets.
 
-Depth 6n + 2: three stages of n blocks, 16, 32 and 64 channels. The CIFAR-10 networks have the paper's shortcuts without weights
-(option A) and the state-dict names of `akamaster/pytorch_resnet_cifar10`; the CIFAR-100 ones have 1x1 convolutions (option B) and
-torchvision's names.
+He et al. 2016, "Deep Residual Learning for Image Recognition", arXiv 1512.03385, section 4.2.
+
+Depth 6n + 2: three stages of n blocks, 16, 32 and 64 channels. The CIFAR-10 networks have the paper's
+shortcuts without weights (option A) and the state-dict names of `akamaster/pytorch_resnet_cifar10`; the
+CIFAR-100 ones have 1x1 convolutions (option B) and torchvision's names.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ class BasicBlock(nn.Module):
         channels_in: Input channels.
         channels_out: Output channels.
         stride: Of the first convolution and of the shortcut.
-        has_projection: Whether a shortcut between shapes is a 1x1 convolution (option B) and not padding (option A).
+        has_projection: Whether a shortcut between shapes is a 1x1 convolution (option B) and not padding
+            (option A).
     """
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, has_projection: bool) -> None:
@@ -45,7 +48,9 @@ class BasicBlock(nn.Module):
         self.downsample: nn.Module = nn.Identity()
         if channels_in != channels_out:
             self.downsample = (
-                nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out))
+                nn.Sequential(
+                    nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out)
+                )
                 if has_projection
                 else PaddedShortcut(channels_out - channels_in)
             )
@@ -105,25 +110,25 @@ class ProjectedCifarResNet(_CifarTrunk):
 
 
 def resnet20_cifar10(num_classes: int = 10, *, seed: int | None = 0) -> PaddedCifarResNet:
-    """ResNet-20, option A, with random weights, in evaluation mode; see `with_random_weights` for the seed."""
+    """ResNet-20, option A, with random weights, for evaluation; see `with_random_weights` for the seed."""
     return with_random_weights(PaddedCifarResNet(20, num_classes), (3, 32, 32), seed)
 
 
 def resnet32_cifar10(num_classes: int = 10, *, seed: int | None = 0) -> PaddedCifarResNet:
-    """ResNet-32, option A, with random weights, in evaluation mode; see `with_random_weights` for the seed."""
+    """ResNet-32, option A, with random weights, for evaluation; see `with_random_weights` for the seed."""
     return with_random_weights(PaddedCifarResNet(32, num_classes), (3, 32, 32), seed)
 
 
 def resnet56_cifar10(num_classes: int = 10, *, seed: int | None = 0) -> PaddedCifarResNet:
-    """ResNet-56, option A, with random weights, in evaluation mode; see `with_random_weights` for the seed."""
+    """ResNet-56, option A, with random weights, for evaluation; see `with_random_weights` for the seed."""
     return with_random_weights(PaddedCifarResNet(56, num_classes), (3, 32, 32), seed)
 
 
 def resnet20_cifar100(num_classes: int = 100, *, seed: int | None = 0) -> ProjectedCifarResNet:
-    """ResNet-20, option B, with random weights, in evaluation mode; see `with_random_weights` for the seed."""
+    """ResNet-20, option B, with random weights, for evaluation; see `with_random_weights` for the seed."""
     return with_random_weights(ProjectedCifarResNet(20, num_classes), (3, 32, 32), seed)
 
 
 def resnet56_cifar100(num_classes: int = 100, *, seed: int | None = 0) -> ProjectedCifarResNet:
-    """ResNet-56, option B, with random weights, in evaluation mode; see `with_random_weights` for the seed."""
+    """ResNet-56, option B, with random weights, for evaluation; see `with_random_weights` for the seed."""
     return with_random_weights(ProjectedCifarResNet(56, num_classes), (3, 32, 32), seed)

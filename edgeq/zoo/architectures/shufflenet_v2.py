@@ -1,4 +1,6 @@
-"""ShuffleNetV2 x1.0: Ma et al. 2018, "Practical Guidelines for Efficient CNN Architecture Design", arXiv 1807.11164, table 5.
+"""ShuffleNetV2 x1.0.
+
+Ma et al. 2018, "Practical Guidelines for Efficient CNN Architecture Design", arXiv 1807.11164, table 5.
 
 State-dict names as in torchvision.
 """
@@ -78,4 +80,4 @@ class ShuffleNetV2(nn.Module):
 
 def shufflenet_v2_x1_0(num_classes: int = 1000, *, seed: int | None = 0) -> ShuffleNetV2:
     """ShuffleNetV2 x1.0 with random weights, in evaluation mode; see `with_random_weights` for the seed."""
-    return with_random_weights(ShuffleNetV2(num_classes), (3, 96, 96), seed)
+    return with_random_weights(ShuffleNetV2(num_classes), (3, 160, 160), seed)

@@ -32,7 +32,7 @@ def _pool() -> nn.MaxPool2d:
 
 
 class SqueezeNet11(nn.Module):
-    """Input (n, 3, h, w) of at least 32x32; output (n, classes) logits, not negative (ReLU before the pooling)."""
+    """Input (n, 3, h, w) of at least 32x32; output (n, classes) logits >= 0 (ReLU before the pooling)."""
 
     def __init__(self, num_classes: int = 1000) -> None:
         super().__init__()
@@ -61,4 +61,4 @@ class SqueezeNet11(nn.Module):
 
 def squeezenet1_1(num_classes: int = 1000, *, seed: int | None = 0) -> SqueezeNet11:
     """SqueezeNet 1.1 with random weights, in evaluation mode; see `with_random_weights` for the seed."""
-    return with_random_weights(SqueezeNet11(num_classes), (3, 96, 96), seed)
+    return with_random_weights(SqueezeNet11(num_classes), (3, 160, 160), seed)
