@@ -102,10 +102,11 @@ def _read_member(archive: zipfile.ZipFile, file: IO[bytes], info: zipfile.ZipInf
             _unpack(stream, size, None, what)
             return _mapped(file, _data_offset(file, info) + header_bytes, shape, fortran, dtype, what)
         if size > _IN_MEMORY_BYTES:
-            spool = tempfile.TemporaryFile(prefix="edgeq-")  # noqa: SIM115  (the mapping outlives this function)
-            _unpack(stream, size, spool, what)
-            spool.flush()
-            return _mapped(spool, 0, shape, fortran, dtype, what)
+            # The mapping keeps a handle of its own, so the file lives as long as the array.
+            with tempfile.TemporaryFile(prefix="edgeq-") as spool:
+                _unpack(stream, size, spool, what)
+                spool.flush()
+                return _mapped(spool, 0, shape, fortran, dtype, what)
         return _in_memory(stream, size, shape, fortran, dtype, what)
 
 

@@ -32,7 +32,7 @@ class Provenance:
     """What it takes to do a verification again.
 
     Attributes:
-        command: The command line that does it.
+        command: The command line that does it; MODEL stands for a backend that was handed in.
         target: Path or name of the quantized model.
         target_sha256: Of its file, or None where the model is no file.
         reference: Path or name of the float model.
@@ -251,7 +251,7 @@ def _provenance(
         version = metadata.version("edgeq")
     except metadata.PackageNotFoundError:
         version = "not installed"
-    words = ["edgeq", "verify", subject.target]
+    words = ["edgeq", "verify", subject.target if subject.target_file else "MODEL"]
     if subject.reference_given:
         words += ["--reference", subject.reference_name]
     words += ["--data", dataset.source, "--backend", backend]
