@@ -148,7 +148,7 @@ class _Reader:
                 raise FormatError(f"{where}: a reserved field is not zero")
             if offset % ALIGNMENT or offset < end or length > size or offset > size - length:
                 raise FormatError(f"{where}: bytes {offset} to {offset + length} are misplaced or outside the file")
-            if any(self.content[end:offset]):
+            if np.any(np.frombuffer(self.content[end:offset], np.uint8)):
                 raise FormatError(f"{where}: the gap before it is not zero")
             if kind in self.sections:
                 raise FormatError(f"{where}: its kind appears twice")

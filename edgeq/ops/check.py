@@ -37,8 +37,7 @@ def check_graph(graph: Graph) -> None:
             _check_activation(graph, name, not is_float, node.name)
         if is_float:
             floats.update(node.outputs)
-            for name in node.inputs:
-                graph.quant(name)
+            graph.quant(node.inputs[0])
         else:
             operator.check_quant(node, graph)
 

@@ -22,12 +22,29 @@ def taps_inside(window: Window, axis: int, size: int, outputs: int) -> Array:
     return inside
 
 
+def _has_empty_window(window: Window, axis: int, size: int, outputs: int) -> bool:
+    """Whether `taps_inside` holds a 0, found without making that array: sizes may come from a hostile file."""
+    kernel, stride, dilation = window.kernel[axis], window.strides[axis], window.dilations[axis]
+    pad = window.pads[axis]
+    # A window that starts inside the image has its first tap there; only those that start before it need a look.
+    if (outputs - 1) * stride - pad >= size:
+        return True
+    for position in range(min(outputs, -(-pad // stride))):
+        start = position * stride - pad
+        landing = start % dilation
+        if landing >= size or (landing - start) // dilation >= kernel:
+            return True
+        if dilation <= size:  # Later windows reach further into the image, and land in it.
+            break
+    return False
+
+
 def infer_pool(window: Window, node: Node, graph: Graph) -> list[tuple[Shape, str]]:
     """Shape rule of both pools; raises GraphError when a window lies wholly in the padding."""
     n, c, h, w = nchw_shape(graph.tensor(node.inputs[0]), graph.layout, node)
     out_h, out_w = window.output_size(h, w, node.name)
     for axis, (size, outputs) in enumerate(((h, out_h), (w, out_w))):
-        if taps_inside(window, axis, size, outputs).min() == 0:
+        if _has_empty_window(window, axis, size, outputs):
             raise GraphError(f"{node.name}: a window of {node.op} lies wholly in the padding {window.pads}")
     return [(shape_from_nchw(n, c, out_h, out_w, graph.layout), "float32")]
 

@@ -33,7 +33,10 @@ def softmax_table(scale: float) -> npt.NDArray[np.int64]:
 
 @register
 class Softmax(Operator):
-    """y = exp(x - max) / sum exp(x - max) along `axis`; the output of a quantized node is float32."""
+    """y = exp(x - max) / sum exp(x - max) along `axis`; the output of a quantized node is float32.
+
+    Inputs: x; in a lowered graph also the constant `softmax_table` of its scale.
+    """
 
     name = "softmax"
     attrs_type = SoftmaxAttrs
@@ -55,7 +58,9 @@ class Softmax(Operator):
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         axis, q = attrs_of(node, SoftmaxAttrs).axis, operand(values, 0).astype(np.int64)
-        powers = softmax_table(float(graph.quant(node.inputs[0]).scale))[q.max(axis=axis, keepdims=True) - q]
+        stored = values[1] if len(values) > 1 else None
+        table = softmax_table(float(graph.quant(node.inputs[0]).scale)) if stored is None else stored
+        powers = table[q.max(axis=axis, keepdims=True) - q]
         total = powers.sum(axis=axis, keepdims=True, dtype=np.int64)
         return [(powers.astype(np.float64) / total.astype(np.float64)).astype(np.float32)]
 

@@ -30,11 +30,11 @@ def check_weighted(node: Node, graph: Graph) -> None:
         raise GraphError(
             f"{node.name}: weights must be 4- or 8-bit, zero point 0, one scale an output channel (axis 0)"
         )
-    wide = np.abs(weights.data.astype(np.int64))
+    wide = np.abs(weights.data.astype(np.int16))
     if wide.max(initial=0) > quant.qmax:
         raise GraphError(f"{node.name}: weights must lie in [-{quant.qmax}, {quant.qmax}]")
     largest = max(x.qmax - int(x.zero_point), int(x.zero_point) - x.qmin)
-    bound = largest * wide.reshape(wide.shape[0], -1).sum(axis=1)
+    bound = largest * wide.reshape(wide.shape[0], -1).sum(axis=1, dtype=np.int64)
     if len(node.inputs) > 2 and node.inputs[2]:
         bias, bias_quant = graph.tensor(node.inputs[2]), graph.quant(node.inputs[2])
         expected = np.float32(x.scale) * quant.scale

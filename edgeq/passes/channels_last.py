@@ -17,8 +17,13 @@ import numpy as np
 
 from edgeq.errors import GraphError
 from edgeq.ir import Graph, Node, Tensor
+from edgeq.ops import get
+from edgeq.ops.base import attrs_of
+from edgeq.ops.pad import PadAttrs
 from edgeq.ops.reshape import ReshapeAttrs
+from edgeq.ops.slice import SliceAttrs
 from edgeq.ops.transpose import TransposeAttrs
+from edgeq.ops.unary import Unary
 from edgeq.passes.element_order import ElementOrder, Shape
 
 Permutation = tuple[int, ...]
@@ -198,7 +203,7 @@ class _Rewrite:
     # --- nodes ---
 
     def rewrite(self, node: Node) -> None:
-        handler = _HANDLERS.get(node.op)
+        handler = _one_input if isinstance(get(node.op), Unary) else _HANDLERS.get(node.op)
         if handler is None:
             raise GraphError(f"{node.name}: channels_last does not know operator {node.op}")
         handler(self, node)
@@ -262,7 +267,7 @@ def _weighted(rewrite: _Rewrite, node: Node) -> None:
 
 
 def _image(rewrite: _Rewrite, node: Node) -> None:
-    """Operators over height and width (pools, mean, resize, channel shuffle): image in NHWC."""
+    """Operators that care where the channels are (pools, mean, resize, channel shuffle): channels last."""
     x, *rest = node.inputs
     permutation = _channels_last_permutation(rewrite.shape(x))
     inputs = [rewrite.aligned(x, permutation), *(rewrite.keep(name) for name in rest)]
@@ -276,10 +281,9 @@ def _channels_last_permutation(shape: Shape) -> Permutation:
 
 
 def _one_input(rewrite: _Rewrite, node: Node) -> None:
-    """Elementwise functions of one tensor: the elements stay where they are."""
+    """Elementwise functions of one tensor: the elements stay where they are, unless the channels matter."""
     x, *rest = node.inputs
-    if any(rewrite.source.tensor(name).data is not None and len(rewrite.shape(name)) == depth
-           for name, depth in ((name, _CHANNEL_CONSTANT_RANK.get(node.op)) for name in rest if name)):
+    if any(_one_a_channel(rewrite, node.op, name) for name in rest):
         _image(rewrite, node)
         return
     rewrite.define_like(node.outputs[0], rewrite.places[x])
@@ -287,8 +291,10 @@ def _one_input(rewrite: _Rewrite, node: Node) -> None:
     rewrite.result.nodes.append(node.with_(inputs=tuple(inputs)))
 
 
-_CHANNEL_CONSTANT_RANK = {"lut": 2, "prelu": 1}
-"""Rank of the constant input that has one entry a channel, for the one-input functions that may have such."""
+def _one_a_channel(rewrite: _Rewrite, op: str, constant: str) -> bool:
+    """Whether a constant input of a one-input function has an entry a channel."""
+    shape = rewrite.shape(constant)
+    return len(shape) == 2 if op == "lut" else math.prod(shape) > 1
 
 
 def _broadcast(rewrite: _Rewrite, node: Node) -> None:
@@ -382,8 +388,7 @@ def _reshape(rewrite: _Rewrite, node: Node) -> None:
 def _transpose(rewrite: _Rewrite, node: Node) -> None:
     """Only the logical order changes; an axis torn by an earlier reshape is put together first."""
     x = _same_quant(rewrite, node)
-    attrs = node.attrs
-    assert isinstance(attrs, TransposeAttrs)
+    attrs = attrs_of(node, TransposeAttrs)
     if attrs.permutation[0] != 0:
         raise GraphError(f"{node.name}: transposing the batch axis is not supported")
     place = rewrite.places[x]
@@ -417,3 +422,41 @@ def _axis(rewrite: _Rewrite, node: Node) -> None:
         for name in node.inputs
     ]
     rewrite.emit(node, inputs, replace(attrs, axis=permutation.index(axis)), permutation)
+
+
+def _slice(rewrite: _Rewrite, node: Node) -> None:
+    x, attrs = node.inputs[0], attrs_of(node, SliceAttrs)
+    permutation = rewrite.permutation(x)
+    begin, stride, size = (tuple(values[a] for a in permutation) for values in (attrs.begin, attrs.stride, attrs.size))
+    rewrite.emit(node, [rewrite.aligned(x, permutation)], SliceAttrs(begin, stride, size), permutation)
+
+
+def _pad(rewrite: _Rewrite, node: Node) -> None:
+    x, attrs = node.inputs[0], attrs_of(node, PadAttrs)
+    permutation = rewrite.permutation(x)
+    before, after = (tuple(values[a] for a in permutation) for values in (attrs.before, attrs.after))
+    rewrite.emit(node, [rewrite.aligned(x, permutation)], replace(attrs, before=before, after=after), permutation)
+
+
+_HANDLERS: dict[str, Callable[[_Rewrite, Node], None]] = {
+    "add": _broadcast,
+    "avg_pool": _image,
+    "batch_norm": _image,
+    "channel_shuffle": _image,
+    "concat": _axis,
+    "conv": _weighted,
+    "conv_transpose": _weighted,
+    "linear": _linear,
+    "lut": _one_input,
+    "max_pool": _image,
+    "mean": _image,
+    "mul": _broadcast,
+    "pad": _pad,
+    "reshape": _reshape,
+    "resize": _image,
+    "slice": _slice,
+    "softmax": _axis,
+    "sub": _broadcast,
+    "transpose": _transpose,
+}
+"""How each operator is rewritten; one-input functions (`Unary`) need no line."""
