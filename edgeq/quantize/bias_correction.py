@@ -21,7 +21,7 @@ from edgeq.ir.tensor import Array
 from edgeq.ops import get
 from edgeq.ops.base import quantize
 from edgeq.quantize.calibrate import FloatSession, activation_elements, slice_feeds
-from edgeq.quantize.layers import BIAS, channel_axis_of_acc, is_layer, layer_operator
+from edgeq.quantize.layers import BIAS, acc_channel_axis, finish, is_layer, layer_operator
 from edgeq.quantize.qparams import BIAS_LIMIT
 
 ACCUMULATOR_ELEMENTS = 1 << 26
@@ -57,7 +57,7 @@ def correct_biases(
     count = _sample_count(quantized, samples)
     feeds = slice_feeds(quantized, samples, 0, count)
     layers = [node for node in quantized.nodes if is_layer(node)]
-    means = _float_means(reference, [node.outputs[0] for node in layers], feeds, threads)
+    means = _float_means(reference, layers, feeds, threads)
     result = quantized.copy()
     shifts: dict[str, float] = {}
     parts = [slice_feeds(quantized, feeds, begin, begin + 1) for begin in range(count)]
@@ -86,7 +86,7 @@ def _correct_layer(
     accumulators = list(
         pool.map(lambda part: operator.accumulate(node, _operands(node, graph, part), graph).astype(np.int32), values)
     )
-    axis = channel_axis_of_acc(accumulators[0].ndim)
+    axis = acc_channel_axis(node, accumulators[0].ndim)
     shape = [-1 if i == axis else 1 for i in range(accumulators[0].ndim)]
     others = tuple(i for i in range(accumulators[0].ndim) if i != axis)
     positions = sum(acc.size // acc.shape[axis] for acc in accumulators)
@@ -100,7 +100,7 @@ def _correct_layer(
     graph.add_tensor(bias.with_(data=new.astype(np.int32)))
     shifts[node.name] = float(np.max(np.abs(shift) * scale) / float(graph.quant(node.outputs[0]).scale))
     moved = shift.reshape(shape)
-    return list(pool.map(lambda acc: [operator.finish(node, acc + moved, graph)], accumulators))
+    return list(pool.map(lambda acc: [finish(node, acc + moved, graph)], accumulators))
 
 
 def _run(node: Node, graph: Graph, part: Mapping[str, Array]) -> list[Array]:
@@ -115,17 +115,18 @@ def _operands(node: Node, graph: Graph, part: Mapping[str, Array]) -> list[Array
     return operands
 
 
-def _float_means(graph: Graph, names: list[str], feeds: Mapping[str, Array], threads: int) -> dict[str, Means]:
-    """Means over samples and positions of each channel of the layers' outputs before their clamps."""
-    model = to_float_onnx(graph, names, before_clamps=True)
-    session = FloatSession(model, threads)
-    count = next(iter(feeds.values())).shape[0]
+def _float_means(graph: Graph, layers: list[Node], feeds: Mapping[str, Array], threads: int) -> dict[str, Means]:
+    """Means over samples and positions of each channel of the layers' outputs before their clamps, by output."""
+    names = [node.outputs[0] for node in layers]
+    session = FloatSession(to_float_onnx(graph, names, before_clamps=True), threads)
+    count = max(value.shape[0] for value in feeds.values())
     sums: dict[str, Means] = {}
     for begin in range(count):
-        for name, value in zip(names, session.run(slice_feeds(graph, feeds, begin, begin + 1)), strict=True):
-            axis = channel_axis_of_acc(value.ndim)
+        values = session.run(slice_feeds(graph, feeds, begin, begin + 1))
+        for node, value in zip(layers, values, strict=True):
+            axis = acc_channel_axis(node, value.ndim)
             mean = value.mean(axis=tuple(i for i in range(value.ndim) if i != axis), dtype=np.float64)
-            sums[name] = sums.get(name, np.zeros_like(mean)) + mean
+            sums[node.outputs[0]] = sums.get(node.outputs[0], np.zeros_like(mean)) + mean
     return {name: total / count for name, total in sums.items()}
 
 

@@ -9,6 +9,8 @@ from edgeq.errors import QuantizationError
 from edgeq.ir import Graph, Node
 from edgeq.ir.tensor import Array
 from edgeq.ops import get
+from edgeq.ops.base import NO_CLAMP, Clamp
+from edgeq.ops.weighted import finish_channels
 
 X, WEIGHTS, BIAS = 0, 1, 2
 """Positions of a layer's operands."""
@@ -16,18 +18,10 @@ X, WEIGHTS, BIAS = 0, 1, 2
 
 @runtime_checkable
 class Layer(Protocol):
-    """An operator with weights; its integer statement is finish(accumulate(...)).
-
-    Output channels are axis 0 of the weights, and axis 1 of a convolution's accumulators (NCHW) or the last axis of a
-    linear layer's.
-    """
+    """An operator with weights (output channels on axis 0) whose integer statement requantizes accumulators."""
 
     def accumulate(self, node: Node, values: Sequence[Array | None], graph: Graph) -> Array:
         """Returns the exact accumulators, bias included."""
-        ...
-
-    def finish(self, node: Node, acc: Array, graph: Graph) -> Array:
-        """Returns the output codes of accumulators."""
         ...
 
 
@@ -49,6 +43,12 @@ def bias_name(node: Node) -> str:
     return node.inputs[BIAS] if len(node.inputs) > BIAS else ""
 
 
-def channel_axis_of_acc(rank: int) -> int:
-    """Where the output channels of accumulators are: axis 1 of a convolution's, the last of a linear layer's."""
-    return 1 if rank == 4 else rank - 1
+def acc_channel_axis(node: Node, rank: int) -> int:
+    """Where the output channels of a layer's accumulators are: the last axis of a linear layer's, else axis 1."""
+    return rank - 1 if node.op == "linear" else 1
+
+
+def finish(node: Node, acc: Array, graph: Graph) -> Array:
+    """Returns the output codes of accumulators; `graph` is NCHW."""
+    clamp: Clamp = getattr(node.attrs, "clamp", NO_CLAMP)
+    return finish_channels(acc, node, graph, clamp, acc_channel_axis(node, acc.ndim))

@@ -45,10 +45,10 @@ def activation_params(low: float, high: float, bits: int) -> QuantParams:
     qmin, qmax = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
     if high == low:
         return QuantParams.per_tensor(1.0, 0, bits)
-    # Twice the bounds' own steps before the difference: two bounds near the largest double do not overflow.
-    scale = np.float32(max(high / (qmax - qmin) - low / (qmax - qmin), SMALLEST_ACTIVATION_SCALE))
-    if not np.isfinite(scale):
+    step = max((high - low) / (qmax - qmin), SMALLEST_ACTIVATION_SCALE)
+    if step > float(np.finfo(np.float32).max):
         raise QuantizationError(f"[{low}, {high}] is too wide to be quantized in float32.")
+    scale = np.float32(step)
     zero_point = int(np.clip(np.rint(qmin - low / float(scale)), qmin, qmax))
     return QuantParams.per_tensor(float(scale), zero_point, bits)
 

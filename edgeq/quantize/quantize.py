@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import QuantizationError
-from edgeq.ir import Graph, Node, QuantParams, Tensor, validate
+from edgeq.ir import Graph, Node, QuantParams, Tensor
 from edgeq.ir.tensor import Array
 from edgeq.ops import get
 from edgeq.ops.base import dequantize
 from edgeq.ops.base import quantize as quantize_array
+from edgeq.ops.check import check_graph
 from edgeq.ops.elementwise import Elementwise
 from edgeq.quantize import qparams
 from edgeq.quantize.bias_correction import correct_biases
@@ -92,9 +93,7 @@ def quantize(
     if options.bias_correction:
         threads = options.threads or os.cpu_count() or 1
         result, shifts = correct_biases(result, graph, calibration.samples, threads, progress)
-    validate(result)
-    for node in result.nodes:
-        get(node.op).check_quant(node, result)
+    check_graph(result)
     statistics = [_statistics(node, graph, result, shifts) for node in result.nodes if is_layer(node)]
     return QuantizedModel(result, plan.changes, statistics)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgeq.errors import QuantizationError
 from edgeq.ir import Graph, Node
 from edgeq.ir.tensor import Array
-from edgeq.ops import Operator, QuantRule, get
+from edgeq.ops import QuantRule, get
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +63,19 @@ def shared_sets(graph: Graph) -> list[SharedSet]:
             float_outputs.update(node.outputs)
             forced.update(dict.fromkeys(sources, f"{node.name} turns it into the network's float output"))
             continue
+        floats = [name for name in node.inputs if name in float_outputs]
+        if floats:
+            raise QuantizationError(
+                f"{node.name}: it reads {floats[0]!r}, the float output of a softmax, and edgeq has no integer form of "
+                "that; end the network before the softmax."
+            )
         for name in node.outputs:
             parent[name] = name
             fixed[name] = operator.fixed_range(node) if operator.quant_rule is QuantRule.FIXED else None
         if operator.quant_rule is QuantRule.SAME:
-            copies.update(node.outputs)
+            # The border of a padding may lie outside of what is padded.
+            if getattr(node.attrs, "value", 0.0) == 0.0:
+                copies.update(node.outputs)
             for name in [*sources[1:], *node.outputs]:
                 # The earlier tensor stays the root, so that a set is named by its first member.
                 first, second = sorted((root(sources[0]), root(name)), key=list(parent).index)
@@ -95,11 +104,6 @@ def shared_sets(graph: Graph) -> list[SharedSet]:
 
 def _common_range(ranges: list[tuple[float, float] | None]) -> tuple[float, float] | None:
     return ranges[0] if ranges and all(found == ranges[0] for found in ranges) else None
-
-
-def operator_of(node: Node) -> Operator:
-    """Returns the operator of a node."""
-    return get(node.op)
 
 
 def constant_values(graph: Graph, names: tuple[str, ...]) -> list[Array]:

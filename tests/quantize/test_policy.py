@@ -1,0 +1,105 @@
+"""Schemes and what the policy makes of them."""
+
+from __future__ import annotations
+
+import pytest
+from small_graphs import NO_CLAMP, Builder, inverted_residual, mean
+
+from edgeq.errors import QuantizationError
+from edgeq.ir import Attrs, Graph
+from edgeq.ops.concat import ConcatAttrs
+from edgeq.ops.softmax import SoftmaxAttrs
+from edgeq.quantize.policy import make_plan
+from edgeq.quantize.scheme import SCHEMES, Scheme
+from edgeq.quantize.sharing import shared_sets
+
+
+def plan(graph: Graph, scheme: str, keep: set[str] | None = None):
+    return make_plan(graph, Scheme.parse(scheme), shared_sets(graph), keep)
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_schemes_print_as_they_parse(name: str) -> None:
+    assert str(Scheme.parse(name)) == name
+    assert Scheme.parse(f" {name.upper()} ") == Scheme.parse(name)
+
+
+@pytest.mark.parametrize("name", ["", "w8", "w8a32", "w2a8", "w8a4", "int8", "w4a4x"])
+def test_other_schemes_are_refused(name: str) -> None:
+    with pytest.raises(QuantizationError, match="w8a8, w4a8, w4a4"):
+        Scheme.parse(name)
+
+
+def test_w8a8_changes_nothing() -> None:
+    found = plan(inverted_residual(), "w8a8")
+    assert found.changes == ()
+    assert set(found.weight_bits.values()) == {8}
+    assert set(found.activation_bits.values()) == {8}
+
+
+def test_w4a8_keeps_the_first_layer() -> None:
+    found = plan(inverted_residual(), "w4a8")
+    assert found.weight_bits == {"stem": 8, "expand": 4, "depthwise": 4, "project": 4, "head": 4}
+    assert [(c.node, c.requested, c.done) for c in found.changes] == [("stem", "w4", "w8")]
+
+
+def test_w4a4_keeps_the_ends() -> None:
+    found = plan(inverted_residual(), "w4a4", {"last"})
+    assert found.weight_bits["head"] == 8
+    assert found.weight_bits["stem"] == 4
+    eight = {name for name, bits in found.activation_bits.items() if bits == 8}
+    assert eight == {"x", "pool.out", "head.out"}
+    assert {change.node for change in found.changes} == {"head", "x", "pool.out", "head.out"}
+    assert all(change.reason for change in found.changes)
+
+
+def test_keep_names() -> None:
+    assert plan(inverted_residual(), "w4a8", set()).changes == ()
+    assert plan(inverted_residual(), "w4a8", {"depthwise"}).weight_bits["depthwise"] == 8
+    with pytest.raises(QuantizationError, match="depthwise"):
+        plan(inverted_residual(), "w4a8", {"depthwize"})
+    with pytest.raises(QuantizationError, match="'join'"):
+        plan(inverted_residual(), "w4a8", {"join"})
+
+
+def test_a_graph_without_layers_is_refused() -> None:
+    b = Builder()
+    with pytest.raises(QuantizationError, match="nothing to quantize"):
+        plan(b.done(mean(b, "pool", "x")), "w8a8")
+
+
+def test_copies_share_and_the_ends_are_found_through_them() -> None:
+    b = Builder()
+    left, right = b.conv("left", "x", 4), b.conv("right", "x", 4, clamp=NO_CLAMP)
+    joined = b.node("concat", "join", [left, right], ConcatAttrs(1))
+    graph = b.done(joined)
+    sets = {shared.name: shared for shared in shared_sets(graph)}
+    assert set(sets) == {"x", "left.out"}
+    assert set(sets["left.out"].members) == {"left.out", "right.out", "join.out"}
+    assert set(sets["left.out"].observed) == {"left.out", "right.out"}
+    assert plan(graph, "w4a4").activation_bits == {"x": 8, "left.out": 8}
+
+
+def test_fixed_ranges_hold_only_where_all_producers_have_them() -> None:
+    b = Builder()
+    gate = b.node("sigmoid", "gate", [b.conv("left", "x", 4)], Attrs())
+    other = b.conv("right", "x", 4)
+    gate2 = b.node("sigmoid", "gate2", [other], Attrs())
+    both = b.node("concat", "both", [gate, gate2], ConcatAttrs(1))
+    sets = {shared.name: shared.fixed for shared in shared_sets(b.done(both))}
+    assert sets["gate.out"] == (0.0, 1.0)
+    b.node("concat", "mixed", [gate, other], ConcatAttrs(1))
+    assert all(shared.fixed is None for shared in shared_sets(b.done("mixed.out")))
+
+
+def test_logits_before_softmax_have_8_bits_and_softmax_is_an_end() -> None:
+    b = Builder()
+    logits = b.linear("head", mean(b, "pool", b.conv("stem", "x", 4)), 5)
+    p = b.node("softmax", "softmax", [logits], SoftmaxAttrs(1))
+    graph = b.done(p)
+    found = plan(graph, "w4a4")
+    assert found.activation_bits["head.out"] == 8
+    assert "softmax.out" not in {member for shared in shared_sets(graph) for member in shared.members}
+    b.node("relu", "after", [p], Attrs())
+    with pytest.raises(QuantizationError, match="softmax"):
+        shared_sets(b.done("after.out"))
