@@ -54,7 +54,8 @@ class Random {
     return static_cast<uint32_t>((state_ * 0x2545F4914F6CDD1Du) >> 32);
   }
   int between(int low, int high) {
-    return static_cast<int>(low + static_cast<int64_t>(next() % (static_cast<uint64_t>(int64_t{high} - low) + 1)));
+    return static_cast<int>(low +
+                            static_cast<int64_t>(next() % (static_cast<uint64_t>(int64_t{high} - low) + 1)));
   }
   float unit() { return static_cast<float>(next() >> 8) * (1.0f / 16777216.0f); }
   act_t act() { return static_cast<act_t>(between(kActMin, kActMax)); }

@@ -12,6 +12,7 @@ struct Vector512 {
   static constexpr int kLanes = 16;
 
   static Int zero() { return _mm512_setzero_si512(); }
+  static void keep_in_register(Int& a) { __asm__ volatile("" : "+v"(a)); }
   static Int load(const uint8_t* from) { return _mm512_loadu_si512(from); }
   static Int broadcast(const uint8_t* from) {
     int32_t value;
@@ -43,7 +44,8 @@ struct Vector512 {
     const Int offset = _mm512_set1_epi16(static_cast<int16_t>(zp));
     const Int low = _mm512_adds_epi16(_mm512_packs_epi32(q[0], q[kVectors > 1 ? 1 : 0]), offset);
     const Int high =
-        kVectors > 2 ? _mm512_adds_epi16(_mm512_packs_epi32(q[kVectors > 2 ? 2 : 0], q[kVectors - 1]), offset) : low;
+        kVectors > 2 ? _mm512_adds_epi16(_mm512_packs_epi32(q[kVectors > 2 ? 2 : 0], q[kVectors - 1]), offset)
+                     : low;
     const Int bytes = _mm512_max_epu8(_mm512_packus_epi16(low, high), set1_byte(lowest));
     // Each 128-bit lane holds four bytes of each vector; gather those of one vector side by side.
     const Int order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
@@ -52,7 +54,8 @@ struct Vector512 {
   static Int lookup(Int bytes, const uint8_t* table) {
     Int result = zero();
     for (int high = 0; high < 16; ++high) {
-      const Int part = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table + 16 * high)));
+      const Int part =
+          _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table + 16 * high)));
       // Indices of other sixteenths get bit 7, with which the shuffle yields zero.
       const Int index = _mm512_adds_epu8(_mm512_xor_si512(bytes, set1_byte(high << 4)), set1_byte(0x70));
       result = _mm512_or_si512(result, _mm512_shuffle_epi8(part, index));
@@ -77,16 +80,17 @@ struct Vector512 {
   }
 };
 
-// The 256-bit shape of the AVX-VNNI level in its EVEX encoding: the same source, so that this CPU's tests cover it.
+// The 256-bit shape of the AVX-VNNI level in its EVEX encoding: the same source, so that this CPU's tests
+// cover it.
 struct EvexVector256 : Vector256 {
   static Int dot(Int acc, Int a, Int b) { return _mm256_dpbusd_epi32(acc, a, b); }
 };
 
 }  // namespace
 
-#define EDGEQ_DEFINE(name, vector, bits, mr, vectors)                                      \
-  void name(const GemmParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {             \
-    run_gemm<vector, bits, mr, vectors>(p, r0, r1, p0, p1);                                \
+#define EDGEQ_DEFINE(name, vector, bits, mr, vectors)                          \
+  void name(const GemmParams& p, size_t r0, size_t r1, size_t p0, size_t p1) { \
+    run_gemm<vector, bits, mr, vectors>(p, r0, r1, p0, p1);                    \
   }
 EDGEQ_DEFINE(gemm_u8s8c_u8_6x64x4_avx512vnni, Vector512, 8, 6, 4)
 EDGEQ_DEFINE(gemm_u8s8c_u8_9x48x4_avx512vnni, Vector512, 8, 9, 3)

@@ -1,8 +1,9 @@
 #ifndef EDGEQ_KERNELS_GEMM_X86_VNNI_H_
 #define EDGEQ_KERNELS_GEMM_X86_VNNI_H_
 
-// The one shape of the VNNI kernels, for 512-bit and 256-bit vectors and both encodings. Only x86_*vnni.cc include it,
-// each with its own vector type V; everything stands in an unnamed namespace, so that no copy serves another level.
+// The one shape of the VNNI kernels, for 512-bit and 256-bit vectors and both encodings. Only x86_*vnni.cc
+// include it, each with its own vector type V; everything stands in an unnamed namespace, so that no copy
+// serves another level.
 
 #include <cstring>
 
@@ -24,39 +25,37 @@ struct Tile {
   size_t columns;        // output channels that exist, at most kVectors * V::kLanes
 };
 
-/// Requantizes, looks up, adds and stores one row of a tile.
+/// Table and residual addition of the requantized codes of a tile, and their stores. Out of line: one copy
+/// for each width.
 template <typename V, int kVectors>
-inline void finish_row(const GemmParams& p, const Tile& tile, size_t row, const typename V::Int* acc) {
+__attribute__((noinline)) void finish_rows(const GemmParams& p, const Tile& tile,
+                                           const typename V::Int* codes, size_t rows) {
   using Int = typename V::Int;
   using Float = typename V::Float;
-  const uint8_t* scale = tile.panel + kVectors * V::kLanes * sizeof(int32_t);
-  // Only the upper clamp must come before the conversion, which turns what is too large into INT32_MIN. The lower
-  // one follows on the packed bytes, where it costs one instruction for all vectors: saturation and integer bounds commute
-  // with rounding.
-  const Float hi = V::set1(static_cast<float>(p.range.max - p.range.zp));
-  Int q[kVectors];
-  for (int v = 0; v < kVectors; ++v) {
-    q[v] = V::round(V::min(V::mul(V::to_float(acc[v]), V::load_float(scale + v * V::kLanes * 4)), hi));
-  }
-  auto bytes = V::template pack<kVectors>(q, p.range.zp, p.range.min);
-  act_t* dst = p.dst + static_cast<ptrdiff_t>(row) * p.dst_row_stride + tile.column;
-  if (p.table != nullptr) bytes = V::lookup(bytes, p.table);
-  const GemmResidual& r = p.residual;
-  if (r.src != nullptr) {
-    alignas(64) uint8_t codes[64];
-    V::store_all(codes, bytes);
-    const act_t* src = r.src + static_cast<ptrdiff_t>(row) * r.row_stride + tile.column;
-    const Float sum_hi = V::set1(static_cast<float>(r.range.max - r.range.zp));
-    const Float multiplier_acc = V::set1(r.multiplier_acc);
-    const Float multiplier_src = V::set1(r.multiplier_src);
-    for (int v = 0; v < kVectors; ++v) {
-      const Float left = V::mul(V::to_float(V::minus(V::widen(codes + v * V::kLanes), r.zp_acc)), multiplier_acc);
-      const Float right = V::mul(V::to_float(V::minus(V::widen(src + v * V::kLanes), r.zp_src)), multiplier_src);
-      q[v] = V::round(V::min(V::plus(left, right), sum_hi));
+  for (size_t i = 0; i < rows; ++i) {
+    const ptrdiff_t row = static_cast<ptrdiff_t>(tile.row + i);
+    Int bytes = codes[i];
+    if (p.table != nullptr) bytes = V::lookup(bytes, reinterpret_cast<const uint8_t*>(p.table));
+    const GemmResidual& r = p.residual;
+    if (r.src != nullptr) {
+      alignas(64) uint8_t left_codes[64];
+      V::store_all(left_codes, bytes);
+      const act_t* src = r.src + row * r.row_stride + tile.column;
+      const Float hi = V::set1(static_cast<float>(r.range.max - r.range.zp));
+      const Float multiplier_acc = V::set1(r.multiplier_acc);
+      const Float multiplier_src = V::set1(r.multiplier_src);
+      Int q[kVectors];
+      for (int v = 0; v < kVectors; ++v) {
+        const Float left =
+            V::mul(V::to_float(V::minus(V::widen(left_codes + v * V::kLanes), r.zp_acc)), multiplier_acc);
+        const Float right =
+            V::mul(V::to_float(V::minus(V::widen(src + v * V::kLanes), r.zp_src)), multiplier_src);
+        q[v] = V::round(V::min(V::plus(left, right), hi));
+      }
+      bytes = V::template pack<kVectors>(q, r.range.zp, r.range.min);
     }
-    bytes = V::template pack<kVectors>(q, r.range.zp, r.range.min);
+    V::template store<kVectors>(p.dst + row * p.dst_row_stride + tile.column, bytes, tile.columns);
   }
-  V::template store<kVectors>(dst, bytes, tile.columns);
 }
 
 /// kRows x (kVectors * V::kLanes) outputs, all accumulators in registers.
@@ -110,8 +109,9 @@ void run_tile(const GemmParams& p, const Tile& tile) {
     } else {
       const Int high = V::set1_byte(0xF0);
       for (size_t g = 0; g < tile.groups; g += 2) {
-        // A nibble in the upper half of a byte is 16 times its value: no sign extension. Sums are then 16 times too large,
-        // and stay below 2^31 up to a depth of max_depth = 65,792: 16 * 255 * 8 * 65,792 = 2,147,450,880.
+        // A nibble in the upper half of a byte is 16 times its value: no sign extension. Sums are then 16
+        // times too large, and stay below 2^31 up to a depth of max_depth = 65,792: 16 * 255 * 8 * 65,792 =
+        // 2,147,450,880.
         Int raw[kVectors];
 #pragma GCC unroll 4
         for (int v = 0; v < kVectors; ++v) raw[v] = V::load(w + v * kVectorBytes);
@@ -135,16 +135,46 @@ void run_tile(const GemmParams& p, const Tile& tile) {
         }
       }
     }
+    // All sums are in registers here. Without this the compiler keeps a copy of each in memory for the
+    // epilogue, and writes it in every round of the loop above.
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) V::keep_in_register(acc[0][r][v]);
+    }
   }
+  // Only the upper clamp must come before the conversion, which turns what is too large into INT32_MIN. The
+  // lower one follows on the packed bytes, where it costs one instruction for all vectors: saturation and
+  // integer bounds commute with rounding.
+  using Float = typename V::Float;
+  const Float hi = V::set1(static_cast<float>(p.range.max - p.range.zp));
+  const uint8_t* scale = tile.panel + kVectors * kVectorBytes;
+  Int codes[kRows];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
+    Int q[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
-      if (kSets == 2) acc[0][r][v] = V::add(acc[0][r][v], acc[kSets - 1][r][v]);
+      Int sum = acc[0][r][v];
+      if (kSets == 2) sum = V::add(sum, acc[kSets - 1][r][v]);
       // The division by 16 is exact; the bias joins after it, because 16 times a bias may not fit.
-      if (kBits == 4) acc[0][r][v] = V::add(V::shift_right_4(acc[0][r][v]), V::load(tile.panel + v * kVectorBytes));
+      if (kBits == 4) sum = V::add(V::shift_right_4(sum), V::load(tile.panel + v * kVectorBytes));
+      q[v] = V::round(V::min(V::mul(V::to_float(sum), V::load_float(scale + v * kVectorBytes)), hi));
     }
-    finish_row<V, kVectors>(p, tile, tile.row + r, acc[0][r]);
+    codes[r] = V::template pack<kVectors>(q, p.range.zp, p.range.min);
+  }
+  if (p.table != nullptr || p.residual.src != nullptr) {
+    Int stored[kRows];
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) stored[r] = codes[r];
+    finish_rows<V, kVectors>(p, tile, stored, kRows);
+  } else {
+    act_t* dst = p.dst + static_cast<ptrdiff_t>(tile.row) * p.dst_row_stride + tile.column;
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      V::template store<kVectors>(dst, codes[r], tile.columns);
+      dst += p.dst_row_stride;
+    }
   }
 }
 
