@@ -72,10 +72,6 @@ class OnnxSource(Protocol):
         """A unique name for the graph node that an ONNX node becomes."""
         ...
 
-    def alias(self, source: str, target: str) -> None:
-        """Makes the tensor `target` another name of `source` (a node that changes nothing)."""
-        ...
-
     def emit(self, op: str, name: str, inputs: Sequence[str], outputs: Sequence[str], attrs: Attrs) -> None:
         """Appends a node and infers the shapes of its outputs."""
         ...
@@ -100,6 +96,81 @@ class OnnxSink(Protocol):
 
     def fresh(self, stem: str) -> str:
         """Returns an unused tensor name."""
+        ...
+
+
+class Int4Storage(Enum):
+    """Which 4-bit weights a TFLite file stores packed, two to a byte; the others are stored as int8, same values.
+
+    PACKED: those of every operator that LiteRT runs so. A 1x1 convolution is written as a fully connected layer, whose
+        4-bit kernel is XNNPACK's: as fast as 8 bits, and exact.
+    FAST: only where that kernel takes them; other convolutions would leave XNNPACK for the built-in kernels.
+    OLD: those of every operator that tflite-runtime 2.14 runs so: convolutions, with linear layers written as such.
+    NONE: nowhere, for runtimes without a 4-bit type.
+    """
+
+    PACKED = "packed"
+    FAST = "fast"
+    OLD = "old"
+    NONE = "none"
+
+
+class TfliteSink(Protocol):
+    """What an operator's `to_tflite` row may ask of the TFLite exporter; the graph is quantized and NHWC.
+
+    `edgeq.ops.tflite_forms` has what several rows share.
+
+    Attributes:
+        integer_ends: Whether the model's outputs are int8 codes.
+        int4: Which 4-bit weights are stored packed.
+    """
+
+    integer_ends: bool
+    int4: Int4Storage
+
+    def tensor(self, name: str) -> Tensor:
+        """Returns a tensor of the graph, or one that a row added."""
+        ...
+
+    def constant(self, stem: str, value: Array, quant: QuantParams | None = None) -> str:
+        """Adds a constant and returns its name; int8 values with 4-bit parameters are packed in the file."""
+        ...
+
+    def activation(self, stem: str, shape: Sequence[int], quant: QuantParams | None, dtype: str = "int8") -> str:
+        """Adds a tensor between two operators and returns its name."""
+        ...
+
+    def emit(
+        self,
+        op: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        *,
+        version: int = 1,
+        clamp: Clamp | None = None,
+        **options: Any,
+    ) -> None:
+        """Appends a builtin operator; `clamp` becomes its fused activation, or operators after it."""
+        ...
+
+    def clamp_codes(self, x: str, y: str, codes: tuple[int, int]) -> None:
+        """Clamps int8 codes between tensors of one quantization."""
+        ...
+
+    def redefine(self, name: str, quant: QuantParams) -> None:
+        """Makes a float output of the graph an int8 one in the file."""
+        ...
+
+    def fix_batch(self, node: Node, why: str) -> None:
+        """Makes the file one for batch 1 only, and says so in the export's summary."""
+        ...
+
+    def note(self, node: Node, text: str) -> None:
+        """Records a sentence about a node for the export's summary."""
+        ...
+
+    def fail(self, node: Node, why: str) -> Exception:
+        """Returns (does not raise) an error naming the node, its operator and the reason."""
         ...
 
 
@@ -144,6 +215,188 @@ class Operator(ABC):
     def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
         """Emits the float ONNX node(s) for one node of an NCHW graph, reading and writing tensors by their names."""
         raise GraphError(f"{node.name}: operator {self.name} has no ONNX exporter")
+
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        """Emits the builtin operator(s) for one node of a quantized NHWC graph."""
+        raise sink.fail(node, "it has no form there")
+
+    def check_quant(self, node: Node, graph: Graph) -> None:
+        """Raises GraphError when the quantization of a node of a quantized graph breaks the operator's rule."""
+        if self.quant_rule is QuantRule.SAME:
+            out = graph.quant(node.outputs[0])
+            for name in node.inputs:
+                if not out.same_as(graph.quant(name)):
+                    raise GraphError(
+                        f"{node.name}: {node.op} copies codes, so {name!r} and {node.outputs[0]!r} must have the same "
+                        "quantization"
+                    )
+
+    def macs(self, node: Node, graph: Graph) -> int:
+        """Multiply-accumulates at batch 1; 0 for operators that have none worth counting."""
+        return 0
+
+
+_REGISTRY: dict[str, Operator] = {}
+
+
+def register(operator: type[Operator]) -> type[Operator]:
+    """Class decorator: makes an operator known by its name."""
+    if operator.name in _REGISTRY:
+        raise GraphError(f"operator {operator.name} is registered twice")
+    _REGISTRY[operator.name] = operator()
+    return operator
+
+
+def get(name: str) -> Operator:
+    """Returns the operator of that name; raises GraphError when there is none."""
+    try:
+        return _REGISTRY[name]
+    except KeyError:
+        raise GraphError(f"no operator is named {name!r}; there are {', '.join(sorted(_REGISTRY))}") from None
+
+
+def all_operators() -> list[Operator]:
+    """Returns every registered operator, by name."""
+    return [_REGISTRY[name] for name in sorted(_REGISTRY)]
+
+
+def attrs_of(node: Node, kind: type[AttrsType]) -> AttrsType:
+    """Returns the attributes of a node; raises GraphError when they are of another kind."""
+    if not isinstance(node.attrs, kind):
+        raise GraphError(f"{node.name}: {node.op} needs {kind.__name__}, got {type(node.attrs).__name__}")
+    return node.attrs
+
+
+def operand(values: Sequence[Array | None], index: int) -> Array:
+    """Returns an input that must be present; raises GraphError when it is absent."""
+    value = values[index] if index < len(values) else None
+    if value is None:
+        raise GraphError(f"input {index} is absent")
+    return value
+
+
+# --- the arithmetic that statements share (docs/arithmetic.md) ---
+
+
+def round_half_even(x: Array) -> Array:
+    """Rounds to the nearest integer, ties to even; keeps the dtype."""
+    return np.rint(x)
+
+
+def quantize(x: Array, quant: QuantParams) -> npt.NDArray[np.int8]:
+    """clamp(rne(x / s) + z) in float32 with a true division; NaN becomes the zero point (the code of zero)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        ratio = np.rint(np.asarray(x, dtype=np.float32) / _along_axis(quant.scale, quant, np.ndim(x)))
+    zero = _along_axis(quant.zero_point, quant, np.ndim(x)).astype(np.float32)
+    ratio = np.where(np.isnan(ratio), np.float32(0), ratio)
+    # The clamp comes before the addition, where both bounds and the sum are small integers, exact in float32.
+    low, high = np.float32(quant.qmin) - zero, np.float32(quant.qmax) - zero
+    return (np.minimum(np.maximum(ratio, low), high) + zero).astype(np.int8)
+
+
+def dequantize(q: Array, quant: QuantParams) -> npt.NDArray[np.float32]:
+    """(q - z) * s in float32 (the difference is an exact integer)."""
+    zero = _along_axis(quant.zero_point, quant, np.ndim(q))
+    difference = q.astype(np.int64) - zero
+    result: npt.NDArray[np.float32] = difference.astype(np.float32) * _along_axis(
+        quant.scale, quant, np.ndim(q)
+    )
+    return result
+
+
+def requantize(acc: Array, multiplier: Array, zero_point: int, qmin: int, qmax: int) -> npt.NDArray[np.int8]:
+    """THE rounding rule: clamp(rne(float32(acc) * m) + z), clamped in float before z is added.
+
+    Args:
+        acc: int32 or int64 accumulators whose values fit 32 bits.
+        multiplier: float32, broadcastable to acc.
+        zero_point: Of the output.
+        qmin: Smallest output code (with a fused activation: its lower bound as a code).
+        qmax: Largest output code.
+    """
+    scaled = acc.astype(np.float32)
+    scaled *= np.asarray(multiplier, dtype=np.float32)
+    return requantize_real(scaled, zero_point, qmin, qmax)
+
+
+def requantize_real(scaled: Array, zero_point: int, qmin: int, qmax: int) -> npt.NDArray[np.int8]:
+    """clamp(rne(scaled) + z) of float32 values already in output steps, clamped in float before z is added.
+
+    Overwrites `scaled`. After the clamp everything is an integer of at most 9 bits, exact in float32.
+    """
+    np.maximum(scaled, np.float32(qmin - zero_point), out=scaled)
+    np.minimum(scaled, np.float32(qmax - zero_point), out=scaled)
+    np.rint(scaled, out=scaled)
+    scaled += np.float32(zero_point)
+    return scaled.astype(np.int8)
+
+
+def clamp_codes(self, x: str, y: str, codes: tuple[int, int]) -> None:
+        """Clamps int8 codes between tensors of one quantization."""
+        ...
+
+    def redefine(self, name: str, quant: QuantParams) -> None:
+        """Makes a float output of the graph an int8 one in the file."""
+        ...
+
+    def fix_batch(self, node: Node, why: str) -> None:
+        """Makes the file one for batch 1 only, and says so in the export's summary."""
+        ...
+
+    def note(self, node: Node, text: str) -> None:
+        """Records a sentence about a node for the export's summary."""
+        ...
+
+    def fail(self, node: Node, why: str) -> Exception:
+        """Returns (does not raise) an error naming the node, its operator and the reason."""
+        ...
+
+
+class Operator(ABC):
+    """One kind of node. Subclasses live one a file and are registered by `register`.
+
+    Attributes:
+        name: The `Node.op` it describes.
+        attrs_type: Its attributes class.
+        quant_rule: How its output is quantized.
+        onnx_types: ONNX operator types that `from_onnx` understands.
+    """
+
+    name: ClassVar[str]
+    attrs_type: ClassVar[type[Attrs]] = Attrs
+    quant_rule: ClassVar[QuantRule] = QuantRule.OWN
+    onnx_types: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def infer(self, node: Node, graph: Graph) -> list[tuple[Shape, str]]:
+        """Returns (shape, float dtype) of each output; raises GraphError when the inputs do not fit."""
+
+    @abstractmethod
+    def run_float(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
+        """The float statement: input arrays in, output arrays out (float32, float64 inside where it matters)."""
+
+    @abstractmethod
+    def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
+        """The integer statement, the oracle of every kernel: int8 codes in, int8 codes out.
+
+        Quantization parameters are those of the graph's tensors. docs/arithmetic.md has the formulas.
+        """
+
+    def fixed_range(self, node: Node) -> tuple[float, float] | None:
+        """The real range of a FIXED operator's output, as (low, high) of codes -128 and 127 + 1."""
+        return None
+
+    def from_onnx(self, source: OnnxSource, node: Any) -> None:
+        """Emits the graph node(s) for one ONNX node; raises through `source.fail` when it cannot."""
+        raise source.fail(node, f"operator {self.name} has no ONNX importer")
+
+    def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
+        """Emits the float ONNX node(s) for one node of an NCHW graph, reading and writing tensors by their names."""
+        raise GraphError(f"{node.name}: operator {self.name} has no ONNX exporter")
+
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        """Emits the builtin operator(s) for one node of a quantized NHWC graph."""
+        raise sink.fail(node, "it has no form there")
 
     def check_quant(self, node: Node, graph: Graph) -> None:
         """Raises GraphError when the quantization of a node of a quantized graph breaks the operator's rule."""

@@ -77,14 +77,11 @@ def convolve(x: Array, w: Array, attrs: ConvAttrs, pad_value: float, bound: int 
     taps = attrs.window.taps(attrs.window.pad(x, pad_value), out_h, out_w)
     groups, out_channels = attrs.groups, w.shape[0]
     if groups == channels and w.shape[1] == 1 and out_channels == channels:
-        dtype = x.dtype if bound is None else (np.float32 if bound <= 1 << 24 else np.float64)
-        total = np.zeros((n, channels, out_h, out_w), dtype)
-        for i, row in enumerate(taps):
-            for j, tap in enumerate(row):
-                total += tap.astype(dtype, copy=False) * w[:, 0, i, j].astype(dtype)[:, None, None]
-        return total
+        dtype = x.dtype if bound is None else np.dtype(np.float32 if bound <= 1 << 24 else np.float64)
+        return _depthwise(taps, w.astype(dtype), dtype)
     kernel = w.shape[2] * w.shape[3]
-    columns = np.stack([tap for row in taps for tap in row], axis=2)  # [n, c, kh * kw, out_h, out_w]
+    # [n, c, kh * kw, out_h, out_w]; one tap needs no copy.
+    columns = taps[0][0] if kernel == 1 else np.stack([tap for row in taps for tap in row], axis=2)
     columns = columns.reshape(n, groups, channels // groups * kernel, out_h * out_w)
     filters = w.reshape(groups, out_channels // groups, -1)
     if bound is None:
@@ -92,6 +89,23 @@ def convolve(x: Array, w: Array, attrs: ConvAttrs, pad_value: float, bound: int 
     else:
         sums = exact_matmul(filters, columns, bound)
     return sums.reshape(n, out_channels, out_h, out_w)
+
+
+def _depthwise(taps: list[list[Array]], w: Array, dtype: np.dtype[Any]) -> Array:
+    """Sums tap * weight channel by channel, in blocks of channels whose sums stay in the cache."""
+    n, channels, out_h, out_w = taps[0][0].shape
+    total = np.zeros((n, channels, out_h, out_w), dtype)
+    step = max(1, (1 << 15) // (out_h * out_w))
+    product = np.empty((step, out_h, out_w), dtype)
+    for sample in range(n):
+        for begin in range(0, channels, step):
+            block = slice(begin, min(begin + step, channels))
+            part = product[: block.stop - begin]
+            for i, row in enumerate(taps):
+                for j, tap in enumerate(row):
+                    np.multiply(tap[sample, block], w[block, 0, i, j, None, None], out=part)
+                    total[sample, block] += part
+    return total
 
 
 @register
@@ -131,7 +145,7 @@ class Conv(Operator):
         return [from_nchw(finish_channels(acc, node, graph, _attrs(node).clamp, 1), graph.layout)]
 
     def accumulate(self, node: Node, values: Sequence[Array | None], graph: Graph) -> Array:
-        """Returns the exact accumulators, bias included, as int64 [n, o, out_h, out_w] (NCHW in either layout)."""
+        """Returns the exact accumulators, bias included, as int32 [n, o, out_h, out_w] (NCHW in either layout)."""
         x, w, bias = _operands(values)
         quant = graph.quant(node.inputs[0])
         zero = int(quant.zero_point)
@@ -139,8 +153,11 @@ class Conv(Operator):
         largest = max(quant.qmax - zero, zero - quant.qmin)
         oihw = weight_to_oihw(w, graph.layout)
         bound = largest * int(np.abs(oihw.astype(np.int64)).sum(axis=(1, 2, 3)).max(initial=0))
-        acc = convolve(centred, oihw, _attrs(node), 0.0, bound).astype(np.int64)
-        return acc if bias is None else acc + bias.astype(np.int64)[:, None, None]
+        # `check_weighted` has made sure that 32 bits hold every sum, bias included.
+        acc = convolve(centred, oihw, _attrs(node), 0.0, bound).astype(np.int32)
+        if bias is not None:
+            acc += bias[:, None, None]
+        return acc
 
     def check_quant(self, node: Node, graph: Graph) -> None:
         check_weighted(node, graph)
@@ -187,6 +204,11 @@ def window_from_onnx(source: OnnxSource, node: Any, kernel: tuple[int, int], siz
     """Reads strides, dilations, pads or auto_pad of a 2-D ONNX node over an input of `size` (height, width)."""
     strides = tuple(int(v) for v in source.attribute(node, "strides", [1, 1]))
     dilations = tuple(int(v) for v in source.attribute(node, "dilations", [1, 1]))
+    if len(strides) != 2 or len(dilations) != 2 or min(*strides, *dilations, *kernel) < 1:
+        raise source.fail(
+            node,
+            f"kernel {list(kernel)}, strides {list(strides)} or dilations {list(dilations)} are not 2-D and positive",
+        )
     auto_pad = source.attribute(node, "auto_pad", "NOTSET")
     auto_pad = auto_pad.decode() if isinstance(auto_pad, bytes) else auto_pad
     if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
@@ -204,8 +226,8 @@ def window_from_onnx(source: OnnxSource, node: Any, kernel: tuple[int, int], siz
         pads = (0, 0, 0, 0)
     else:
         pads = tuple(int(v) for v in source.attribute(node, "pads", [0, 0, 0, 0]))
-    if min(pads) < 0:
-        raise source.fail(node, f"negative padding {list(pads)} is not supported")
+    if len(pads) != 4 or min(pads) < 0:
+        raise source.fail(node, f"pads {list(pads)} are not supported: four of them, none negative")
     return Window(kernel, strides, pads, dilations)  # type: ignore[arg-type]
 
 

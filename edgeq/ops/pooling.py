@@ -16,6 +16,8 @@ from edgeq.ops.conv import window_from_onnx
 
 def taps_inside(window: Window, axis: int, size: int, outputs: int) -> Array:
     """Returns, for each output position along an axis (0 height, 1 width), how many taps lie inside the image."""
+    if outputs * window.kernel[axis] > 1 << 24:
+        raise GraphError(f"a pooling window of {window.kernel} over {outputs} positions is too large")
     starts = np.arange(outputs)[:, None] * window.strides[axis] - window.pads[axis]
     taps = starts + np.arange(window.kernel[axis])[None, :] * window.dilations[axis]
     inside: Array = ((taps >= 0) & (taps < size)).sum(axis=1)
