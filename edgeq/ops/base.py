@@ -153,7 +153,7 @@ class TfliteSink(Protocol):
         """Appends a builtin operator; `clamp` becomes its fused activation, or operators after it."""
         ...
 
-    def clamp_codes(self, x: str, y: str, codes: tuple[int, int]) -> None:
+    def clamp_between(self, x: str, y: str, codes: tuple[int, int]) -> None:
         """Clamps int8 codes between tensors of one quantization."""
         ...
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from edgeq.ir import Attrs, Graph, Node
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import NO_CLAMP, OnnxSink, OnnxSource, attrs_of, register
+from edgeq.ops.base import NO_CLAMP, OnnxSink, OnnxSource, TfliteSink, attrs_of, clamp_codes, register
 from edgeq.ops.conv import emit_clamp
+from edgeq.ops.tflite_forms import requantized
 from edgeq.ops.unary import Unary
 
 
@@ -61,3 +62,12 @@ class Clip(Unary):
             sink.emit("Identity", list(node.inputs), list(node.outputs), node.name)
         else:
             emit_clamp(sink, (attrs.low, attrs.high), node.inputs[0], node.outputs[0], node.name)
+
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        attrs, x, y = attrs_of(node, ClipAttrs), node.inputs[0], node.outputs[0]
+        quant = graph.quant(y)
+        if not quant.same_as(graph.quant(x)):
+            # Rounding is monotone, so that clamping after it gives the same codes.
+            x = sink.activation(f"{y}.unclipped", graph.tensor(y).shape, quant)
+            requantized(sink, node.inputs[0], x)
+        sink.clamp_between(x, y, clamp_codes((attrs.low, attrs.high), quant))

@@ -11,7 +11,18 @@ import numpy as np
 from edgeq.errors import GraphError
 from edgeq.ir import Attrs, Graph, Node
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import OnnxSink, OnnxSource, Operator, QuantRule, Shape, attrs_of, operand, register
+from edgeq.ops.base import (
+    NO_CLAMP,
+    OnnxSink,
+    OnnxSource,
+    Operator,
+    QuantRule,
+    Shape,
+    TfliteSink,
+    attrs_of,
+    operand,
+    register,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +81,10 @@ class Concat(Operator):
     def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
         sink.emit(
             "Concat", list(node.inputs), list(node.outputs), node.name, axis=attrs_of(node, ConcatAttrs).axis
+        )
+
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        axis = attrs_of(node, ConcatAttrs).axis
+        sink.emit(
+            "CONCATENATION", list(node.inputs), list(node.outputs), version=2, axis=axis, clamp=NO_CLAMP
         )

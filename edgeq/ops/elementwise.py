@@ -12,7 +12,17 @@ import numpy as np
 from edgeq.errors import GraphError
 from edgeq.ir import BATCH, Attrs, Graph, Node
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import NO_CLAMP, Clamp, OnnxSink, OnnxSource, Operator, Shape, attrs_of, operand
+from edgeq.ops.base import (
+    NO_CLAMP,
+    Clamp,
+    OnnxSink,
+    OnnxSource,
+    Operator,
+    Shape,
+    TfliteSink,
+    attrs_of,
+    operand,
+)
 from edgeq.ops.conv import emit_clamp
 
 
@@ -25,6 +35,20 @@ class ElementwiseAttrs(Attrs):
     """
 
     clamp: Clamp = NO_CLAMP
+
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        clamp = attrs_of(node, ElementwiseAttrs).clamp
+        sink.emit(
+            self.onnx_op.upper(),
+            list(node.inputs),
+            list(node.outputs),
+            version=self.tflite_version(node, graph),
+            clamp=clamp,
+        )
+
+    def tflite_version(self, node: Node, graph: Graph) -> int:
+        """The version of the builtin operator that this node needs."""
+        return 2
 
 
 def broadcast_shapes(a: Shape, b: Shape, where: str) -> Shape:

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeq.ir import Attrs, Graph, Node
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import OnnxSink, OnnxSource, attrs_of, register
+from edgeq.ops.base import OnnxSink, OnnxSource, TfliteSink, attrs_of, register
 from edgeq.ops.erf import erf
 from edgeq.ops.unary import Unary
 
@@ -56,3 +56,7 @@ class Gelu(Unary):
             node.name,
             approximate="tanh" if attrs_of(node, GeluAttrs).tanh else "none",
         )
+
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        approximate = attrs_of(node, GeluAttrs).tanh
+        sink.emit("GELU", list(node.inputs), list(node.outputs), approximate=approximate)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from edgeq.ir import Attrs, Graph, Node
+from edgeq.ir import Attrs, Graph, Node, QuantParams
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import OnnxSink, OnnxSource, QuantRule, attrs_of, register
+from edgeq.ops.base import NO_CLAMP, OnnxSink, OnnxSource, QuantRule, TfliteSink, attrs_of, register
 from edgeq.ops.unary import Unary
 
 
@@ -58,3 +58,23 @@ class HardSigmoid(Unary):
             alpha=attrs.alpha,
             beta=attrs.beta,
         )
+
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        """MUL by alpha into codes that saturate as the function does, then ADD of beta, which only moves the zero point."""
+        attrs, quant = attrs_of(node, HardSigmoidAttrs), graph.quant(node.outputs[0])
+        if attrs.beta != 0.5 or attrs.alpha <= 0 or not quant.same_as(QuantParams.per_tensor(1 / 256, -128)):
+            super().to_tflite(sink, node, graph)
+            return
+        middle = QuantParams.per_tensor(1 / 256, 0)
+        product = sink.activation(f"{node.outputs[0]}.scaled", graph.tensor(node.outputs[0]).shape, middle)
+        alpha = sink.constant(
+            f"{node.name}.alpha", np.full((1,), 127, np.int8), QuantParams.per_tensor(attrs.alpha / 127, 0)
+        )
+        half = sink.constant(
+            f"{node.name}.beta", np.full((1,), 64, np.int8), QuantParams.per_tensor(0.5 / 64, 0)
+        )
+        ratio = float(graph.quant(node.inputs[0]).scale) * attrs.alpha / 127 * 256
+        sink.emit(
+            "MUL", [node.inputs[0], alpha], [product], version=3 if ratio >= 1 else 2, clamp=NO_CLAMP
+        )
+        sink.emit("ADD", [product, half], list(node.outputs), version=2, clamp=NO_CLAMP)

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgeq.ir import Attrs, Graph, Node
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import OnnxSink, OnnxSource, register
+from edgeq.ops.base import OnnxSink, OnnxSource, TfliteSink, register
 from edgeq.ops.unary import Unary
 
 
@@ -27,3 +27,6 @@ class HardSwish(Unary):
 
     def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
         sink.emit("HardSwish", list(node.inputs), list(node.outputs), node.name)
+
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        sink.emit("HARD_SWISH", list(node.inputs), list(node.outputs))

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeq.ir import Attrs, Graph, Node
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import OnnxSink, OnnxSource, attrs_of, register
+from edgeq.ops.base import OnnxSink, OnnxSource, TfliteSink, attrs_of, register
 from edgeq.ops.unary import Unary
 
 
@@ -45,4 +45,9 @@ class LeakyRelu(Unary):
             list(node.outputs),
             node.name,
             alpha=attrs_of(node, LeakyReluAttrs).alpha,
+        )
+
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        sink.emit(
+            "LEAKY_RELU", list(node.inputs), list(node.outputs), alpha=attrs_of(node, LeakyReluAttrs).alpha
         )

@@ -9,7 +9,8 @@ import numpy as np
 from edgeq.errors import GraphError
 from edgeq.ir import Graph, Node
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import Operator, Shape, channel_axis, operand, register
+from edgeq.ops.base import Operator, Shape, TfliteSink, channel_axis, operand, register
+from edgeq.ops.tflite_forms import table_lookup
 from edgeq.ops.unary import apply_table
 
 
@@ -33,3 +34,8 @@ class Lut(Operator):
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         x = operand(values, 0)
         return [apply_table(x, operand(values, 1), channel_axis(x.ndim, graph.layout))]
+
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        table = graph.constant(node.inputs[1])
+        assert table is not None
+        table_lookup(sink, node, table)

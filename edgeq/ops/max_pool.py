@@ -16,6 +16,7 @@ from edgeq.ops.base import (
     Operator,
     QuantRule,
     Shape,
+    TfliteSink,
     Window,
     attrs_of,
     from_nchw,
@@ -24,6 +25,7 @@ from edgeq.ops.base import (
     to_nchw,
 )
 from edgeq.ops.pooling import infer_pool, pool_window
+from edgeq.ops.tflite_forms import pool_options, windowed_input
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +96,10 @@ class MaxPool(Operator):
             pads=list(window.pads),
             dilations=list(window.dilations),
         )
+
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        window = attrs_of(node, MaxPoolAttrs).window
+        if window.dilations != (1, 1):
+            raise sink.fail(node, "MAX_POOL_2D cannot be dilated")
+        x, padding = windowed_input(sink, node, window, graph.tensor(node.outputs[0]).shape[1:3], -128)
+        sink.emit("MAX_POOL_2D", [x], list(node.outputs), version=2, **pool_options(window, padding))

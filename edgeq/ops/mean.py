@@ -15,6 +15,7 @@ from edgeq.ops.base import (
     OnnxSource,
     Operator,
     Shape,
+    TfliteSink,
     attrs_of,
     from_nchw,
     nchw_shape,
@@ -90,3 +91,8 @@ class Mean(Operator):
             pooled = sink.fresh(f"{node.outputs[0]}.pooled")
             sink.emit("GlobalAveragePool", list(node.inputs), [pooled], f"{node.name}.pool")
             sink.emit("Flatten", [pooled], list(node.outputs), node.name, axis=1)
+
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        axes = sink.constant("height and width", np.array([1, 2], np.int32))
+        keep = attrs_of(node, MeanAttrs).keep_dims
+        sink.emit("MEAN", [node.inputs[0], axes], list(node.outputs), version=2, keep_dims=keep)

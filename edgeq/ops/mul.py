@@ -49,3 +49,7 @@ class Mul(Elementwise):
         )
         inputs = [node.input[0], source.add_constant(f"{name}.constant", factor)]
         source.emit("mul", name, inputs, [node.output[0]], ElementwiseAttrs())
+
+    def tflite_version(self, node: Node, graph: Graph) -> int:
+        a, b, y = (float(graph.quant(name).scale) for name in (*node.inputs, node.outputs[0]))
+        return 3 if a * b / y >= 1 else 2

@@ -17,11 +17,13 @@ from edgeq.ops.base import (
     Operator,
     QuantRule,
     Shape,
+    TfliteSink,
     attrs_of,
     operand,
     quantize,
     register,
 )
+from edgeq.ops.tflite_forms import pad
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +113,7 @@ class Pad(Operator):
         pads = sink.initializer(f"{node.name}.pads", np.array([*attrs.before, *attrs.after], np.int64))
         border = sink.initializer(f"{node.name}.value", np.asarray(attrs.value, np.float32))
         sink.emit("Pad", [node.inputs[0], pads, border], list(node.outputs), node.name)
+
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        attrs, code = attrs_of(node, PadAttrs), self.border_code(node, graph)
+        pad(sink, node.outputs[0], node.inputs[0], attrs.before, attrs.after, code, existing=True)

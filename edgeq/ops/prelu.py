@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.errors import GraphError
-from edgeq.ir import Attrs, Graph, Node
+from edgeq.ir import Attrs, Graph, Node, QuantParams
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import OnnxSink, OnnxSource, Shape, channel_axis, operand, register
+from edgeq.ops.base import OnnxSink, OnnxSource, Shape, TfliteSink, channel_axis, operand, quantize, register
 from edgeq.ops.unary import Unary, unary_table
 
 
@@ -65,6 +65,14 @@ class PRelu(Unary):
         rank = len(graph.tensor(node.inputs[0]).shape)
         name = sink.initializer(f"{node.name}.slope", slope.reshape((-1,) + (1,) * (rank - 2)))
         sink.emit("PRelu", [node.inputs[0], name], list(node.outputs), node.name)
+
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        """The builtin, its slopes as int8: their rounding moves a result by half a step at most."""
+        slope = _slope(node, graph)
+        largest = float(np.abs(slope).max())
+        quant = QuantParams.per_tensor(largest / 127 if largest else 1.0, 0)
+        alpha = sink.constant(f"{node.name}.slope", quantize(slope, quant), quant)
+        sink.emit("PRELU", [node.inputs[0], alpha], list(node.outputs))
 
 
 def _slope(node: Node, graph: Graph) -> Array:

@@ -11,7 +11,18 @@ import numpy as np
 from edgeq.errors import GraphError
 from edgeq.ir import BATCH, Attrs, Graph, Node
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import OnnxSink, OnnxSource, Operator, QuantRule, Shape, attrs_of, operand, register
+from edgeq.ops.base import (
+    OnnxSink,
+    OnnxSource,
+    Operator,
+    QuantRule,
+    Shape,
+    TfliteSink,
+    attrs_of,
+    operand,
+    register,
+)
+from edgeq.ops.tflite_forms import reshaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +76,9 @@ class Reshape(Operator):
         # One free dimension: the batch; 0 would copy it too, but not where the rank falls to 1.
         name = sink.initializer(f"{node.name}.shape", np.where(target == BATCH, -1, target))
         sink.emit("Reshape", [node.inputs[0], name], list(node.outputs), node.name)
+
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        reshaped(sink, node.inputs[0], node.outputs[0])
 
 
 def _target(source: OnnxSource, node: Any, shape: Shape) -> Shape:

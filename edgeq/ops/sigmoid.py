@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeq.ir import Attrs, Graph, Node
+from edgeq.ir import Attrs, Graph, Node, QuantParams
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import OnnxSink, OnnxSource, QuantRule, register
+from edgeq.ops.base import OnnxSink, OnnxSource, QuantRule, TfliteSink, register
 from edgeq.ops.unary import Unary, sigmoid
 
 
@@ -29,3 +29,9 @@ class Sigmoid(Unary):
 
     def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
         sink.emit("Sigmoid", list(node.inputs), list(node.outputs), node.name)
+
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        if graph.quant(node.outputs[0]).same_as(QuantParams.per_tensor(1 / 256, -128)):
+            sink.emit("LOGISTIC", list(node.inputs), list(node.outputs), version=2)
+        else:
+            super().to_tflite(sink, node, graph)  # the builtin has this one output quantization

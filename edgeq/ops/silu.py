@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from edgeq.ir import Attrs, Graph, Node
+from edgeq.ir import Attrs, Graph, Node, QuantParams
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import OnnxSink, OnnxSource, attrs_of, register
+from edgeq.ops.base import NO_CLAMP, OnnxSink, OnnxSource, TfliteSink, attrs_of, register
 from edgeq.ops.unary import Unary, sigmoid
 
 
@@ -47,3 +47,14 @@ class Silu(Unary):
             sink.emit("Mul", [node.inputs[0], factor], [inner], f"{node.name}.scale")
         sink.emit("Sigmoid", [inner], [gate], f"{node.name}.gate")
         sink.emit("Mul", [node.inputs[0], gate], list(node.outputs), node.name)
+
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        """LOGISTIC and MUL: the gate's rounding to 1/256 moves a result by one step at most."""
+        if attrs_of(node, SiluAttrs).alpha != 1.0:
+            super().to_tflite(sink, node, graph)
+            return
+        x, y = node.inputs[0], node.outputs[0]
+        gate = sink.activation(f"{y}.gate", graph.tensor(y).shape, QuantParams.per_tensor(1 / 256, -128))
+        sink.emit("LOGISTIC", [x], [gate], version=2)
+        ratio = float(graph.quant(x).scale) / 256 / float(graph.quant(y).scale)
+        sink.emit("MUL", [x, gate], [y], version=3 if ratio >= 1 else 2, clamp=NO_CLAMP)

@@ -10,9 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.errors import GraphError
-from edgeq.ir import Attrs, Graph, Node
+from edgeq.ir import Attrs, Graph, Node, QuantParams
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import OnnxSink, OnnxSource, Operator, QuantRule, Shape, attrs_of, operand, register
+from edgeq.ops.base import (
+    OnnxSink,
+    OnnxSource,
+    Operator,
+    QuantRule,
+    Shape,
+    TfliteSink,
+    attrs_of,
+    operand,
+    register,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +84,15 @@ class Softmax(Operator):
     def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
         axis = attrs_of(node, SoftmaxAttrs).axis
         sink.emit("Softmax", list(node.inputs), list(node.outputs), node.name, axis=axis)
+
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        x, y = node.inputs[0], node.outputs[0]
+        if attrs_of(node, SoftmaxAttrs).axis != len(graph.tensor(x).shape) - 1:
+            raise sink.fail(node, "SOFTMAX works along the last axis only")
+        if sink.integer_ends:
+            sink.redefine(y, QuantParams.per_tensor(1 / 256, -128))
+            sink.emit("SOFTMAX", [x], [y], version=2, beta=1.0)
+            return
+        real = sink.activation(f"{x}.real", graph.tensor(x).shape, None, "float32")
+        sink.emit("DEQUANTIZE", [x], [real], version=2)
+        sink.emit("SOFTMAX", [real], [y], beta=1.0)

@@ -24,3 +24,7 @@ class Sub(Elementwise):
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         return [scaled_sum(node, values, graph, -1)]
+
+    def tflite_version(self, node: Node, graph: Graph) -> int:
+        shapes = [graph.tensor(name).shape for name in node.inputs]
+        return 3 if shapes[0] != shapes[1] and max(len(shape) for shape in shapes) > 4 else 2

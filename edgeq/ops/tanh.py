@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from edgeq.ir import Attrs, Graph, Node
+from edgeq.ir import Attrs, Graph, Node, QuantParams
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import OnnxSink, OnnxSource, QuantRule, register
+from edgeq.ops.base import OnnxSink, OnnxSource, QuantRule, TfliteSink, register
 from edgeq.ops.unary import Unary
 
 
@@ -31,3 +31,9 @@ class Tanh(Unary):
 
     def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
         sink.emit("Tanh", list(node.inputs), list(node.outputs), node.name)
+
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        if graph.quant(node.outputs[0]).same_as(QuantParams.per_tensor(1 / 128, 0)):
+            sink.emit("TANH", list(node.inputs), list(node.outputs), version=2)
+        else:
+            super().to_tflite(sink, node, graph)  # the builtin has this one output quantization

@@ -11,7 +11,17 @@ import numpy as np
 from edgeq.errors import GraphError
 from edgeq.ir import Attrs, Graph, Node
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import OnnxSink, OnnxSource, Operator, QuantRule, Shape, attrs_of, operand, register
+from edgeq.ops.base import (
+    OnnxSink,
+    OnnxSource,
+    Operator,
+    QuantRule,
+    Shape,
+    TfliteSink,
+    attrs_of,
+    operand,
+    register,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +77,9 @@ class Transpose(Operator):
     def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
         order = list(attrs_of(node, TransposeAttrs).permutation)
         sink.emit("Transpose", list(node.inputs), list(node.outputs), node.name, perm=order)
+
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        order = attrs_of(node, TransposeAttrs).permutation
+        axes = sink.constant(f"{node.name}.permutation", np.array(order, np.int32))
+        version = 2 if len(order) <= 4 else 4 if len(order) == 5 else 6
+        sink.emit("TRANSPOSE", [node.inputs[0], axes], list(node.outputs), version=version)

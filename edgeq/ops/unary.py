@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from edgeq.ir import Attrs, Graph, Node, QuantParams
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import OnnxSource, Operator, Shape, channel_axis, operand
+from edgeq.ops.base import OnnxSource, Operator, Shape, TfliteSink, channel_axis, operand
+from edgeq.ops.tflite_forms import table_lookup
 
 
 def unary_table(
@@ -79,3 +80,7 @@ class Unary(Operator):
     def emit_unary(self, source: OnnxSource, node: Any, attrs: Attrs) -> None:
         """Emits this operator for an ONNX node whose first input is the activation."""
         source.emit(self.name, source.name_of(node), [node.input[0]], [node.output[0]], attrs)
+
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        """Any function as a table; an operator with a builtin that computes the same has a row of its own."""
+        table_lookup(sink, node, self.table(node, graph))
