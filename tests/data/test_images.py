@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import time
 import zipfile
 from pathlib import Path
 
@@ -219,3 +220,51 @@ def test_every_mode_becomes_grey_or_rgb(mode: str, channels: int) -> None:
     pixels = pillow.decode_image(stream.getvalue(), "x")
     assert pixels.shape == (5, 4, channels)
     assert pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM", "WEBP"])
+def test_mutated_images_end_in_pixels_or_a_clear_error(kind: str) -> None:
+    rng = np.random.default_rng(len(kind))
+    stream = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (40, 30, 3), dtype=np.uint8)).save(stream, kind)
+    original = stream.getvalue()
+    for _ in range(150):
+        content = bytearray(original)
+        at = int(rng.integers(min(len(content), 200) if rng.random() < 0.7 else len(content)))
+        length = int(rng.integers(1, 5))
+        content[at : at + length] = rng.bytes(length)
+        if rng.random() < 0.2:
+            content = content[: int(rng.integers(len(content)))]
+        started = time.perf_counter()
+        try:
+            pixels = pillow.decode_image(bytes(content), "it")
+        except DataError as error:
+            message = str(error)
+        else:
+            message = "it: fine"
+            assert pixels.dtype == np.uint8
+            assert pixels.shape[2] in (1, 3)
+        assert message.startswith("it: ")
+        assert "\n" not in message
+        assert time.perf_counter() - started < 1.0
+
+
+def test_mutated_archives_and_tables_end_in_data_or_a_clear_error(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    original = write_zip(tmp_path / "good.zip", {**FILES, "labels.csv": CSV}).read_bytes()
+    path = tmp_path / "mutated.zip"
+    messages = []
+    for _ in range(400):
+        content = bytearray(original)
+        at, length = int(rng.integers(len(content))), int(rng.integers(1, 9))
+        content[at : at + length] = rng.bytes(length)
+        if rng.random() < 0.2:
+            content = content[: int(rng.integers(len(content)))]
+        path.write_bytes(content)
+        try:
+            for batch in open_dataset(path).batches(2, None):
+                assert batch.inputs.dtype == np.float32
+        except DataError as error:
+            messages.append(str(error))
+    assert len(messages) > 200
+    assert all("\n" not in message for message in messages)
