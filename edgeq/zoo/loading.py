@@ -69,7 +69,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     content: Any
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 content = {key: torch.from_numpy(np.ascontiguousarray(arrays[key])) for key in arrays.files}
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)

@@ -111,7 +111,8 @@ def train(plan: TrainingPlan) -> DemoNet:
             loss.backward()
             optimizer.step()
             schedule.step()
-    return model.eval()
+    model.eval()
+    return model
 
 
 def accuracy(model: nn.Module, split: digits.Split) -> float:

@@ -81,4 +81,4 @@ class DenseNet121(nn.Module):
 
 def densenet121(num_classes: int = 1000, *, seed: int | None = 0) -> DenseNet121:
     """DenseNet-121 with random weights, in evaluation mode; see `with_random_weights` for the seed."""
-    return with_random_weights(DenseNet121(num_classes), (3, 160, 160), seed)
+    return with_random_weights(lambda: DenseNet121(num_classes), (3, 160, 160), seed)

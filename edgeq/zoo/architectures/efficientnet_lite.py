@@ -102,4 +102,4 @@ class EfficientNetLite0(nn.Module):
 
 def efficientnet_lite0(num_classes: int = 1000, *, seed: int | None = 0) -> EfficientNetLite0:
     """EfficientNet-Lite0 with random weights, in evaluation mode; see `with_random_weights` for the seed."""
-    return with_random_weights(EfficientNetLite0(num_classes), (3, 160, 160), seed)
+    return with_random_weights(lambda: EfficientNetLite0(num_classes), (3, 160, 160), seed)

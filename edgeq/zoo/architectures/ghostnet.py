@@ -150,4 +150,4 @@ class GhostNet(nn.Module):
 
 def ghostnet_1_0(num_classes: int = 1000, *, seed: int | None = 0) -> GhostNet:
     """GhostNet 1.0 with random weights, in evaluation mode; see `with_random_weights` for the seed."""
-    return with_random_weights(GhostNet(num_classes), (3, 160, 160), seed)
+    return with_random_weights(lambda: GhostNet(num_classes), (3, 160, 160), seed)

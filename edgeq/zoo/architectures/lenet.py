@@ -34,4 +34,4 @@ class LeNet5(nn.Module):
 
 def lenet5(num_classes: int = 10, *, seed: int | None = 0) -> LeNet5:
     """LeNet-5 with random weights, in evaluation mode; see `with_random_weights` for the seed."""
-    return with_random_weights(LeNet5(num_classes), (1, 28, 28), seed)
+    return with_random_weights(lambda: LeNet5(num_classes), (1, 28, 28), seed)

@@ -67,4 +67,4 @@ class MobileNetV2(nn.Module):
 
 def mobilenet_v2(num_classes: int = 1000, *, seed: int | None = 0) -> MobileNetV2:
     """MobileNetV2 with random weights, in evaluation mode; see `with_random_weights` for the seed."""
-    return with_random_weights(MobileNetV2(num_classes), (3, 160, 160), seed)
+    return with_random_weights(lambda: MobileNetV2(num_classes), (3, 160, 160), seed)

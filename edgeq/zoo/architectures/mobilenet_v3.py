@@ -107,4 +107,4 @@ class MobileNetV3Small(nn.Module):
 
 def mobilenet_v3_small(num_classes: int = 1000, *, seed: int | None = 0) -> MobileNetV3Small:
     """MobileNetV3-Small with random weights, in evaluation mode; see `with_random_weights` for the seed."""
-    return with_random_weights(MobileNetV3Small(num_classes), (3, 160, 160), seed)
+    return with_random_weights(lambda: MobileNetV3Small(num_classes), (3, 160, 160), seed)

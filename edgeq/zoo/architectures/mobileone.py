@@ -68,7 +68,7 @@ class MobileOneBlock(nn.Module):
 
     def _folded(self) -> nn.Conv2d:
         """The convolution equal to the branches."""
-        conv = nn.Conv2d(*self._convolution, bias=True)
+        conv = nn.utils.skip_init(nn.Conv2d, *self._convolution, bias=True)
         weight = torch.zeros_like(conv.weight, dtype=torch.float64)
         bias = torch.zeros(conv.out_channels, dtype=torch.float64)
         for branch in (*(self.rbr_conv or ()), self.rbr_scale):
@@ -137,5 +137,5 @@ def mobileone_s0(num_classes: int = 1000, *, seed: int | None = 0, train_form: b
         seed: Of the random weights.
         train_form: Keeps the parallel branches; otherwise they are one convolution a block.
     """
-    network = with_random_weights(MobileOneS0(num_classes), (3, 160, 160), seed)
+    network = with_random_weights(lambda: MobileOneS0(num_classes), (3, 160, 160), seed)
     return network if train_form else network.reparameterize()

@@ -49,4 +49,4 @@ class NetworkInNetwork(nn.Module):
 
 def network_in_network(num_classes: int = 10, *, seed: int | None = 0) -> NetworkInNetwork:
     """Network in Network with random weights, in evaluation mode; see `with_random_weights` for the seed."""
-    return with_random_weights(NetworkInNetwork(num_classes), (3, 32, 32), seed)
+    return with_random_weights(lambda: NetworkInNetwork(num_classes), (3, 32, 32), seed)

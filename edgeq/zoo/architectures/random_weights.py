@@ -5,6 +5,7 @@ Every layer's output keeps its scale, batch norm is not the identity, nothing ex
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -18,15 +19,17 @@ _STATISTICS_IMAGES = 4
 _VARIANCE_FLOOR = 0.05
 
 
-def with_random_weights(network: Network, input_shape: tuple[int, int, int], seed: int | None) -> Network:
-    """Fills a network with random weights and batch-norm statistics, in place.
+def with_random_weights(
+    build: Callable[[], Network], input_shape: tuple[int, int, int], seed: int | None
+) -> Network:
+    """Builds a network and fills it with random weights and batch-norm statistics.
 
     Convolutions and linear layers are drawn after He et al. 2015 (arXiv 1502.01852), biases small and not
     zero; batch norm gets a scale in [0.6, 1.4], a shift, and the mean and variance that image-like noise has
     there, each off by a random factor, so that folding is tested in earnest.
 
     Args:
-        network: Any network of the zoo that takes one image batch.
+        build: Makes a network that takes one image batch.
         input_shape: Channels, height and width of the noise images; may be smaller than the network's own.
         seed: The same seed gives the same weights on one machine; None keeps torch's own initial values. The
             global random state is neither read nor changed.
@@ -34,6 +37,8 @@ def with_random_weights(network: Network, input_shape: tuple[int, int, int], see
     Returns:
         The network, in evaluation mode.
     """
+    with torch.random.fork_rng(devices=[]):
+        network = build()
     if seed is None:
         return network.eval()
     generator = torch.Generator().manual_seed(seed)

@@ -98,9 +98,9 @@ class ResNet(nn.Module):
 
 def resnet18(num_classes: int = 1000, *, seed: int | None = 0) -> ResNet:
     """ResNet-18 with random weights, in evaluation mode; see `with_random_weights` for the seed."""
-    return with_random_weights(ResNet(BasicBlock, (2, 2, 2, 2), num_classes), (3, 160, 160), seed)
+    return with_random_weights(lambda: ResNet(BasicBlock, (2, 2, 2, 2), num_classes), (3, 160, 160), seed)
 
 
 def resnet50(num_classes: int = 1000, *, seed: int | None = 0) -> ResNet:
     """ResNet-50 with random weights, in evaluation mode; see `with_random_weights` for the seed."""
-    return with_random_weights(ResNet(Bottleneck, (3, 4, 6, 3), num_classes), (3, 160, 160), seed)
+    return with_random_weights(lambda: ResNet(Bottleneck, (3, 4, 6, 3), num_classes), (3, 160, 160), seed)

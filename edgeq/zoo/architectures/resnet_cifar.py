@@ -111,24 +111,24 @@ class ProjectedCifarResNet(_CifarTrunk):
 
 def resnet20_cifar10(num_classes: int = 10, *, seed: int | None = 0) -> PaddedCifarResNet:
     """ResNet-20, option A, with random weights, for evaluation; see `with_random_weights` for the seed."""
-    return with_random_weights(PaddedCifarResNet(20, num_classes), (3, 32, 32), seed)
+    return with_random_weights(lambda: PaddedCifarResNet(20, num_classes), (3, 32, 32), seed)
 
 
 def resnet32_cifar10(num_classes: int = 10, *, seed: int | None = 0) -> PaddedCifarResNet:
     """ResNet-32, option A, with random weights, for evaluation; see `with_random_weights` for the seed."""
-    return with_random_weights(PaddedCifarResNet(32, num_classes), (3, 32, 32), seed)
+    return with_random_weights(lambda: PaddedCifarResNet(32, num_classes), (3, 32, 32), seed)
 
 
 def resnet56_cifar10(num_classes: int = 10, *, seed: int | None = 0) -> PaddedCifarResNet:
     """ResNet-56, option A, with random weights, for evaluation; see `with_random_weights` for the seed."""
-    return with_random_weights(PaddedCifarResNet(56, num_classes), (3, 32, 32), seed)
+    return with_random_weights(lambda: PaddedCifarResNet(56, num_classes), (3, 32, 32), seed)
 
 
 def resnet20_cifar100(num_classes: int = 100, *, seed: int | None = 0) -> ProjectedCifarResNet:
     """ResNet-20, option B, with random weights, for evaluation; see `with_random_weights` for the seed."""
-    return with_random_weights(ProjectedCifarResNet(20, num_classes), (3, 32, 32), seed)
+    return with_random_weights(lambda: ProjectedCifarResNet(20, num_classes), (3, 32, 32), seed)
 
 
 def resnet56_cifar100(num_classes: int = 100, *, seed: int | None = 0) -> ProjectedCifarResNet:
     """ResNet-56, option B, with random weights, for evaluation; see `with_random_weights` for the seed."""
-    return with_random_weights(ProjectedCifarResNet(56, num_classes), (3, 32, 32), seed)
+    return with_random_weights(lambda: ProjectedCifarResNet(56, num_classes), (3, 32, 32), seed)

@@ -80,4 +80,4 @@ class ShuffleNetV2(nn.Module):
 
 def shufflenet_v2_x1_0(num_classes: int = 1000, *, seed: int | None = 0) -> ShuffleNetV2:
     """ShuffleNetV2 x1.0 with random weights, in evaluation mode; see `with_random_weights` for the seed."""
-    return with_random_weights(ShuffleNetV2(num_classes), (3, 160, 160), seed)
+    return with_random_weights(lambda: ShuffleNetV2(num_classes), (3, 160, 160), seed)

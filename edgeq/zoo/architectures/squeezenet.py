@@ -61,4 +61,4 @@ class SqueezeNet11(nn.Module):
 
 def squeezenet1_1(num_classes: int = 1000, *, seed: int | None = 0) -> SqueezeNet11:
     """SqueezeNet 1.1 with random weights, in evaluation mode; see `with_random_weights` for the seed."""
-    return with_random_weights(SqueezeNet11(num_classes), (3, 160, 160), seed)
+    return with_random_weights(lambda: SqueezeNet11(num_classes), (3, 160, 160), seed)
