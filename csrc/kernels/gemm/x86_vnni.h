@@ -9,6 +9,7 @@
 
 #include "kernels/gemm/gemm.h"
 #include "kernels/gemm/lhs.h"
+#include "kernels/x86_vectors.h"
 
 namespace edgeq {
 namespace {
@@ -25,6 +26,13 @@ struct Tile {
   size_t columns;        // output channels that exist, at most kVectors * V::kLanes
 };
 
+/// Codes of a tile's row of up to four vectors, in order.
+template <typename V, int kVectors>
+EDGEQ_INLINE typename V::Int pack_row(const typename V::Int* q, OutputRange range) {
+  return V::order_packed(pack_codes<V>(q[0], q[kVectors > 1 ? 1 : 0], q[kVectors > 2 ? 2 : 0],
+                                       q[kVectors > 3 ? 3 : 0], range));
+}
+
 /// Table and residual addition of the requantized codes of a tile, and their stores. Out of line: one copy
 /// for each width.
 template <typename V, int kVectors>
@@ -35,26 +43,27 @@ __attribute__((noinline)) void finish_rows(const GemmParams& p, const Tile& tile
   for (size_t i = 0; i < rows; ++i) {
     const ptrdiff_t row = static_cast<ptrdiff_t>(tile.row + i);
     Int bytes = codes[i];
-    if (p.table != nullptr) bytes = V::lookup(bytes, reinterpret_cast<const uint8_t*>(p.table));
+    if (p.table != nullptr) bytes = look_up<V>(bytes, p.table);
     const GemmResidual& r = p.residual;
     if (r.src != nullptr) {
       alignas(64) uint8_t left_codes[64];
       V::store_all(left_codes, bytes);
       const act_t* src = r.src + row * r.row_stride + tile.column;
-      const Float hi = V::set1(static_cast<float>(r.range.max - r.range.zp));
+      const Float hi = upper_bound<V>(r.range);
+      const Int zp_acc = V::set1_dword(r.zp_acc);
+      const Int zp_src = V::set1_dword(r.zp_src);
       const Float multiplier_acc = V::set1(r.multiplier_acc);
       const Float multiplier_src = V::set1(r.multiplier_src);
       Int q[kVectors];
       for (int v = 0; v < kVectors; ++v) {
         const Float left =
-            V::mul(V::to_float(V::minus(V::widen(left_codes + v * V::kLanes), r.zp_acc)), multiplier_acc);
-        const Float right =
-            V::mul(V::to_float(V::minus(V::widen(src + v * V::kLanes), r.zp_src)), multiplier_src);
-        q[v] = V::round(V::min(V::plus(left, right), hi));
+            V::mul(V::to_float(V::sub(V::widen_bytes(left_codes + v * V::kLanes), zp_acc)), multiplier_acc);
+        const Float right = V::mul(V::to_float(V::sub(V::widen_bytes(src + v * V::kLanes), zp_src)), multiplier_src);
+        q[v] = round_below<V>(V::plus(left, right), hi);
       }
-      bytes = V::template pack<kVectors>(q, r.range.zp, r.range.min);
+      bytes = pack_row<V, kVectors>(q, r.range);
     }
-    V::template store<kVectors>(p.dst + row * p.dst_row_stride + tile.column, bytes, tile.columns);
+    V::store(p.dst + row * p.dst_row_stride + tile.column, bytes, tile.columns);
   }
 }
 
@@ -118,7 +127,7 @@ void run_tile(const GemmParams& p, const Tile& tile) {
         w += kVectors * kVectorBytes;
         Int b[kVectors];
 #pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) b[v] = V::bit_and(V::shift_left_4(raw[v]), high);
+        for (int v = 0; v < kVectors; ++v) b[v] = V::bit_and(V::template shift_left<4>(raw[v]), high);
 #pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r) {
           const Int x = V::broadcast(a[r] + 4 * g);
@@ -143,11 +152,8 @@ void run_tile(const GemmParams& p, const Tile& tile) {
       for (int v = 0; v < kVectors; ++v) V::keep_in_register(acc[0][r][v]);
     }
   }
-  // Only the upper clamp must come before the conversion, which turns what is too large into INT32_MIN. The
-  // lower one follows on the packed bytes, where it costs one instruction for all vectors: saturation and
-  // integer bounds commute with rounding.
   using Float = typename V::Float;
-  const Float hi = V::set1(static_cast<float>(p.range.max - p.range.zp));
+  const Float hi = upper_bound<V>(p.range);
   const uint8_t* scale = tile.panel + kVectors * kVectorBytes;
   Int codes[kRows];
 #pragma GCC unroll 16
@@ -158,10 +164,10 @@ void run_tile(const GemmParams& p, const Tile& tile) {
       Int sum = acc[0][r][v];
       if (kSets == 2) sum = V::add(sum, acc[kSets - 1][r][v]);
       // The division by 16 is exact; the bias joins after it, because 16 times a bias may not fit.
-      if (kBits == 4) sum = V::add(V::shift_right_4(sum), V::load(tile.panel + v * kVectorBytes));
-      q[v] = V::round(V::min(V::mul(V::to_float(sum), V::load_float(scale + v * kVectorBytes)), hi));
+      if (kBits == 4) sum = V::add(V::template shift_right_signed<4>(sum), V::load(tile.panel + v * kVectorBytes));
+      q[v] = round_below<V>(V::mul(V::to_float(sum), V::load_float(scale + v * kVectorBytes)), hi);
     }
-    codes[r] = V::template pack<kVectors>(q, p.range.zp, p.range.min);
+    codes[r] = pack_row<V, kVectors>(q, p.range);
   }
   if (p.table != nullptr || p.residual.src != nullptr) {
     Int stored[kRows];
@@ -172,7 +178,7 @@ void run_tile(const GemmParams& p, const Tile& tile) {
     act_t* dst = p.dst + static_cast<ptrdiff_t>(tile.row) * p.dst_row_stride + tile.column;
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-      V::template store<kVectors>(dst, codes[r], tile.columns);
+      V::store(dst, codes[r], tile.columns);
       dst += p.dst_row_stride;
     }
   }

@@ -1,0 +1,314 @@
+#ifndef EDGEQ_KERNELS_X86_VECTORS_H_
+#define EDGEQ_KERNELS_X86_VECTORS_H_
+
+// The vector operations that the x86 files of several families share, one type a width. Only x86_*.cc files (and the
+// headers that they alone include) include this, each compiled with its own level's flags: everything stands in an
+// unnamed namespace, so that a copy built for one level never serves another.
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "base/act.h"
+#include "base/requantize.h"
+
+#define EDGEQ_INLINE inline __attribute__((always_inline))
+
+namespace edgeq {
+namespace {
+
+EDGEQ_INLINE int32_t load_dword(const uint8_t* from) {
+  int32_t value;
+  std::memcpy(&value, from, sizeof value);
+  return value;
+}
+
+/// 128 bits: 4 dwords, 16 bytes.
+struct Vector128 {
+  using Int = __m128i;
+  using Float = __m128;
+  static constexpr int kLanes = 4;
+  static constexpr int kBytes = 16;
+
+  static EDGEQ_INLINE void keep_in_register(Int& a) { __asm__ volatile("" : "+x"(a)); }
+  static EDGEQ_INLINE Int zero() { return _mm_setzero_si128(); }
+  static EDGEQ_INLINE Int load(const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); }
+  static EDGEQ_INLINE void store_all(void* to, Int a) { _mm_storeu_si128(static_cast<__m128i*>(to), a); }
+  static EDGEQ_INLINE Int set1_byte(int a) { return _mm_set1_epi8(static_cast<char>(a)); }
+  static EDGEQ_INLINE Int set1_word(int a) { return _mm_set1_epi16(static_cast<int16_t>(a)); }
+  static EDGEQ_INLINE Int bit_and(Int a, Int b) { return _mm_and_si128(a, b); }
+  static EDGEQ_INLINE Int bit_or(Int a, Int b) { return _mm_or_si128(a, b); }
+  static EDGEQ_INLINE Int bit_xor(Int a, Int b) { return _mm_xor_si128(a, b); }
+  static EDGEQ_INLINE Int add(Int a, Int b) { return _mm_add_epi32(a, b); }
+  static EDGEQ_INLINE Int add_words(Int a, Int b) { return _mm_add_epi16(a, b); }
+  static EDGEQ_INLINE Int madd_words(Int a, Int b) { return _mm_madd_epi16(a, b); }
+  static EDGEQ_INLINE Int madd_bytes(Int a, Int b) { return _mm_maddubs_epi16(a, b); }
+  template <int kCount>
+  static EDGEQ_INLINE Int shift_left(Int a) {
+    return _mm_slli_epi32(a, kCount);
+  }
+  template <int kCount>
+  static EDGEQ_INLINE Int shift_right(Int a) {
+    return _mm_srli_epi32(a, kCount);
+  }
+  static EDGEQ_INLINE Int low_bytes(Int a, Int b) { return _mm_unpacklo_epi8(a, b); }
+  static EDGEQ_INLINE Int high_bytes(Int a, Int b) { return _mm_unpackhi_epi8(a, b); }
+  static EDGEQ_INLINE Int low_words(Int a, Int b) { return _mm_unpacklo_epi16(a, b); }
+  static EDGEQ_INLINE Int high_words(Int a, Int b) { return _mm_unpackhi_epi16(a, b); }
+  static EDGEQ_INLINE Int shuffle(Int table, Int index) { return _mm_shuffle_epi8(table, index); }
+  static EDGEQ_INLINE Int add_saturated_bytes(Int a, Int b) { return _mm_adds_epu8(a, b); }
+  static EDGEQ_INLINE Int max_bytes(Int a, Int b) { return _mm_max_epu8(a, b); }
+  static EDGEQ_INLINE Int min_bytes(Int a, Int b) { return _mm_min_epu8(a, b); }
+  static EDGEQ_INLINE Int add_saturated_words(Int a, Int b) { return _mm_adds_epi16(a, b); }
+  static EDGEQ_INLINE Int pack_dwords(Int a, Int b) { return _mm_packs_epi32(a, b); }
+  static EDGEQ_INLINE Int pack_words(Int a, Int b) { return _mm_packus_epi16(a, b); }
+  static EDGEQ_INLINE Int repeat128(const void* from) { return load(from); }
+  static EDGEQ_INLINE Int widen_signed_bytes(const void* from) {
+    return _mm_cvtepi8_epi16(_mm_loadl_epi64(static_cast<const __m128i*>(from)));
+  }
+  static EDGEQ_INLINE Float set1(float a) { return _mm_set1_ps(a); }
+  static EDGEQ_INLINE Float load_float(const void* from) { return _mm_loadu_ps(static_cast<const float*>(from)); }
+  static EDGEQ_INLINE Float to_float(Int a) { return _mm_cvtepi32_ps(a); }
+  static EDGEQ_INLINE Float mul(Float a, Float b) { return _mm_mul_ps(a, b); }
+  static EDGEQ_INLINE Float plus(Float a, Float b) { return _mm_add_ps(a, b); }
+  static EDGEQ_INLINE Float minus(Float a, Float b) { return _mm_sub_ps(a, b); }
+  static EDGEQ_INLINE Float min(Float a, Float b) { return _mm_min_ps(a, b); }
+  static EDGEQ_INLINE Int round(Float a) { return _mm_cvtps_epi32(a); }
+  static EDGEQ_INLINE void store(uint8_t* to, Int a, size_t count) {
+    if (count >= 16) {
+      store_all(to, a);
+      return;
+    }
+#if defined(__AVX512VL__) && defined(__AVX512BW__)
+    _mm_mask_storeu_epi8(to, static_cast<__mmask16>((1u << count) - 1u), a);
+#else
+    alignas(16) uint8_t all[16];
+    store_all(all, a);
+    std::memcpy(to, all, count);
+#endif
+  }
+};
+
+/// 256 bits: 8 dwords, 32 bytes.
+struct Vector256 {
+  using Int = __m256i;
+  using Float = __m256;
+  static constexpr int kLanes = 8;
+  static constexpr int kBytes = 32;
+
+  static EDGEQ_INLINE void keep_in_register(Int& a) { __asm__ volatile("" : "+x"(a)); }
+  static EDGEQ_INLINE Int zero() { return _mm256_setzero_si256(); }
+  static EDGEQ_INLINE Int load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
+  static EDGEQ_INLINE void store_all(void* to, Int a) { _mm256_storeu_si256(static_cast<__m256i*>(to), a); }
+  static EDGEQ_INLINE Int broadcast(const uint8_t* from) { return _mm256_set1_epi32(load_dword(from)); }
+  static EDGEQ_INLINE Int set1_byte(int a) { return _mm256_set1_epi8(static_cast<char>(a)); }
+  static EDGEQ_INLINE Int set1_word(int a) { return _mm256_set1_epi16(static_cast<int16_t>(a)); }
+  static EDGEQ_INLINE Int set1_dword(int32_t a) { return _mm256_set1_epi32(a); }
+  static EDGEQ_INLINE Int bit_and(Int a, Int b) { return _mm256_and_si256(a, b); }
+  static EDGEQ_INLINE Int bit_or(Int a, Int b) { return _mm256_or_si256(a, b); }
+  static EDGEQ_INLINE Int bit_xor(Int a, Int b) { return _mm256_xor_si256(a, b); }
+  static EDGEQ_INLINE Int add(Int a, Int b) { return _mm256_add_epi32(a, b); }
+  static EDGEQ_INLINE Int sub(Int a, Int b) { return _mm256_sub_epi32(a, b); }
+  static EDGEQ_INLINE Int mul_dwords(Int a, Int b) { return _mm256_mullo_epi32(a, b); }
+  static EDGEQ_INLINE Int add_words(Int a, Int b) { return _mm256_add_epi16(a, b); }
+  static EDGEQ_INLINE Int madd_words(Int a, Int b) { return _mm256_madd_epi16(a, b); }
+  static EDGEQ_INLINE Int madd_bytes(Int a, Int b) { return _mm256_maddubs_epi16(a, b); }
+  template <int kCount>
+  static EDGEQ_INLINE Int shift_left(Int a) {
+    return _mm256_slli_epi32(a, kCount);
+  }
+  template <int kCount>
+  static EDGEQ_INLINE Int shift_right(Int a) {
+    return _mm256_srli_epi32(a, kCount);
+  }
+  template <int kCount>
+  static EDGEQ_INLINE Int shift_right_signed(Int a) {
+    return _mm256_srai_epi32(a, kCount);
+  }
+  static EDGEQ_INLINE Int low_bytes(Int a, Int b) { return _mm256_unpacklo_epi8(a, b); }
+  static EDGEQ_INLINE Int high_bytes(Int a, Int b) { return _mm256_unpackhi_epi8(a, b); }
+  static EDGEQ_INLINE Int low_words(Int a, Int b) { return _mm256_unpacklo_epi16(a, b); }
+  static EDGEQ_INLINE Int high_words(Int a, Int b) { return _mm256_unpackhi_epi16(a, b); }
+  static EDGEQ_INLINE Int shuffle(Int table, Int index) { return _mm256_shuffle_epi8(table, index); }
+  static EDGEQ_INLINE Int add_saturated_bytes(Int a, Int b) { return _mm256_adds_epu8(a, b); }
+  static EDGEQ_INLINE Int max_bytes(Int a, Int b) { return _mm256_max_epu8(a, b); }
+  static EDGEQ_INLINE Int min_bytes(Int a, Int b) { return _mm256_min_epu8(a, b); }
+  static EDGEQ_INLINE Int add_saturated_words(Int a, Int b) { return _mm256_adds_epi16(a, b); }
+  static EDGEQ_INLINE Int pack_dwords(Int a, Int b) { return _mm256_packs_epi32(a, b); }
+  static EDGEQ_INLINE Int pack_words(Int a, Int b) { return _mm256_packus_epi16(a, b); }
+  static EDGEQ_INLINE Int repeat128(const void* from) {
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(from)));
+  }
+  static EDGEQ_INLINE Int widen_bytes(const void* from) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(from)));
+  }
+  static EDGEQ_INLINE Int widen_signed_bytes(const void* from) {
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128(static_cast<const __m128i*>(from)));
+  }
+  /// Puts back in order what four dword vectors become by pack_dwords and pack_words, which work within 128-bit lanes.
+  static EDGEQ_INLINE Int order_packed(Int a) {
+    return _mm256_permutevar8x32_epi32(a, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  }
+  static EDGEQ_INLINE Float set1(float a) { return _mm256_set1_ps(a); }
+  static EDGEQ_INLINE Float load_float(const void* from) { return _mm256_loadu_ps(static_cast<const float*>(from)); }
+  static EDGEQ_INLINE void store_float(float* to, Float a) { _mm256_storeu_ps(to, a); }
+  static EDGEQ_INLINE Float to_float(Int a) { return _mm256_cvtepi32_ps(a); }
+  static EDGEQ_INLINE Float mul(Float a, Float b) { return _mm256_mul_ps(a, b); }
+  static EDGEQ_INLINE Float div(Float a, Float b) { return _mm256_div_ps(a, b); }
+  static EDGEQ_INLINE Float plus(Float a, Float b) { return _mm256_add_ps(a, b); }
+  static EDGEQ_INLINE Float minus(Float a, Float b) { return _mm256_sub_ps(a, b); }
+  static EDGEQ_INLINE Float min(Float a, Float b) { return _mm256_min_ps(a, b); }
+  static EDGEQ_INLINE Float nan_to_zero(Float a) { return _mm256_and_ps(a, _mm256_cmp_ps(a, a, _CMP_ORD_Q)); }
+  static EDGEQ_INLINE Int round(Float a) { return _mm256_cvtps_epi32(a); }
+  static EDGEQ_INLINE void store(uint8_t* to, Int a, size_t count) {
+    if (count >= 32) {
+      store_all(to, a);
+      return;
+    }
+#if defined(__AVX512VL__) && defined(__AVX512BW__)
+    _mm256_mask_storeu_epi8(to, _bzhi_u32(~0u, static_cast<unsigned>(count)), a);
+#else
+    if (count == 16) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(a));
+      return;
+    }
+    if (count == 8) {
+      _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(a));
+      return;
+    }
+    alignas(32) uint8_t all[32];
+    store_all(all, a);
+    std::memcpy(to, all, count);
+#endif
+  }
+};
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+
+/// 512 bits: 16 dwords, 64 bytes.
+struct Vector512 {
+  using Int = __m512i;
+  using Float = __m512;
+  static constexpr int kLanes = 16;
+  static constexpr int kBytes = 64;
+
+  static EDGEQ_INLINE void keep_in_register(Int& a) { __asm__ volatile("" : "+v"(a)); }
+  static EDGEQ_INLINE Int zero() { return _mm512_setzero_si512(); }
+  static EDGEQ_INLINE Int load(const void* from) { return _mm512_loadu_si512(from); }
+  static EDGEQ_INLINE void store_all(void* to, Int a) { _mm512_storeu_si512(to, a); }
+  static EDGEQ_INLINE Int broadcast(const uint8_t* from) { return _mm512_set1_epi32(load_dword(from)); }
+  static EDGEQ_INLINE Int set1_byte(int a) { return _mm512_set1_epi8(static_cast<char>(a)); }
+  static EDGEQ_INLINE Int set1_word(int a) { return _mm512_set1_epi16(static_cast<int16_t>(a)); }
+  static EDGEQ_INLINE Int set1_dword(int32_t a) { return _mm512_set1_epi32(a); }
+  static EDGEQ_INLINE Int bit_and(Int a, Int b) { return _mm512_and_si512(a, b); }
+  static EDGEQ_INLINE Int bit_or(Int a, Int b) { return _mm512_or_si512(a, b); }
+  static EDGEQ_INLINE Int bit_xor(Int a, Int b) { return _mm512_xor_si512(a, b); }
+  static EDGEQ_INLINE Int add(Int a, Int b) { return _mm512_add_epi32(a, b); }
+  static EDGEQ_INLINE Int sub(Int a, Int b) { return _mm512_sub_epi32(a, b); }
+  static EDGEQ_INLINE Int mul_dwords(Int a, Int b) { return _mm512_mullo_epi32(a, b); }
+  static EDGEQ_INLINE Int add_words(Int a, Int b) { return _mm512_add_epi16(a, b); }
+  template <int kCount>
+  static EDGEQ_INLINE Int shift_left(Int a) {
+    return _mm512_slli_epi32(a, kCount);
+  }
+  template <int kCount>
+  static EDGEQ_INLINE Int shift_right(Int a) {
+    return _mm512_srli_epi32(a, kCount);
+  }
+  template <int kCount>
+  static EDGEQ_INLINE Int shift_right_signed(Int a) {
+    return _mm512_srai_epi32(a, kCount);
+  }
+  static EDGEQ_INLINE Int low_bytes(Int a, Int b) { return _mm512_unpacklo_epi8(a, b); }
+  static EDGEQ_INLINE Int high_bytes(Int a, Int b) { return _mm512_unpackhi_epi8(a, b); }
+  static EDGEQ_INLINE Int low_words(Int a, Int b) { return _mm512_unpacklo_epi16(a, b); }
+  static EDGEQ_INLINE Int high_words(Int a, Int b) { return _mm512_unpackhi_epi16(a, b); }
+  static EDGEQ_INLINE Int shuffle(Int table, Int index) { return _mm512_shuffle_epi8(table, index); }
+  static EDGEQ_INLINE Int add_saturated_bytes(Int a, Int b) { return _mm512_adds_epu8(a, b); }
+  static EDGEQ_INLINE Int max_bytes(Int a, Int b) { return _mm512_max_epu8(a, b); }
+  static EDGEQ_INLINE Int min_bytes(Int a, Int b) { return _mm512_min_epu8(a, b); }
+  static EDGEQ_INLINE Int add_saturated_words(Int a, Int b) { return _mm512_adds_epi16(a, b); }
+  static EDGEQ_INLINE Int pack_dwords(Int a, Int b) { return _mm512_packs_epi32(a, b); }
+  static EDGEQ_INLINE Int pack_words(Int a, Int b) { return _mm512_packus_epi16(a, b); }
+  static EDGEQ_INLINE Int repeat128(const void* from) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(static_cast<const __m128i*>(from)));
+  }
+  static EDGEQ_INLINE Int widen_bytes(const void* from) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(from)));
+  }
+  /// Puts back in order what four dword vectors become by pack_dwords and pack_words, which work within 128-bit lanes.
+  static EDGEQ_INLINE Int order_packed(Int a) {
+    return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), a);
+  }
+  static EDGEQ_INLINE Float set1(float a) { return _mm512_set1_ps(a); }
+  static EDGEQ_INLINE Float load_float(const void* from) { return _mm512_loadu_ps(from); }
+  static EDGEQ_INLINE void store_float(float* to, Float a) { _mm512_storeu_ps(to, a); }
+  static EDGEQ_INLINE Float to_float(Int a) { return _mm512_cvtepi32_ps(a); }
+  static EDGEQ_INLINE Float mul(Float a, Float b) { return _mm512_mul_ps(a, b); }
+  static EDGEQ_INLINE Float div(Float a, Float b) { return _mm512_div_ps(a, b); }
+  static EDGEQ_INLINE Float plus(Float a, Float b) { return _mm512_add_ps(a, b); }
+  static EDGEQ_INLINE Float minus(Float a, Float b) { return _mm512_sub_ps(a, b); }
+  static EDGEQ_INLINE Float min(Float a, Float b) { return _mm512_min_ps(a, b); }
+  static EDGEQ_INLINE Float nan_to_zero(Float a) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, a, _CMP_ORD_Q), a);
+  }
+  static EDGEQ_INLINE Int round(Float a) { return _mm512_cvtps_epi32(a); }
+  static EDGEQ_INLINE void store(uint8_t* to, Int a, size_t count) {
+    if (count >= 64) {
+      store_all(to, a);
+    } else if (count == 32) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_castsi512_si256(a));
+    } else if (count == 16) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_castsi512_si128(a));
+    } else {
+      _mm512_mask_storeu_epi8(to, _bzhi_u64(~uint64_t{0}, static_cast<unsigned>(count)), a);
+    }
+  }
+};
+
+#endif  // AVX-512
+
+/// Bytes max(saturate(q + zp), min) of four dword vectors; the order is that of the lanes (see order_packed).
+///
+/// Only the upper clamp of the rounding rule must come before the conversion to integers, which turns what is too large into
+/// INT32_MIN. The lower one follows here, where it costs one instruction for four vectors: saturation and integer bounds
+/// commute with rounding.
+template <typename V>
+EDGEQ_INLINE typename V::Int pack_codes(typename V::Int q0, typename V::Int q1, typename V::Int q2, typename V::Int q3,
+                                        OutputRange range) {
+  const auto zp = V::set1_word(range.zp);
+  const auto low = V::add_saturated_words(V::pack_dwords(q0, q1), zp);
+  const auto high = V::add_saturated_words(V::pack_dwords(q2, q3), zp);
+  return V::max_bytes(V::pack_words(low, high), V::set1_byte(range.min));
+}
+
+/// The upper clamp, and the rounding.
+template <typename V>
+EDGEQ_INLINE typename V::Int round_below(typename V::Float value, typename V::Float hi) {
+  return V::round(V::min(value, hi));
+}
+
+template <typename V>
+EDGEQ_INLINE typename V::Float upper_bound(OutputRange range) {
+  return V::set1(static_cast<float>(range.max - range.zp));
+}
+
+/// table[byte] by sixteen 16-entry shuffles.
+template <typename V>
+EDGEQ_INLINE typename V::Int look_up(typename V::Int bytes, const void* table) {
+  auto result = V::zero();
+  for (int high = 0; high < 16; ++high) {
+    const auto part = V::repeat128(static_cast<const uint8_t*>(table) + 16 * high);
+    // Indices of other sixteenths get bit 7, with which the shuffle yields zero.
+    const auto index = V::add_saturated_bytes(V::bit_xor(bytes, V::set1_byte(high << 4)), V::set1_byte(0x70));
+    result = V::bit_or(result, V::shuffle(part, index));
+  }
+  return result;
+}
+
+}  // namespace
+}  // namespace edgeq
+
+#endif  // EDGEQ_KERNELS_X86_VECTORS_H_
