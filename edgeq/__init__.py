@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from edgeq.session import Session
     from edgeq.verification import verify
 
-__all__ = ["Session", "export", "verify"]
+__version__ = "0.1.0"
+
+__all__ = ["Session", "__version__", "export", "verify"]
 
 _HOMES = {"Session": "edgeq.session", "export": "edgeq.deployment", "verify": "edgeq.verification"}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from edgeq import __version__
 from edgeq.errors import EdgeqError, UsageError
 
 _COMMANDS = ("export", "verify", "run", "bench", "inspect", "info")
@@ -30,7 +31,7 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.version_option(package_name="edgeq")
+@click.version_option(__version__)
 def cli(debug: bool) -> None:
     """Quantize, ship and prove edge models."""
 

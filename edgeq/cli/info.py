@@ -13,9 +13,9 @@ _PACKAGES = ("numpy", "onnx", "onnxruntime", "torch", "ai-edge-litert", "tflite-
 @click.command("info")
 def command() -> None:
     """Show versions, the CPU's instruction sets and the kernels that are chosen here."""
-    from edgeq import _native
+    from edgeq import __version__, _native
 
-    click.echo(f"edgeq             {_version('edgeq')}")
+    click.echo(f"edgeq             {__version__}")
     click.echo(f"python            {platform.python_version()} on {platform.platform()}")
     for package in _PACKAGES:
         click.echo(f"{package:<17} {_version(package)}")

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeq import __version__
 from edgeq.data import Dataset, Preprocessing, as_dataset, open_dataset
 from edgeq.deployment.models import FloatModel, load_model
 from edgeq.errors import DataError, UsageError
@@ -132,7 +132,7 @@ def export(
     labels = source.labels or dataset.class_names
     facts: dict[str, Any] = {
         "format": 1,
-        "producer": f"edgeq {metadata.version('edgeq')}",
+        "producer": f"edgeq {__version__}",
         "model": _model_facts(source, quantized.graph),
         "scheme": str(scheme),
         "preprocessing": None if preprocessing is None else preprocessing.to_dict(),

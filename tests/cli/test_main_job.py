@@ -1,0 +1,159 @@
+"""The main job through the command line, on the embedded demo: export, verify, run, bench, inspect, info."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FILES = {"model.edgeq", "reference.onnx", "manifest.json"}
+
+
+def edgeq(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Runs the command line in a process of its own."""
+    command = [sys.executable, "-W", "error", "-m", "edgeq", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    if check and done.returncode != 0:
+        raise AssertionError(f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The demo at every scheme."""
+    folders = {}
+    for bits in ("w8a8", "w4a8", "w4a4"):
+        folders[bits] = tmp_path_factory.mktemp("demo") / bits
+        edgeq("export", "--bits", bits, "--calib", "digits", "-o", folders[bits])
+    return folders
+
+
+@pytest.mark.parametrize("bits, least", [("w8a8", 0.97), ("w4a8", 0.95), ("w4a4", 0.80)])
+def test_export_then_verify(exported: dict[str, Path], tmp_path: Path, bits: str, least: float) -> None:
+    folder = exported[bits]
+    assert {path.name for path in folder.iterdir()} == FILES
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["scheme"] == bits
+    figures, report = tmp_path / "figures.json", tmp_path / "report.html"
+    done = edgeq("verify", folder, "--data", "digits", "--json", figures, "--report", report)
+    assert "ECE" in done.stdout
+    found = json.loads(figures.read_text())
+    assert found["n"] > 500
+    assert found["reference"]["top1"] >= 0.97
+    assert found["quantized"]["top1"] >= least
+    for key in ("rate", "reference_only_correct", "quantized_only_correct", "both_wrong"):
+        assert 0 <= found["disagreement"][key] <= 0.25
+    assert found["logit_sqnr_db"] > (5 if bits == "w4a4" else 10)
+    page = report.read_text()
+    assert "<svg" in page
+    assert "http://" not in page.replace("http://www.w3.org/", "")
+
+
+def test_four_bit_changes_stand_in_the_manifest(exported: dict[str, Path]) -> None:
+    changes = json.loads((exported["w4a8"] / "manifest.json").read_text())["changes"]
+    assert [(change["requested"], change["done"]) for change in changes] == [("w4", "w8")]
+    assert changes[0]["reason"]
+
+
+def test_native_simulate_and_runtime_agree(exported: dict[str, Path], tmp_path: Path) -> None:
+    logits = {}
+    for backend in ("native", "simulate"):
+        path = tmp_path / f"{backend}.json"
+        edgeq("verify", exported["w4a8"], "--data", "digits", "--backend", backend, "--samples", 200, "--json", path)
+        logits[backend] = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("provenance", "seconds")}
+    assert logits["native"] == logits["simulate"]
+
+
+def test_run_writes_the_sessions_output(exported: dict[str, Path], tmp_path: Path) -> None:
+    import edgeq as package
+
+    x = np.random.default_rng(0).random((5, 1, 8, 8)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    model = exported["w8a8"] / "model.edgeq"
+    edgeq("run", model, "--input", tmp_path / "x.npy", "--output", tmp_path / "y.npy", "--threads", 2)
+    y = np.load(tmp_path / "y.npy")
+    assert y.shape == (5, 10)
+    np.testing.assert_array_equal(y, package.Session(model).run(x))
+
+
+def test_bench_inspect_info(exported: dict[str, Path], tmp_path: Path) -> None:
+    figures = tmp_path / "bench.json"
+    edgeq("bench", exported["w8a8"], "--seconds", 0.1, "--layers", "--json", figures)
+    found = json.loads(figures.read_text())
+    assert 0 < found["latency"]["p10_ms"] <= found["latency"]["median_ms"] <= found["latency"]["p90_ms"]
+    assert found["macs"] > 0
+    assert found["layers"]
+    table = edgeq("inspect", exported["w8a8"]).stdout
+    assert "weights in memory" in table
+    assert "conv" in table
+    assert "instruction sets" in edgeq("info").stdout
+
+
+def test_same_export_gives_the_same_bytes(exported: dict[str, Path], tmp_path: Path) -> None:
+    edgeq("export", "--bits", "w4a8", "--calib", "digits", "-o", tmp_path / "again")
+    for name in FILES:
+        assert (tmp_path / "again" / name).read_bytes() == (exported["w4a8"] / name).read_bytes()
+
+
+def _malformed(folder: Path) -> dict[str, list[object]]:
+    """Command lines that must fail, by what is wrong with them."""
+    rng = np.random.default_rng(0)
+    good = rng.random((8, 1, 8, 8)).astype(np.float32)
+    np.savez(folder / "nan.npz", x=np.full_like(good, np.nan), y=np.zeros(8, np.int64))
+    np.savez(folder / "shape.npz", x=good[:, :, :5], y=np.zeros(8, np.int64))
+    np.savez(folder / "empty.npz", x=good[:0], y=np.zeros(0, np.int64))
+    (folder / "cut.npz").write_bytes((folder / "nan.npz").read_bytes()[:100])
+    (folder / "cut.onnx").write_bytes(b"\x08\x07\x12garbage")
+    (folder / "empty.onnx").write_bytes(b"")
+    (folder / "images").mkdir()
+    (folder / "broken" / "one").mkdir(parents=True)
+    (folder / "broken" / "one" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    out = ["-o", folder / "out"]
+    return {
+        "no such model": ["export", folder / "no.onnx", "--calib", "digits", *out],
+        "truncated model": ["export", folder / "cut.onnx", "--calib", "digits", *out],
+        "empty model": ["export", folder / "empty.onnx", "--calib", "digits", *out],
+        "no such scheme": ["export", "--bits", "w3a8", "--calib", "digits", *out],
+        "no such data": ["export", "--calib", folder / "nothing", *out],
+        "NaN": ["export", "--calib", folder / "nan.npz", *out],
+        "wrong shape": ["export", "--calib", folder / "shape.npz", *out],
+        "no samples": ["export", "--calib", folder / "empty.npz", *out],
+        "truncated data": ["export", "--calib", folder / "cut.npz", *out],
+        "empty folder": ["export", "--calib", folder / "images", *out],
+        "broken image": ["export", "--calib", folder / "broken", *out],
+        "unknown layer": ["export", "--bits", "w4a8", "--keep-8bit", "nowhere", "--calib", "digits", *out],
+        "bad mean": ["export", "--mean", "a,b", "--calib", "digits", *out],
+        "no folder": ["verify", folder / "nothing", "--data", "digits"],
+        "not a model": ["run", folder / "nan.npz", "--input", folder / "x.npy", "--output", folder / "out"],
+    }
+
+
+MALFORMED = (
+    "NaN", "bad mean", "broken image", "empty folder", "empty model", "no folder", "no samples", "no such data",
+    "no such model", "no such scheme", "not a model", "truncated data", "truncated model", "unknown layer", "wrong shape",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_bad_input_gives_one_paragraph_and_no_output(tmp_path: Path, case: str) -> None:
+    cases = _malformed(tmp_path)
+    assert set(cases) == set(MALFORMED)
+    arguments = cases[case]
+    before = {path.name for path in tmp_path.iterdir()}
+    done = edgeq(*arguments, check=False)
+    assert done.returncode in (1, 2), done.stderr
+    assert done.stderr.startswith("edgeq: ")
+    assert "Traceback" not in done.stderr
+    assert "internal error" not in done.stderr
+    assert "\n\n" not in done.stderr.strip()
+    assert {path.name for path in tmp_path.iterdir()} == before, "an output was left behind"
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = edgeq("export", "--debug", "--bits", "w3a8", "--calib", "digits", "-o", tmp_path / "out", check=False)
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
