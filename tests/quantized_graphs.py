@@ -277,7 +277,7 @@ for _inputs, _out in ((1, 1), (16, 10), (37, 5), (64, 100), (130, 33)):
 _one("linear no bias", lambda b: b.linear(b.input(31), 7, bias=False))
 _one("linear rank 3", lambda b: b.linear(b.input(5, 12), 9))
 _one("linear rank 4", lambda b: b.linear(b.input(3, 4, 6), 5), free=False)
-_one("linear after permute", lambda b: b.linear(b.transpose(b.input(6, 4, 5), 0, 2, 3, 1), 5), free=False)
+_one("linear after permute", lambda b: b.linear(b.transpose(b.input(6, 4, 5), 0, 2, 3, 1), 5))
 
 # --- add, sub, mul ---
 for _op in ("add", "sub", "mul"):
@@ -347,7 +347,7 @@ _one("slice columns", lambda b: b.part(b.input(19), 1, 3, 8))
 _one("reshape to and from 1x1", lambda b: b.reshape(b.reshape(b.input(12, 1, 1), 12), 12, 1, 1))
 _one("reshape flatten", lambda b: b.flatten(b.input(4, 3, 5)), free=False)
 _one("reshape flatten one channel", lambda b: b.flatten(b.input(1, 3, 5)))
-_one("reshape rows to image", lambda b: b.reshape(b.input(24), 2, 3, 4), free=False)
+_one("reshape rows to image", lambda b: b.reshape(b.input(24), 2, 3, 4))
 _one("reshape rank 3", lambda b: b.reshape(b.input(6, 4), 3, 8))
 _one("reshape image to sequence", lambda b: b.transpose(b.reshape(b.input(6, 3, 4), 6, 12), 0, 2, 1))
 _one("reshape odd", lambda b: b.reshape(b.input(6, 4, 5), 8, 3, 5), free=False)
@@ -498,6 +498,20 @@ def _transposes_around(b: QuantizedBuilder) -> Graph:
     x = b.transpose(b.conv(b.input(6, 4, 5), 8), 0, 2, 3, 1)
     y = b.linear(b.unary("gelu", b.linear(x, 16), get("gelu").attrs_type()), 8)
     return b.finish(b.conv(b.transpose(y, 0, 3, 1, 2), 3))
+
+
+@case("block with NHWC ends")
+def _nhwc_ends(b: QuantizedBuilder) -> Graph:
+    x = b.transpose(b.input(7, 5, 3), 0, 3, 1, 2)
+    y = b.depthwise(b.conv(x, 8, (3, 3), pads=(1, 1, 1, 1), clamp=True))
+    return b.finish(b.transpose(y, 0, 2, 3, 1), y)
+
+
+@case("block NHWC input that is read twice", free=False)
+def _nhwc_input(b: QuantizedBuilder) -> Graph:
+    x = b.input(7, 5, 3)
+    y = b.conv(b.transpose(x, 0, 3, 1, 2), 6)
+    return b.finish(b.unary("relu", x), b.transpose(y, 0, 2, 3, 1))
 
 
 @case("block classifier")

@@ -190,8 +190,7 @@ class _Writer:
     def ends(self) -> bytes:
         content = struct.pack("<II", len(self.graph.inputs), len(self.graph.outputs))
         for name in (*self.graph.inputs, *self.graph.outputs):
-            # The source model's rank-4 arrays are NCHW; channels_last made these tensors NHWC.
-            content += END.pack(self.tensors[name], len(self.graph.tensor(name).shape) == 4, bytes(8))
+            content += END.pack(self.tensors[name], self.graph.is_turned(name), bytes(8))
         return content
 
     def meta(self) -> bytes:

@@ -287,6 +287,7 @@ class _Reader:
         content, (inputs, outputs) = self.table(Section.ENDS, 2)
         if inputs < 1 or outputs < 1 or len(content) != 8 + (inputs + outputs) * END.size:
             raise FormatError(f"section ENDS cannot hold {inputs} inputs and {outputs} outputs in {len(content)} bytes")
+        plain: set[str] = set()
         for index in range(inputs + outputs):
             what = f"input {index}" if index < inputs else f"output {index - inputs}"
             tensor_index, layout, reserved = END.unpack_from(content, 8 + index * END.size)
@@ -298,9 +299,12 @@ class _Reader:
                 raise FormatError(f"{what}: tensor {_short(tensor.name)} is a constant or stands twice")
             if index < inputs and (tensor.dtype != "int8" or tensor.quant is None):
                 raise FormatError(f"{what}: tensor {_short(tensor.name)} is not a quantized int8 activation")
-            if layout != (1 if len(tensor.shape) == 4 else 0):
+            if layout > (len(tensor.shape) == 4):
                 raise FormatError(f"{what}: source layout {layout} does not go with shape {list(tensor.shape)}")
             ends.append(tensor.name)
+            if len(tensor.shape) == 4 and not layout:
+                plain.add(tensor.name)
+        graph.plain_ends = frozenset(plain)
         self.written = set(graph.inputs)
 
     def read_nodes(self, graph: Graph, names: list[str]) -> None:

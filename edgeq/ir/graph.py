@@ -54,6 +54,8 @@ class Graph:
         nodes: In an order in which every input is defined before it is used.
         tensors: Every tensor by name.
         layout: Where rank-4 activations keep their channels: "nchw" (axis 1) or "nhwc" (axis 3).
+        plain_ends: Rank-4 inputs and outputs of an NHWC graph that the source model too has in the tensor's own
+            order of axes; callers give and get all others as NCHW.
     """
 
     name: str
@@ -62,11 +64,18 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     layout: Layout = "nchw"
+    plain_ends: frozenset[str] = frozenset()
 
     def copy(self) -> Graph:
         """Returns a graph whose lists can be changed without touching this one."""
         return Graph(
-            self.name, list(self.inputs), list(self.outputs), list(self.nodes), dict(self.tensors), self.layout
+            self.name,
+            list(self.inputs),
+            list(self.outputs),
+            list(self.nodes),
+            dict(self.tensors),
+            self.layout,
+            self.plain_ends,
         )
 
     def tensor(self, name: str) -> Tensor:
@@ -87,6 +96,10 @@ class Graph:
         if quant is None:
             raise GraphError(f"tensor {name!r} is not quantized")
         return quant
+
+    def is_turned(self, name: str) -> bool:
+        """Whether a graph input or output is [N, H, W, C] here and [N, C, H, W] to callers."""
+        return self.layout == "nhwc" and len(self.tensor(name).shape) == 4 and name not in self.plain_ends
 
     def add_tensor(self, tensor: Tensor) -> str:
         """Adds or replaces a tensor and returns its name."""
@@ -134,7 +147,8 @@ class Graph:
         kept.reverse()
         used = needed | set(self.inputs) | {out for node in kept for out in node.outputs}
         tensors = {name: tensor for name, tensor in self.tensors.items() if name in used}
-        return Graph(self.name, list(self.inputs), list(self.outputs), kept, tensors, self.layout)
+        ends = (list(self.inputs), list(self.outputs))
+        return Graph(self.name, *ends, kept, tensors, self.layout, self.plain_ends)
 
 
 def topological_order(nodes: Iterable[Node], available: Iterable[str]) -> list[Node]:

@@ -28,16 +28,15 @@ from edgeq.passes.element_order import ElementOrder, Shape
 
 Permutation = tuple[int, ...]
 
-WEIGHT_FIRST_OUT = (0, 2, 3, 1)
-"""[O, I/g, kh, kw] to [O, kh, kw, I/g]."""
+_TO_NCHW = (0, 3, 1, 2)
 
 
 def channels_last(graph: Graph) -> Graph:
     """Returns the graph with rank-4 activations as [N, H, W, C] and convolution weights as [O, kh, kw, I/g].
 
-    Graph inputs and outputs of rank 4 become NHWC too: a caller who has NCHW arrays transposes them at the ends
-    (`nhwc_array`, `nchw_array`). Tensors of other ranks at the ends keep their axes. Works on float and on quantized
-    graphs; values do not change by a bit.
+    Graph inputs and outputs of rank 4 become NHWC too, and callers keep giving and getting NCHW (`Graph.is_turned`).
+    Where the source model itself takes or gives NHWC, the end stays as it is (`Graph.plain_ends`). Tensors of other
+    ranks at the ends keep their axes. Works on float and on quantized graphs; values do not change by a bit.
 
     Raises:
         GraphError: If the graph is not NCHW, or a node moves the batch axis.
@@ -45,21 +44,6 @@ def channels_last(graph: Graph) -> Graph:
     if graph.layout != "nchw":
         raise GraphError(f"graph {graph.name} is {graph.layout} already; channels_last takes an nchw graph")
     return _Rewrite(graph).run()
-
-
-def nhwc_shape(shape: Sequence[int]) -> Shape:
-    """Returns a rank-4 shape with the channels moved last; other ranks as they are."""
-    return tuple(shape[axis] for axis in preferred(shape))
-
-
-def nhwc_array(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Returns an NCHW array as contiguous NHWC; other ranks as they are."""
-    return np.ascontiguousarray(x.transpose(preferred(x.shape)))
-
-
-def nchw_array(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Inverse of `nhwc_array`."""
-    return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if x.ndim == 4 else x
 
 
 def preferred(shape: Sequence[int]) -> Permutation:
@@ -82,15 +66,16 @@ class _Rewrite:
         self.taken = {node.name for node in source.nodes} | source.tensors.keys()
         self.places: dict[str, _Place] = {}
         self.converted: dict[tuple[str, ElementOrder, Shape], str] = {}
+        self.plain_ends: set[str] = set()
 
     def run(self) -> Graph:
         for name in self.source.inputs:
-            self.define(name, preferred(self.shape(name)))
-            self.result.inputs.append(name)
+            self.begin(name)
         for node in self.source.nodes:
             self.rewrite(node)
         for name in self.source.outputs:
             self.finish(name)
+        self.result.plain_ends = frozenset(self.plain_ends)
         return self.result.prune()
 
     # --- tensors ---
@@ -214,9 +199,27 @@ class _Rewrite:
             self.define(name, permutation)
         self.result.nodes.append(node.with_(inputs=tuple(inputs), attrs=attrs))
 
+    def begin(self, name: str) -> None:
+        """Adds a graph input: in its own order where the source turns it to NCHW first, else as preferred."""
+        shape = self.shape(name)
+        readers = [node for node in self.source.nodes if name in node.inputs]
+        turned = [n for n in readers if n.op == "transpose" and attrs_of(n, TransposeAttrs).permutation == _TO_NCHW]
+        if len(shape) == 4 and readers and len(turned) == len(readers) and name not in self.source.outputs:
+            self.plain_ends.add(name)
+            self.define(name, (0, 1, 2, 3))
+        else:
+            self.define(name, preferred(shape))
+        self.result.inputs.append(name)
+
     def finish(self, name: str) -> None:
-        """Makes `name` a graph output in the preferred arrangement."""
-        held = self.aligned(name, preferred(self.shape(name)))
+        """Makes `name` a graph output: in its own order where it is held so already, else as preferred."""
+        shape = self.shape(name)
+        wanted = preferred(shape)
+        order = self.places[name].order
+        if order != ElementOrder.of(shape, wanted) and order == ElementOrder.of(shape):
+            wanted = tuple(range(len(shape)))
+            self.plain_ends.add(name)
+        held = self.aligned(name, wanted)
         if held != name:
             if held in self.result.inputs or held in self.result.outputs:
                 copy = self.fresh(f"{held}.copy")

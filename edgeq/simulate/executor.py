@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -17,20 +19,21 @@ from edgeq.ops.base import dequantize, quantize
 Feeds = Array | Sequence[Array] | Mapping[str, Array]
 """What a graph is given: the array of its one input, arrays in the order of its inputs, or arrays by name."""
 
-CHUNK_ELEMENTS = 1 << 22
-"""Samples run together while their largest activation stays below this many elements (or alone)."""
+CHUNK_ELEMENTS = 1 << 20
+"""Samples run together while their largest activation stays below this many elements (or alone), near the caches."""
 
 
-def simulate(graph: Graph, inputs: Feeds, *, chunk: int | None = None) -> list[Array]:
+def simulate(graph: Graph, inputs: Feeds, *, chunk: int | None = None, threads: int | None = None) -> list[Array]:
     """Runs a quantized graph on real inputs, in the integer arithmetic of docs/arithmetic.md.
 
     Args:
         graph: Quantized, in either layout.
-        inputs: float32, rank-4 arrays in NCHW whatever the graph's layout; the first axis is the batch.
-        chunk: Samples to run together (the results do not depend on it); chosen by size without it.
+        inputs: float32, as the source model has them (`Graph.is_turned`); the first axis is the batch.
+        chunk: Samples to run together; chosen by size without it. The results do not depend on it.
+        threads: Chunks that run at once; as many as there are cores without it. Nor on this.
 
     Returns:
-        float32 outputs in the order of `graph.outputs`, rank-4 ones in NCHW.
+        float32 outputs in the order of `graph.outputs`, as the source model has them.
 
     Raises:
         DataError: If an input's shape or type is wrong.
@@ -44,10 +47,10 @@ def simulate(graph: Graph, inputs: Feeds, *, chunk: int | None = None) -> list[A
         found = execute(graph, codes, graph.outputs)
         return [_real(graph.tensor(name), found[name]) for name in graph.outputs]
 
-    return _in_chunks(graph, feeds, run, chunk)
+    return _in_chunks(graph, feeds, run, chunk, threads)
 
 
-def simulate_codes(graph: Graph, inputs: Feeds, *, chunk: int | None = None) -> list[Array]:
+def simulate_codes(graph: Graph, inputs: Feeds, *, chunk: int | None = None, threads: int | None = None) -> list[Array]:
     """Runs a quantized graph on int8 codes and returns int8 codes (float32 where an output is not quantized).
 
     Arrays are as for `simulate`, but codes.
@@ -59,10 +62,10 @@ def simulate_codes(graph: Graph, inputs: Feeds, *, chunk: int | None = None) -> 
         found = execute(graph, part, graph.outputs)
         return [found[name] for name in graph.outputs]
 
-    return _in_chunks(graph, feeds, run, chunk)
+    return _in_chunks(graph, feeds, run, chunk, threads)
 
 
-def run_float_graph(graph: Graph, inputs: Feeds, *, chunk: int | None = None) -> list[Array]:
+def run_float_graph(graph: Graph, inputs: Feeds, *, chunk: int | None = None, threads: int | None = None) -> list[Array]:
     """Runs a float graph with the operators' float statements; arrays are as for `simulate`."""
     feeds = checked_feeds(graph, inputs, np.float32)
 
@@ -70,7 +73,7 @@ def run_float_graph(graph: Graph, inputs: Feeds, *, chunk: int | None = None) ->
         found = execute(graph, part, graph.outputs)
         return [found[name] for name in graph.outputs]
 
-    return _in_chunks(graph, feeds, run, chunk)
+    return _in_chunks(graph, feeds, run, chunk, threads)
 
 
 def execute(graph: Graph, feeds: Mapping[str, Array], wanted: Collection[str]) -> dict[str, Array]:
@@ -148,15 +151,15 @@ def checked_feeds(graph: Graph, inputs: Feeds, dtype: npt.DTypeLike) -> dict[str
             raise DataError(f"Input {name!r} must be {np.dtype(dtype)}, not {array.dtype}.")
         if expected and expected[0] == BATCH:
             batches.add(array.shape[0])
-        feeds[name] = np.moveaxis(array, 1, 3) if graph.layout == "nhwc" and array.ndim == 4 else array
+        feeds[name] = np.moveaxis(array, 1, 3) if graph.is_turned(name) else array
     if len(batches) > 1 or 0 in batches:
         raise DataError(f"The inputs must have one batch size of at least 1, not {sorted(batches)}.")
     return feeds
 
 
 def source_shape(tensor: Tensor, graph: Graph) -> tuple[int, ...]:
-    """Returns the shape of a graph input or output as callers see it: rank 4 in NCHW, whatever the layout."""
-    if graph.layout == "nhwc" and len(tensor.shape) == 4:
+    """Returns the shape of a graph input or output as callers see it: as the source model has it."""
+    if graph.is_turned(tensor.name):
         n, h, w, c = tensor.shape
         return (n, c, h, w)
     return tensor.shape
@@ -167,20 +170,30 @@ def _in_chunks(
     feeds: Mapping[str, Array],
     run: Callable[[Mapping[str, Array]], list[Array]],
     chunk: int | None,
+    threads: int | None,
 ) -> list[Array]:
     free = {name for name in graph.inputs if graph.tensor(name).shape[:1] == (BATCH,)}
     batch = max((feeds[name].shape[0] for name in free), default=1)
     if chunk is None:
         largest = max(int(np.prod(tensor.shape[1:])) for tensor in graph.activations())
         chunk = max(1, CHUNK_ELEMENTS // max(largest, 1))
-    parts = [
-        run({name: value[begin : begin + chunk] if name in free else value for name, value in feeds.items()})
-        for begin in range(0, batch, chunk)
-    ]
+
+    def run_from(begin: int) -> list[Array]:
+        return run(
+            {name: value[begin : begin + chunk] if name in free else value for name, value in feeds.items()}
+        )
+
+    begins = range(0, batch, chunk)
+    threads = min(threads or os.cpu_count() or 1, len(begins))
+    if threads == 1:
+        parts = [run_from(begin) for begin in begins]
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            parts = list(pool.map(run_from, begins))
     outputs = []
-    for index, name in enumerate(graph.outputs):
+    for index in range(len(graph.outputs)):
         whole = parts[0][index] if len(parts) == 1 else np.concatenate([part[index] for part in parts])
-        if graph.layout == "nhwc" and whole.ndim == 4:
+        if graph.is_turned(graph.outputs[index]):
             whole = np.moveaxis(whole, 3, 1)
         outputs.append(np.ascontiguousarray(whole))
     return outputs
