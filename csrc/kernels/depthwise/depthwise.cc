@@ -5,7 +5,7 @@
 
 namespace edgeq {
 
-#define EDGEQ_DEPTHWISE_KERNEL(isa, name, bits, takes, layout) \
+#define EDGEQ_DEPTHWISE_KERNEL(isa, name, bits, takes, layout, scratch) \
   void name(const DepthwiseParams&, size_t, size_t);
 #include "kernels/depthwise/kernels.inc"
 #undef EDGEQ_DEPTHWISE_KERNEL
@@ -16,10 +16,17 @@ bool takes_all(const DepthwiseShape&) { return true; }
 
 size_t no_scratch(const DepthwiseShape&, size_t, size_t) { return 0; }
 
+// The quad kernels keep the pointers of 16 input rows.
+bool takes_quads(const DepthwiseShape& shape) { return shape.kernel_h <= 15; }
+
+/// The weights of one block twice: widened, and shifted for the second output row.
+size_t quads_scratch(const DepthwiseShape& shape, size_t, size_t) {
+  return 2 * ((shape.kernel_h + 3) / 4) * shape.kernel_w * 64 * 4;
+}
+
 constexpr DepthwiseVariant kVariants[] = {
-#define EDGEQ_DEPTHWISE_KERNEL(isa, name, bits, takes, layout)                                         \
-  {#name,      Isa::isa, bits, &takes, &name, &depthwise_##layout##_bytes, &depthwise_##layout##_pack, \
-   &no_scratch},
+#define EDGEQ_DEPTHWISE_KERNEL(isa, name, bits, takes, layout, scratch) \
+  {#name, Isa::isa, bits, &takes, &name, &depthwise_##layout##_bytes, &depthwise_##layout##_pack, &scratch},
 #include "kernels/depthwise/kernels.inc"
 #undef EDGEQ_DEPTHWISE_KERNEL
 };

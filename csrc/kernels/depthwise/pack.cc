@@ -61,18 +61,20 @@ void depthwise_linear_pack(const DepthwiseShape& shape, WeightView weights, cons
   }
 }
 
-size_t depthwise_quads_bytes(const DepthwiseShape& shape) {
+namespace {
+
+size_t quads_bytes(const DepthwiseShape& shape, size_t widest) {
   size_t channels = 0;
-  while (channels < shape.channels) channels += depthwise_block_width(shape.channels - channels);
+  while (channels < shape.channels) channels += depthwise_block_width(shape.channels - channels, widest);
   const size_t quads = (shape.kernel_h + 3) / 4 * shape.kernel_w;
   return channels * (8 + quads * (shape.weight_bits == 4 ? 2 : 4));
 }
 
-void depthwise_quads_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
-                          const float* scale, int32_t zp_in, uint8_t* packed) {
+void quads_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias, const float* scale,
+                int32_t zp_in, size_t widest, uint8_t* packed) {
   const size_t row_groups = (shape.kernel_h + 3) / 4;
   for (size_t first = 0; first < shape.channels;) {
-    const size_t width = depthwise_block_width(shape.channels - first);
+    const size_t width = depthwise_block_width(shape.channels - first, widest);
     const size_t dwords = width / 4;
     const auto channel_of = [&](size_t index) {
       const size_t v = index / dwords;
@@ -103,6 +105,20 @@ void depthwise_quads_pack(const DepthwiseShape& shape, WeightView weights, const
     packed = out;
     first += width;
   }
+}
+
+}  // namespace
+
+size_t depthwise_quads64_bytes(const DepthwiseShape& shape) { return quads_bytes(shape, 64); }
+void depthwise_quads64_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
+                            const float* scale, int32_t zp_in, uint8_t* packed) {
+  quads_pack(shape, weights, bias, scale, zp_in, 64, packed);
+}
+
+size_t depthwise_quads32_bytes(const DepthwiseShape& shape) { return quads_bytes(shape, 32); }
+void depthwise_quads32_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
+                            const float* scale, int32_t zp_in, uint8_t* packed) {
+  quads_pack(shape, weights, bias, scale, zp_in, 32, packed);
 }
 
 }  // namespace edgeq
