@@ -64,7 +64,9 @@ def whole_file(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror}); name a file in an existing folder") from None
+        raise UsageError(
+            f"{path}: cannot be written ({error.strerror}); name a file in an existing folder"
+        ) from None
     scratch = Path(name)
     try:
         yield scratch
@@ -92,7 +94,9 @@ def load_npy(path: Path) -> npt.NDArray[Any]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
     except (ValueError, EOFError, SyntaxError, OverflowError, MemoryError) as error:
-        raise DataError(f"{path}: is truncated or malformed ({error}); save the array again with numpy.save") from None
+        raise DataError(
+            f"{path}: is truncated or malformed ({error}); save the array again with numpy.save"
+        ) from None
     if mapped.dtype.kind not in "fiub":
         raise DataError(f"{path}: holds {mapped.dtype}; numbers are needed (float32, or int8 codes)")
     return np.array(mapped)

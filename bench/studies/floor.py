@@ -31,14 +31,21 @@ def measure(network: str, scheme: str, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "out"
         edgeq.export(
-            getattr(zoo, network)(), bits=scheme, calibration=inputs, example_input=inputs[:1], out=folder, bias_correction=False
+            getattr(zoo, network)(),
+            bits=scheme,
+            calibration=inputs,
+            example_input=inputs[:1],
+            out=folder,
+            bias_correction=False,
         )
         return bench_model(folder, beside="onnxruntime", rounds=rounds, seconds=5.0)
 
 
 def main() -> None:
     """Runs the measurements and writes their table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
     parser.add_argument("--schemes", nargs="+", default=("w8a8", "w4a8"))
     parser.add_argument("--rounds", type=int, default=9)

@@ -28,7 +28,9 @@ EVALUATION = {"sample:eval": "imagenet_sample/images_224.zip:eval", "val10": "im
 RESULTS = Path(__file__).parents[2] / "docs" / "results.md"
 
 
-def study(data: Path, network: str, scheme: str, samples: int, equal: int, folder: Path) -> list[dict[str, Any]]:
+def study(
+    data: Path, network: str, scheme: str, samples: int, equal: int, folder: Path
+) -> list[dict[str, Any]]:
     """Exports one network at one scheme and verifies it on each evaluation set; returns a row a set."""
     found = architecture(network)
     started = time.perf_counter()
@@ -90,10 +92,14 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Runs the study and writes its table into docs/results.md."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--calib-samples", type=int, default=200)
-    parser.add_argument("--equal", type=int, default=16, help="images on which native and simulate are compared")
+    parser.add_argument(
+        "--equal", type=int, default=16, help="images on which native and simulate are compared"
+    )
     parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
     parser.add_argument("--schemes", nargs="+", default=SCHEMES, choices=SCHEMES)
     parser.add_argument("--write", action="store_true", help="put the table into docs/results.md")
@@ -103,7 +109,12 @@ def main() -> None:
         for scheme in arguments.schemes:
             with tempfile.TemporaryDirectory() as scratch:
                 found = study(
-                    arguments.data, network, scheme, arguments.calib_samples, arguments.equal, Path(scratch) / "out"
+                    arguments.data,
+                    network,
+                    scheme,
+                    arguments.calib_samples,
+                    arguments.equal,
+                    Path(scratch) / "out",
                 )
             print(table(found), flush=True)
             rows += found

@@ -56,7 +56,9 @@ class Comparison:
         return float(np.median(ratios)), float(ratios.min()), float(ratios.max())
 
 
-def measure(run: Callable[[], object], *, min_seconds: float = 1.0, min_runs: int = 20, max_runs: int = 2000) -> Latency:
+def measure(
+    run: Callable[[], object], *, min_seconds: float = 1.0, min_runs: int = 20, max_runs: int = 2000
+) -> Latency:
     """Times `run` until both minima are met, after a warm-up of at least 3 runs and a tenth of `min_seconds`.
 
     Raises:

@@ -32,7 +32,9 @@ def quantize_onnxruntime(
         from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
         from onnxruntime.quantization.shape_inference import quant_pre_process
     except ImportError:
-        raise BackendError("quantizing with ONNX Runtime needs onnx and onnxruntime: pip install 'edgeq[export]'") from None
+        raise BackendError(
+            "quantizing with ONNX Runtime needs onnx and onnxruntime: pip install 'edgeq[export]'"
+        ) from None
 
     name = onnx.load(str(reference), load_external_data=False).graph.input[0].name
 

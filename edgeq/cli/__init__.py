@@ -29,7 +29,9 @@ class _Commands(click.Group):
         return command
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(__version__)
 def cli(debug: bool) -> None:
@@ -79,5 +81,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _fail(message: str, status: int) -> None:
     text = f"edgeq: {' '.join(message.split())}"
-    click.echo(textwrap.fill(text, 110, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False), err=True)
+    click.echo(
+        textwrap.fill(text, 110, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False),
+        err=True,
+    )
     sys.exit(status)

@@ -15,17 +15,32 @@ from edgeq.cli.tables import format_columns
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 64))
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(1, 1024))
-@click.option("--seconds", default=2.0, show_default=True, type=click.FloatRange(0.05, 600), help="Time at least this long.")
+@click.option(
+    "--seconds",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(0.05, 600),
+    help="Time at least this long.",
+)
 @click.option("--layers", is_flag=True, help="Time every layer.")
 @click.option(
     "--beside",
     type=click.Choice(["onnxruntime"]),
     help="Time a peer in alternating rounds: the folder's float model in int8 (QDQ, per channel, U8S8) and in float32.",
 )
-@click.option("--rounds", default=7, show_default=True, type=click.IntRange(2, 100), help="Rounds of --beside.")
+@click.option(
+    "--rounds", default=7, show_default=True, type=click.IntRange(2, 100), help="Rounds of --beside."
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to a file.")
 def command(
-    model: Path, threads: int, batch: int, seconds: float, layers: bool, beside: str | None, rounds: int, json_path: Path | None
+    model: Path,
+    threads: int,
+    batch: int,
+    seconds: float,
+    layers: bool,
+    beside: str | None,
+    rounds: int,
+    json_path: Path | None,
 ) -> None:
     """Time MODEL, a .edgeq file or an exported folder."""
     from edgeq.deployment.bench import bench_model
@@ -56,9 +71,18 @@ def _format(result: dict[str, Any]) -> str:
         )
     if "layers" in result:
         rows = [
-            (layer["name"], layer["op"], layer["kernel"], f"{layer['ms']:.4f}", f"{layer['share'] * 100:.1f}",
-             f"{layer['gmac_per_s']:.1f}" if layer["macs"] else "")
+            (
+                layer["name"],
+                layer["op"],
+                layer["kernel"],
+                f"{layer['ms']:.4f}",
+                f"{layer['share'] * 100:.1f}",
+                f"{layer['gmac_per_s']:.1f}" if layer["macs"] else "",
+            )
             for layer in result["layers"]
         ]
-        lines += ["", format_columns(("layer", "operator", "kernel", "ms", "%", "GMAC/s"), rows, right=(3, 4, 5))]
+        lines += [
+            "",
+            format_columns(("layer", "operator", "kernel", "ms", "%", "GMAC/s"), rows, right=(3, 4, 5)),
+        ]
     return "\n".join(lines)

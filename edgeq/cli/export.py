@@ -11,9 +11,17 @@ from edgeq.cli.options import parse_preprocessing, preprocessing_options
 
 @click.command("export")
 @click.argument("model", required=False)
-@click.option("--bits", default="w8a8", show_default=True, metavar="w8a8|w4a8|w4a4", help="Bits of weights and activations.")
+@click.option(
+    "--bits",
+    default="w8a8",
+    show_default=True,
+    metavar="w8a8|w4a8|w4a4",
+    help="Bits of weights and activations.",
+)
 @click.option("--calib", "calibration", metavar="DATA", help="Inputs that show the model's typical ranges.")
-@click.option("--calib-samples", default=1024, show_default=True, metavar="N", help="How many of them are used at most.")
+@click.option(
+    "--calib-samples", default=1024, show_default=True, metavar="N", help="How many of them are used at most."
+)
 @click.option(
     "--observer",
     default="histogram",
@@ -28,11 +36,26 @@ from edgeq.cli.options import parse_preprocessing, preprocessing_options
     type=click.Choice(["minmax", "moving-average", "mse"]),
     help="How a weight channel's range is chosen.",
 )
-@click.option("--bias-correction/--no-bias-correction", default=True, show_default=True, help="Correct the shift of each layer's mean.")
+@click.option(
+    "--bias-correction/--no-bias-correction",
+    default=True,
+    show_default=True,
+    help="Correct the shift of each layer's mean.",
+)
 @click.option("--seed", default=0, show_default=True, metavar="N", help="Chooses the calibration samples.")
-@click.option("--keep-8bit", metavar="first,last|NAMES|none", help="Layers that keep 8 bits. [default: first with 4-bit weights]")
+@click.option(
+    "--keep-8bit",
+    metavar="first,last|NAMES|none",
+    help="Layers that keep 8 bits. [default: first with 4-bit weights]",
+)
 @preprocessing_options
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the results.")
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the results.",
+)
 def command(
     model: str | None,
     bits: str,

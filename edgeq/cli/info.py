@@ -7,7 +7,16 @@ from importlib import metadata
 
 import click
 
-_PACKAGES = ("numpy", "onnx", "onnxruntime", "torch", "ai-edge-litert", "tflite-runtime", "scikit-learn", "pillow")
+_PACKAGES = (
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "torch",
+    "ai-edge-litert",
+    "tflite-runtime",
+    "scikit-learn",
+    "pillow",
+)
 
 
 @click.command("info")

@@ -32,7 +32,9 @@ def command(model: Path) -> None:
         )
         for step in session.layers
     ]
-    click.echo(format_columns(("layer", "operator", "output", "bits", "kernel", "bytes", "MACs"), rows, right=(5, 6)))
+    click.echo(
+        format_columns(("layer", "operator", "output", "bits", "kernel", "bytes", "MACs"), rows, right=(5, 6))
+    )
     click.echo()
     for end, names in (("input", session.inputs), ("output", session.outputs)):
         for item in names:

@@ -17,12 +17,24 @@ def preprocessing_options(function: F) -> F:
     """Adds --resize, --crop, --mean, --std, --channels and --interpolation."""
     for option in reversed(
         [
-            click.option("--resize", type=int, metavar="N", help="Bring the shorter side of images to N pixels."),
+            click.option(
+                "--resize", type=int, metavar="N", help="Bring the shorter side of images to N pixels."
+            ),
             click.option("--crop", metavar="N|HxW", help="Centre crop."),
-            click.option("--mean", metavar="M[,M,M]", help="Subtracted from pixels (0..255), one value or one a channel."),
-            click.option("--std", metavar="S[,S,S]", help="Pixels are divided by it after the mean is subtracted."),
-            click.option("--channels", type=click.Choice(["rgb", "bgr", "gray"]), help="Channel order of the model."),
-            click.option("--interpolation", type=click.Choice(["bicubic", "bilinear"]), help="Filter of --resize."),
+            click.option(
+                "--mean",
+                metavar="M[,M,M]",
+                help="Subtracted from pixels (0..255), one value or one a channel.",
+            ),
+            click.option(
+                "--std", metavar="S[,S,S]", help="Pixels are divided by it after the mean is subtracted."
+            ),
+            click.option(
+                "--channels", type=click.Choice(["rgb", "bgr", "gray"]), help="Channel order of the model."
+            ),
+            click.option(
+                "--interpolation", type=click.Choice(["bicubic", "bilinear"]), help="Filter of --resize."
+            ),
         ]
     ):
         function = option(function)
@@ -30,7 +42,12 @@ def preprocessing_options(function: F) -> F:
 
 
 def parse_preprocessing(
-    resize: int | None, crop: str | None, mean: str | None, std: str | None, channels: str | None, interpolation: str | None
+    resize: int | None,
+    crop: str | None,
+    mean: str | None,
+    std: str | None,
+    channels: str | None,
+    interpolation: str | None,
 ) -> Preprocessing | None:
     """Returns the preprocessing that the options describe, or None when none is given."""
     given: dict[str, Any] = {}
@@ -56,4 +73,6 @@ def parse_numbers(option: str, text: str) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in text.replace(",", " ").split())
     except ValueError:
-        raise UsageError(f"{option} takes numbers separated by commas, for example 123.7,116.3,103.5, not {text!r}.") from None
+        raise UsageError(
+            f"{option} takes numbers separated by commas, for example 123.7,116.3,103.5, not {text!r}."
+        ) from None

@@ -12,8 +12,12 @@ from edgeq.cli.options import parse_preprocessing, preprocessing_options
 
 @click.command("verify")
 @click.argument("target", metavar="DIR|MODEL", type=click.Path(path_type=Path))
-@click.option("--reference", type=click.Path(path_type=Path), help="Float .onnx model. [default: DIR/reference.onnx]")
-@click.option("--data", required=True, metavar="DATA", help="Inputs, with labels for accuracy and calibration.")
+@click.option(
+    "--reference", type=click.Path(path_type=Path), help="Float .onnx model. [default: DIR/reference.onnx]"
+)
+@click.option(
+    "--data", required=True, metavar="DATA", help="Inputs, with labels for accuracy and calibration."
+)
 @click.option(
     "--backend",
     default="native",
@@ -25,7 +29,9 @@ from edgeq.cli.options import parse_preprocessing, preprocessing_options
 @click.option("--samples", type=click.IntRange(1), help="Use the first N inputs only.")
 @preprocessing_options
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to a file.")
-@click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write a self-contained HTML page.")
+@click.option(
+    "--report", "report_path", type=click.Path(path_type=Path), help="Write a self-contained HTML page."
+)
 def command(
     target: Path,
     reference: Path | None,

@@ -91,7 +91,9 @@ def _beside(
 
     reference = target / REFERENCE_FILE
     if not target.is_dir() or not reference.is_file():
-        raise UsageError(f"{target}: --beside needs the folder of an export, whose {REFERENCE_FILE} the peer quantizes")
+        raise UsageError(
+            f"{target}: --beside needs the folder of an export, whose {REFERENCE_FILE} the peer quantizes"
+        )
 
     def peer(model: Path) -> Any:
         options = onnxruntime.SessionOptions()
@@ -105,7 +107,9 @@ def _beside(
         quantized = Path(scratch) / "peer.onnx"
         rng = np.random.default_rng(1)
         one = (1, *x.shape[1:])
-        quantize_onnxruntime(reference, quantized, [rng.standard_normal(one).astype(np.float32) for _ in range(8)])
+        quantize_onnxruntime(
+            reference, quantized, [rng.standard_normal(one).astype(np.float32) for _ in range(8)]
+        )
         runs = {
             "edgeq": lambda: session.run(x),
             f"onnxruntime {onnxruntime.__version__} int8": peer(quantized),

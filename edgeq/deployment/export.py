@@ -56,7 +56,10 @@ class ExportResult:
             *(f"  {self.out / name}  {files[name]['bytes']:,} bytes" for name in files),
         ]
         changes = manifest["changes"]
-        lines += [f"  {change['node']}: {change['requested']} -> {change['done']} ({change['reason']})" for change in changes]
+        lines += [
+            f"  {change['node']}: {change['requested']} -> {change['done']} ({change['reason']})"
+            for change in changes
+        ]
         return "\n".join(lines)
 
 
@@ -92,7 +95,7 @@ def export(
         keep_8bit: Layers that keep 8 bits: "first", "last", layer names (several with commas), "none", or None for the default
             of the scheme.
         preprocessing: How an image becomes the input; stored in the manifest and the file.
-        example_input: Inputs of a torch.nn.Module, a tensor or a tuple; needed for modules only.
+        example_input: Inputs of a torch.nn.Module, an array or a sequence of them; without it, the first calibration sample.
         progress: Whether progress bars are shown on a terminal.
 
     Returns:
@@ -112,7 +115,9 @@ def export(
             )
         calibration = "digits"
     dataset = _open(calibration)
-    source = load_model(model, example_input)
+    source = load_model(
+        model, lambda: _example(dataset, preprocessing) if example_input is None else example_input
+    )
     preprocessing = preprocessing or source.preprocessing
     graph = float_pipeline(source.graph)
     chosen = _choose(len(dataset), calib_samples, seed)
@@ -149,7 +154,7 @@ def export(
         "changes": [asdict(change) for change in quantized.changes],
     }
     content = encode(
-        file_graph, ModelInfo(preprocessing=preprocessing, labels=labels, metadata=_stored_in_file(facts))
+        file_graph, ModelInfo(preprocessing=preprocessing, labels=labels or (), metadata=_stored_in_file(facts))
     )
     manifest = {
         **facts,
@@ -166,6 +171,11 @@ def export(
         text = json.dumps(manifest, indent=1, allow_nan=False) + "\n"
         (scratch / MANIFEST_FILE).write_text(text, encoding="utf-8")
     return ExportResult(out, manifest, quantized.graph)
+
+
+def _example(dataset: Dataset, preprocessing: Preprocessing | None) -> npt.NDArray[np.float32]:
+    """Returns the first sample as a batch of one: a torch module is exported by running it on an example."""
+    return next(iter(dataset.batches(1, preprocessing, [0]))).inputs
 
 
 def _model_facts(source: FloatModel, graph: Graph) -> dict[str, Any]:
@@ -203,7 +213,9 @@ def _keep(keep: str | Sequence[str] | None) -> frozenset[str] | None:
 def _choose(available: int, wanted: int, seed: int) -> npt.NDArray[np.int64]:
     """Returns the positions of the calibration samples, ascending; all of them when there are no more than wanted."""
     if available < 1:
-        raise DataError("the calibration data hold no samples; give a few hundred inputs like those the model will see")
+        raise DataError(
+            "the calibration data hold no samples; give a few hundred inputs like those the model will see"
+        )
     chosen = np.random.default_rng(seed).permutation(available)[:wanted]
     return np.sort(chosen).astype(np.int64)
 

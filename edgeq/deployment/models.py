@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,12 @@ class FloatModel:
     preprocessing: Preprocessing | None = None
 
 
-def load_model(model: Any, example_input: Any = None) -> FloatModel:
+def load_model(model: Any, example_input: Callable[[], Any]) -> FloatModel:
     """Reads a model for `edgeq.export`, which documents the forms.
+
+    Args:
+        model: The model in one of those forms.
+        example_input: Gives inputs for a torch module; not called for other forms.
 
     Raises:
         ImportModelError: If the model cannot be read.
@@ -49,18 +54,18 @@ def load_model(model: Any, example_input: Any = None) -> FloatModel:
         return FloatModel(model.graph.name or "model", _import_onnx(data), data)
     from edgeq.importers import from_torch
 
-    graph, data = from_torch.load(model, example_input)
+    graph, data = from_torch.load(model, example_input())
     return FloatModel(type(model).__name__, graph, data)
 
 
-def _from_name(name: str, example_input: Any) -> FloatModel:
+def _from_name(name: str, example_input: Callable[[], Any]) -> FloatModel:
     path = Path(name)
     if path.exists() or path.suffix.lower() in (".onnx", ".pt2"):
         return _from_file(path)
     if ":" in name:
         from edgeq.importers import from_torch
 
-        graph, data = from_torch.load(name, example_input)
+        graph, data = from_torch.load(name, example_input())
         return FloatModel(name.rpartition(":")[2], graph, data)
     raise UsageError(
         f"there is no model {name!r}: give a .onnx file, a .pt2 file (torch.export.save) or package.module:factory"

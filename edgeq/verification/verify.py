@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq import __version__
 from edgeq.backends.protocol import Backend
 from edgeq.data import Batch, Dataset, Preprocessing, as_dataset, open_dataset
 from edgeq.data.files import file_digest
@@ -245,12 +246,6 @@ def _provenance(
     samples: int | None,
     backend: str,
 ) -> Provenance:
-    from importlib import metadata
-
-    try:
-        version = metadata.version("edgeq")
-    except metadata.PackageNotFoundError:
-        version = "not installed"
     words = ["edgeq", "verify", subject.target if subject.target_file else "MODEL"]
     if subject.reference_given:
         words += ["--reference", subject.reference_name]
@@ -272,7 +267,7 @@ def _provenance(
         samples=samples,
         preprocessing=None if preprocessing is None else preprocessing.to_dict(),
         versions={
-            "edgeq": version,
+            "edgeq": __version__,
             "python": platform.python_version(),
             "numpy": np.__version__,
             "platform": f"{platform.system()} {platform.machine()}",

@@ -63,8 +63,21 @@ def test_native_simulate_and_runtime_agree(exported: dict[str, Path], tmp_path: 
     logits = {}
     for backend in ("native", "simulate"):
         path = tmp_path / f"{backend}.json"
-        edgeq("verify", exported["w4a8"], "--data", "digits", "--backend", backend, "--samples", 200, "--json", path)
-        logits[backend] = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("provenance", "seconds")}
+        edgeq(
+            "verify",
+            exported["w4a8"],
+            "--data",
+            "digits",
+            "--backend",
+            backend,
+            "--samples",
+            200,
+            "--json",
+            path,
+        )
+        logits[backend] = {
+            k: v for k, v in json.loads(path.read_text()).items() if k not in ("provenance", "seconds")
+        }
     assert logits["native"] == logits["simulate"]
 
 
@@ -133,9 +146,22 @@ def _malformed(folder: Path) -> dict[str, list[object]]:
 
 
 MALFORMED = (
-    "NaN", "bad mean", "broken image", "empty folder", "empty model", "no folder", "no samples", "no such data",
-    "no such model", "no such scheme", "not a model", "truncated data", "truncated model", "unknown layer", "wrong shape",
-)  # fmt: skip
+    "NaN",
+    "bad mean",
+    "broken image",
+    "empty folder",
+    "empty model",
+    "no folder",
+    "no samples",
+    "no such data",
+    "no such model",
+    "no such scheme",
+    "not a model",
+    "truncated data",
+    "truncated model",
+    "unknown layer",
+    "wrong shape",
+)
 
 
 @pytest.mark.parametrize("case", MALFORMED)
@@ -154,6 +180,8 @@ def test_bad_input_gives_one_paragraph_and_no_output(tmp_path: Path, case: str) 
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    done = edgeq("export", "--debug", "--bits", "w3a8", "--calib", "digits", "-o", tmp_path / "out", check=False)
+    done = edgeq(
+        "export", "--debug", "--bits", "w3a8", "--calib", "digits", "-o", tmp_path / "out", check=False
+    )
     assert done.returncode != 0
     assert "Traceback" in done.stderr
