@@ -7,7 +7,8 @@ struct Evex512 : Vector512 {
   static EDGEQ_INLINE Int dot(Int acc, Int a, Int b) { return _mm512_dpbusd_epi32(acc, a, b); }
 };
 
-// The 256-bit shape of the AVX-VNNI level in its EVEX encoding: the same source, so that a CPU without AVX-VNNI tests it.
+// The 256-bit shape of the AVX-VNNI level in its EVEX encoding: the same source, so that a CPU without
+// AVX-VNNI tests it.
 struct Evex256 : Vector256 {
   static EDGEQ_INLINE Int dot(Int acc, Int a, Int b) { return _mm256_dpbusd_epi32(acc, a, b); }
 };

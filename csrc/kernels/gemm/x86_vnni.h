@@ -29,8 +29,8 @@ struct Tile {
 /// Codes of a tile's row of up to four vectors, in order.
 template <typename V, int kVectors>
 EDGEQ_INLINE typename V::Int pack_row(const typename V::Int* q, OutputRange range) {
-  return V::order_packed(pack_codes<V>(q[0], q[kVectors > 1 ? 1 : 0], q[kVectors > 2 ? 2 : 0],
-                                       q[kVectors > 3 ? 3 : 0], range));
+  return V::order_packed(
+      pack_codes<V>(q[0], q[kVectors > 1 ? 1 : 0], q[kVectors > 2 ? 2 : 0], q[kVectors > 3 ? 3 : 0], range));
 }
 
 /// Table and residual addition of the requantized codes of a tile, and their stores. Out of line: one copy
@@ -58,7 +58,8 @@ __attribute__((noinline)) void finish_rows(const GemmParams& p, const Tile& tile
       for (int v = 0; v < kVectors; ++v) {
         const Float left =
             V::mul(V::to_float(V::sub(V::widen_bytes(left_codes + v * V::kLanes), zp_acc)), multiplier_acc);
-        const Float right = V::mul(V::to_float(V::sub(V::widen_bytes(src + v * V::kLanes), zp_src)), multiplier_src);
+        const Float right =
+            V::mul(V::to_float(V::sub(V::widen_bytes(src + v * V::kLanes), zp_src)), multiplier_src);
         q[v] = round_below<V>(V::plus(left, right), hi);
       }
       bytes = pack_row<V, kVectors>(q, r.range);
@@ -164,7 +165,8 @@ void run_tile(const GemmParams& p, const Tile& tile) {
       Int sum = acc[0][r][v];
       if (kSets == 2) sum = V::add(sum, acc[kSets - 1][r][v]);
       // The division by 16 is exact; the bias joins after it, because 16 times a bias may not fit.
-      if (kBits == 4) sum = V::add(V::template shift_right_signed<4>(sum), V::load(tile.panel + v * kVectorBytes));
+      if (kBits == 4)
+        sum = V::add(V::template shift_right_signed<4>(sum), V::load(tile.panel + v * kVectorBytes));
       q[v] = round_below<V>(V::mul(V::to_float(sum), V::load_float(scale + v * kVectorBytes)), hi);
     }
     codes[r] = pack_row<V, kVectors>(q, p.range);
