@@ -1,9 +1,10 @@
-"""Runs a .tflite file on arrays: what the adapter uses in its own process, and a script for another environment's Python.
+"""Runs a .tflite file on arrays: used by the adapter, and a script for another environment's Python.
 
-    python tflite_runner.py MODEL.tflite INPUTS.npz OUTPUTS.npz [--xnnpack on|off] [--threads N] [--runtime NAME]
+    python tflite_runner.py MODEL.tflite INPUTS.npz OUTPUTS.npz [--xnnpack on|off] [--threads N]
 
-INPUTS.npz holds one array for each input, OUTPUTS.npz gets one for each output, both named "0", "1", ... in the model's
-order. It imports numpy and the runtime only, not edgeq: tflite-runtime wants an environment of its own (numpy < 2).
+INPUTS.npz holds one array for each input, OUTPUTS.npz gets one for each output, both named "0", "1", ... in the
+model's order. It imports numpy and the runtime only, not edgeq: tflite-runtime wants an environment of its own
+(numpy < 2).
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def find_runtime(wanted: str | None = None) -> tuple[str, str, Any]:
             continue
         if package == "tflite-runtime" and int(np.__version__.split(".")[0]) >= 2:
             reasons.append(
-                f"{package} {version} was built for NumPy 1 and fails under NumPy {np.__version__}; give it an environment "
-                "with 'numpy<2' and name its Python in EDGEQ_TFLITE_PYTHON"
+                f"{package} {version} was built for NumPy 1 and fails under NumPy {np.__version__}; give it an "
+                "environment with 'numpy<2' and name its Python in EDGEQ_TFLITE_PYTHON"
             )
             continue
         try:
@@ -56,7 +57,7 @@ def find_runtime(wanted: str | None = None) -> tuple[str, str, Any]:
 
 
 def open_interpreter(module: Any, model: str | bytes, xnnpack: bool, threads: int) -> Any:
-    """Returns an interpreter for a file or for a model's bytes; without XNNPACK it runs TFLite's built-in kernels."""
+    """Returns an interpreter for a file or its bytes; without XNNPACK the built-in kernels run everything."""
     kinds = module.OpResolverType
     return module.Interpreter(
         **{"model_content" if isinstance(model, bytes) else "model_path": model},

@@ -22,9 +22,7 @@ def scaled_sum(node: Node, values: Sequence[Array | None], graph: Graph, sign: i
         centred = operand(values, i).astype(np.float32) - np.float32(quant.zero_point)
         terms.append(centred * ratio)
     total = terms[0] + terms[1] if sign > 0 else terms[0] - terms[1]
-    return requantize_real(
-        total, int(out.zero_point), *clamp_codes(attrs_of(node, ElementwiseAttrs).clamp, out)
-    )
+    return requantize_real(total, int(out.zero_point), *clamp_codes(attrs_of(node, ElementwiseAttrs).clamp, out))
 
 
 @register

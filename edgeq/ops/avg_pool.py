@@ -17,6 +17,7 @@ from edgeq.ops.base import (
     Operator,
     QuantRule,
     Shape,
+    TfliteSink,
     Window,
     attrs_of,
     from_nchw,
@@ -28,6 +29,7 @@ from edgeq.ops.base import (
 from edgeq.ops.mean import MeanAttrs
 from edgeq.ops.pad import PadAttrs
 from edgeq.ops.pooling import infer_pool, pool_window, taps_inside
+from edgeq.ops.tflite_forms import pad, pool_options, requantized, windowed_input
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +112,7 @@ class AvgPool(Operator):
             pad = PadAttrs((0, 0, top, left), (0, 0, bottom, right))
             source.emit("pad", f"{name}.pad", [node.input[0]], [padded], pad)
             rest = (0, 0, window.pads[2] - bottom, window.pads[3] - right)
-            source.emit(
-                "avg_pool", name, [padded], [node.output[0]], AvgPoolAttrs(replace(window, pads=rest))
-            )
+            source.emit("avg_pool", name, [padded], [node.output[0]], AvgPoolAttrs(replace(window, pads=rest)))
         else:
             source.emit(
                 "avg_pool",
@@ -135,3 +135,23 @@ class AvgPool(Operator):
             pads=list(window.pads),
             count_include_pad=int(attrs.count_include_pad),
         )
+
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        """AVERAGE_POOL_2D divides by the taps inside; where padding counts, it becomes part of the image."""
+        attrs, y = attrs_of(node, AvgPoolAttrs), graph.tensor(node.outputs[0])
+        quant = graph.quant(node.inputs[0])
+        window, x = attrs.window, node.inputs[0]
+        if attrs.count_include_pad and any(window.pads):
+            top, left, bottom, right = window.pads
+            border = int(quant.zero_point)
+            x = pad(sink, f"{y.name}.padded", x, (0, top, left, 0), (0, bottom, right, 0), border)
+            padding = "VALID"
+        else:
+            x, padding = windowed_input(sink, node, window, y.shape[1:3], int(quant.zero_point))
+            if x != node.inputs[0]:
+                raise sink.fail(node, f"AVERAGE_POOL_2D cannot leave padding {window.pads} out of its count")
+        same = quant.same_as(y.quant)
+        out = y.name if same else sink.activation(f"{y.name}.average", y.shape, quant)
+        sink.emit("AVERAGE_POOL_2D", [x], [out], version=2, **pool_options(window, padding))
+        if not same:
+            requantized(sink, out, y.name)

@@ -84,9 +84,7 @@ class OnnxSource(Protocol):
 class OnnxSink(Protocol):
     """What an operator's `to_onnx` row may ask of an ONNX exporter (float or QDQ)."""
 
-    def emit(
-        self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], name: str, **attributes: Any
-    ) -> None:
+    def emit(self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], name: str, **attributes: Any) -> None:
         """Appends an ONNX node."""
         ...
 
@@ -298,9 +296,7 @@ def dequantize(q: Array, quant: QuantParams) -> npt.NDArray[np.float32]:
     """(q - z) * s in float32 (the difference is an exact integer)."""
     zero = _along_axis(quant.zero_point, quant, np.ndim(q))
     difference = q.astype(np.int64) - zero
-    result: npt.NDArray[np.float32] = difference.astype(np.float32) * _along_axis(
-        quant.scale, quant, np.ndim(q)
-    )
+    result: npt.NDArray[np.float32] = difference.astype(np.float32) * _along_axis(quant.scale, quant, np.ndim(q))
     return result
 
 

@@ -38,9 +38,7 @@ class BatchNorm(Operator):
         return [(x * scale.reshape(form) + shift.reshape(form)).astype(np.float32, copy=False)]
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
-        raise GraphError(
-            f"{node.name}: batch_norm has no integer meaning; run edgeq.passes.float_pipeline first"
-        )
+        raise GraphError(f"{node.name}: batch_norm has no integer meaning; run edgeq.passes.float_pipeline first")
 
     def check_quant(self, node: Node, graph: Graph) -> None:
         raise GraphError(

@@ -29,9 +29,7 @@ def check_graph(graph: Graph) -> None:
             continue
         for name in node.inputs:
             if name in floats:
-                raise GraphError(
-                    f"{node.name}: {name!r} is float32 in a quantized graph; it can only be an output"
-                )
+                raise GraphError(f"{node.name}: {name!r} is float32 in a quantized graph; it can only be an output")
         is_float = operator.quant_rule is QuantRule.FLOAT
         for name in node.outputs:
             _check_activation(graph, name, not is_float, node.name)
@@ -45,9 +43,7 @@ def check_graph(graph: Graph) -> None:
 def _check_outputs(node: Node, graph: Graph) -> None:
     inferred = get(node.op).infer(node, graph)
     if len(inferred) != len(node.outputs):
-        raise GraphError(
-            f"{node.name}: {node.op} has {len(inferred)} outputs, the node names {len(node.outputs)}"
-        )
+        raise GraphError(f"{node.name}: {node.op} has {len(inferred)} outputs, the node names {len(node.outputs)}")
     for name, (shape, _) in zip(node.outputs, inferred, strict=False):
         if graph.tensor(name).shape != shape:
             raise GraphError(
@@ -62,8 +58,6 @@ def _check_activation(graph: Graph, name: str, quantized: bool, where: str) -> N
         if tensor.dtype != "int8" or quant.axis is not None or quant.bits not in (4, 8):
             raise GraphError(f"{where}: {name!r} must be int8 with 4- or 8-bit per-tensor quantization")
         if not quant.qmin <= int(quant.zero_point) <= quant.qmax:
-            raise GraphError(
-                f"{where}: the zero point {int(quant.zero_point)} of {name!r} is not one of its codes"
-            )
+            raise GraphError(f"{where}: the zero point {int(quant.zero_point)} of {name!r} is not one of its codes")
     elif tensor.dtype != "float32" or tensor.quant is not None:
         raise GraphError(f"{where}: {name!r} must be float32 without quantization")

@@ -35,13 +35,16 @@ class Clip(Unary):
 
     name = "clip"
     attrs_type = ClipAttrs
-    onnx_types = ("Clip",)
+    onnx_types = ("Clip", "Max", "Min")
 
     def function(self, x: Array, node: Node) -> Array:
         attrs = attrs_of(node, ClipAttrs)
         return np.minimum(np.maximum(x, x.dtype.type(attrs.low)), x.dtype.type(attrs.high))
 
     def from_onnx(self, source: OnnxSource, node: Any) -> None:
+        if node.op_type != "Clip":
+            self._from_extreme(source, node)
+            return
         bounds = [-math.inf, math.inf]
         for side in range(2):
             if len(node.input) > side + 1 and node.input[side + 1]:
@@ -49,12 +52,21 @@ class Clip(Unary):
                 if value.size != 1:
                     raise source.fail(node, "the bounds must be single numbers")
                 bounds[side] = float(value.reshape(-1)[0])
-        low, high = (
-            math.copysign(math.inf, b) if abs(b) >= float(np.finfo(np.float32).max) else b for b in bounds
-        )
+        low, high = (math.copysign(math.inf, b) if abs(b) >= float(np.finfo(np.float32).max) else b for b in bounds)
         if math.isnan(low) or math.isnan(high) or low > high:
             raise source.fail(node, f"the bounds {low} and {high} are not an interval")
         self.emit_unary(source, node, ClipAttrs(low, high))
+
+    def _from_extreme(self, source: OnnxSource, node: Any) -> None:
+        """Max and Min of an activation and one number."""
+        constants = [source.constant_input(node, i) for i in range(len(node.input))]
+        numbers = [value for value in constants if value is not None]
+        if len(constants) != 2 or len(numbers) != 1 or numbers[0].size != 1:
+            raise source.fail(node, "only the maximum or minimum of an activation and one constant number is supported")
+        bound = float(numbers[0].reshape(-1)[0])
+        attrs = ClipAttrs(low=bound) if node.op_type == "Max" else ClipAttrs(high=bound)
+        x = node.input[0 if constants[0] is None else 1]
+        source.emit("clip", source.name_of(node), [x], [node.output[0]], attrs)
 
     def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
         attrs = attrs_of(node, ClipAttrs)

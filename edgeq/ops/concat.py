@@ -50,12 +50,9 @@ class Concat(Operator):
         shapes = [graph.tensor(name).shape for name in node.inputs]
         first = shapes[0]
         if not 0 < axis < len(first) or any(
-            len(s) != len(first) or s[:axis] + s[axis + 1 :] != first[:axis] + first[axis + 1 :]
-            for s in shapes
+            len(s) != len(first) or s[:axis] + s[axis + 1 :] != first[:axis] + first[axis + 1 :] for s in shapes
         ):
-            raise GraphError(
-                f"{node.name}: shapes {[list(s) for s in shapes]} do not concatenate along axis {axis}"
-            )
+            raise GraphError(f"{node.name}: shapes {[list(s) for s in shapes]} do not concatenate along axis {axis}")
         return [((*first[:axis], sum(s[axis] for s in shapes), *first[axis + 1 :]), "float32")]
 
     def _run(self, node: Node, values: Sequence[Array | None]) -> list[Array]:
@@ -79,12 +76,8 @@ class Concat(Operator):
         source.emit("concat", source.name_of(node), list(node.input), [node.output[0]], ConcatAttrs(axis))
 
     def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
-        sink.emit(
-            "Concat", list(node.inputs), list(node.outputs), node.name, axis=attrs_of(node, ConcatAttrs).axis
-        )
+        sink.emit("Concat", list(node.inputs), list(node.outputs), node.name, axis=attrs_of(node, ConcatAttrs).axis)
 
     def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
         axis = attrs_of(node, ConcatAttrs).axis
-        sink.emit(
-            "CONCATENATION", list(node.inputs), list(node.outputs), version=2, axis=axis, clamp=NO_CLAMP
-        )
+        sink.emit("CONCATENATION", list(node.inputs), list(node.outputs), version=2, axis=axis, clamp=NO_CLAMP)

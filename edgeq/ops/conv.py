@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,17 +14,27 @@ from edgeq.ir.tensor import Array
 from edgeq.ops.base import (
     NO_CLAMP,
     Clamp,
+    Int4Storage,
     OnnxSink,
     OnnxSource,
     Operator,
     Shape,
+    TfliteSink,
     Window,
+    attrs_of,
     from_nchw,
     nchw_shape,
     register,
     shape_from_nchw,
     to_nchw,
     weight_to_oihw,
+)
+from edgeq.ops.tflite_forms import (
+    bias_or_zeros,
+    convolution_options,
+    fully_connected,
+    widened,
+    windowed_input,
 )
 from edgeq.ops.weighted import check_weighted, finish_channels
 
@@ -166,9 +176,7 @@ class Conv(Operator):
         weights = source.require_constant(node, 1, "weights")
         x = source.graph.tensor(node.input[0])
         if weights.ndim != 4 or len(x.shape) != 4:
-            raise source.fail(
-                node, f"only 2-D convolution is supported, weights have shape {list(weights.shape)}"
-            )
+            raise source.fail(node, f"only 2-D convolution is supported, weights have shape {list(weights.shape)}")
         window = window_from_onnx(source, node, (weights.shape[2], weights.shape[3]), x.shape[2:])
         name = source.name_of(node)
         inputs = [node.input[0], source.add_constant(f"{name}.weight", weights.astype(np.float32))]
@@ -199,6 +207,46 @@ class Conv(Operator):
         weights = graph.tensor(node.inputs[1])
         return h * w * int(np.prod(weights.shape))
 
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        attrs, quant = attrs_of(node, ConvAttrs), graph.quant(node.inputs[1])
+        weights = graph.constant(node.inputs[1])
+        assert weights is not None
+        channels, outputs = graph.tensor(node.inputs[0]).shape[3], weights.shape[0]
+        if quant.bits == 4 and attrs == ConvAttrs(Window((1, 1)), 1, attrs.clamp):
+            if sink.int4 in (Int4Storage.PACKED, Int4Storage.FAST):
+                fully_connected(sink, node, graph, node.inputs[0], weights[:, 0, 0], packed=True, clamp=attrs.clamp)
+                return
+        packed = sink.int4 in (Int4Storage.PACKED, Int4Storage.OLD)
+        quant = quant if packed else widened(quant)
+        border = int(graph.quant(node.inputs[0]).zero_point)
+        x, padding = windowed_input(sink, node, attrs.window, graph.tensor(node.outputs[0]).shape[1:3], border)
+        bias = bias_or_zeros(sink, node, graph, outputs)
+        version = 7 if quant.bits == 4 else 3
+        if attrs.groups == channels > 1:
+            moved = quant if quant.axis is None else replace(quant, axis=3)
+            filters = sink.constant(f"{node.inputs[1]}.depthwise", weights.transpose(3, 1, 2, 0), moved)
+            sink.emit(
+                "DEPTHWISE_CONV_2D",
+                [x, filters, bias],
+                list(node.outputs),
+                version=version,
+                clamp=attrs.clamp,
+                depth_multiplier=outputs // channels,
+                **convolution_options(attrs.window, padding),
+            )
+            return
+        if attrs.groups > 1 and version == 3:
+            version = 6
+        filters = sink.constant(f"{node.inputs[1]}.filters", weights, quant)
+        sink.emit(
+            "CONV_2D",
+            [x, filters, bias],
+            list(node.outputs),
+            version=version,
+            clamp=attrs.clamp,
+            **convolution_options(attrs.window, padding),
+        )
+
 
 def window_from_onnx(source: OnnxSource, node: Any, kernel: tuple[int, int], size: Sequence[int]) -> Window:
     """Reads strides, dilations, pads or auto_pad of a 2-D ONNX node over an input of `size` (height, width)."""
@@ -215,9 +263,7 @@ def window_from_onnx(source: OnnxSource, node: Any, kernel: tuple[int, int], siz
         begins, ends = [], []
         for axis in range(2):
             span = dilations[axis] * (kernel[axis] - 1) + 1
-            total = max(
-                (-(-int(size[axis]) // strides[axis]) - 1) * strides[axis] + span - int(size[axis]), 0
-            )
+            total = max((-(-int(size[axis]) // strides[axis]) - 1) * strides[axis] + span - int(size[axis]), 0)
             small, large = total // 2, total - total // 2
             begins.append(small if auto_pad == "SAME_UPPER" else large)
             ends.append(large if auto_pad == "SAME_UPPER" else small)

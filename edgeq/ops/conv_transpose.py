@@ -18,6 +18,7 @@ from edgeq.ops.base import (
     OnnxSource,
     Operator,
     Shape,
+    TfliteSink,
     Window,
     attrs_of,
     from_nchw,
@@ -29,6 +30,7 @@ from edgeq.ops.base import (
     weight_to_oihw,
 )
 from edgeq.ops.conv import emit_clamp, exact_matmul
+from edgeq.ops.tflite_forms import bias_or_zeros, widened
 from edgeq.ops.weighted import check_weighted, finish_channels
 
 
@@ -149,9 +151,7 @@ class ConvTranspose(Operator):
         weights = source.require_constant(node, 1, "weights").astype(np.float32)
         x = source.graph.tensor(node.input[0])
         if weights.ndim != 4 or len(x.shape) != 4:
-            raise source.fail(
-                node, f"only 2-D convolution is supported, weights have shape {list(weights.shape)}"
-            )
+            raise source.fail(node, f"only 2-D convolution is supported, weights have shape {list(weights.shape)}")
         groups = int(source.attribute(node, "group", 1))
         inputs_, per_group, kh, kw = weights.shape
         if groups < 1 or inputs_ % groups:
@@ -162,9 +162,7 @@ class ConvTranspose(Operator):
         inputs = [node.input[0], source.add_constant(f"{name}.weight", oihw)]
         if len(node.input) > 2 and node.input[2]:
             inputs.append(
-                source.add_constant(
-                    f"{name}.bias", source.require_constant(node, 2, "bias").astype(np.float32)
-                )
+                source.add_constant(f"{name}.bias", source.require_constant(node, 2, "bias").astype(np.float32))
             )
         attrs = _attrs_from_onnx(source, node, (kh, kw), groups, (x.shape[2], x.shape[3]))
         source.emit("conv_transpose", name, inputs, [node.output[0]], attrs)
@@ -196,6 +194,43 @@ class ConvTranspose(Operator):
         _, _, h, w = nchw_shape(graph.tensor(node.inputs[0]), graph.layout, node)
         return h * w * int(np.prod(graph.tensor(node.inputs[1]).shape))
 
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        """TRANSPOSE_CONV to everything that the taps touch, then the cut; groups and dilation as zeros in the filters."""
+        attrs, quant = attrs_of(node, ConvTransposeAttrs), widened(graph.quant(node.inputs[1]))
+        y, source = graph.tensor(node.outputs[0]), graph.tensor(node.inputs[0])
+        weights = graph.constant(node.inputs[1])
+        assert weights is not None and y.quant is not None
+        filters = _plain_filters(weights, attrs)
+        size, cut = [], []
+        for axis in range(2):
+            first, stride, span = attrs.window.pads[axis], attrs.window.strides[axis], filters.shape[axis + 1]
+            full = (source.shape[axis + 1] - 1) * stride + span
+            size.append(max(full, first + y.shape[axis + 1]))
+            cut.append(first)
+        whole = (*size,) == y.shape[1:3]
+        sink.fix_batch(node, "TRANSPOSE_CONV takes its output's shape as a constant")
+        shape = (1, *size, y.shape[3])
+        out = y.name if whole else sink.activation(f"{y.name}.uncut", (y.shape[0], *shape[1:]), y.quant)
+        sink.emit(
+            "TRANSPOSE_CONV",
+            [
+                sink.constant(f"{node.name}.shape", np.array(shape, np.int32)),
+                sink.constant(f"{node.inputs[1]}.filters", filters, quant),
+                source.name,
+                bias_or_zeros(sink, node, graph, weights.shape[0]),
+            ],
+            [out],
+            version=3 if attrs.clamp == NO_CLAMP else 4,
+            clamp=attrs.clamp,
+            padding="VALID",
+            stride_h=attrs.window.strides[0],
+            stride_w=attrs.window.strides[1],
+        )
+        if not whole:
+            begin = sink.constant(f"{node.name}.begin", np.array([0, *cut, 0], np.int32))
+            kept = sink.constant(f"{node.name}.kept", np.array([-1, *y.shape[1:]], np.int32))
+            sink.emit("SLICE", [out, begin, kept], [y.name], version=2)
+
 
 def _attrs_from_onnx(
     source: OnnxSource, node: Any, kernel: tuple[int, int], groups: int, size: tuple[int, int]
@@ -214,12 +249,21 @@ def _attrs_from_onnx(
     if wanted is not None:
         for axis in range(2):
             span = dilations[axis] * (kernel[axis] - 1) + 1
-            total = (
-                strides[axis] * (size[axis] - 1) + extra[axis] + span - int(wanted[len(wanted) - 2 + axis])
-            )
+            total = strides[axis] * (size[axis] - 1) + extra[axis] + span - int(wanted[len(wanted) - 2 + axis])
             small, large = total // 2, total - total // 2
             pads[axis], pads[axis + 2] = (small, large) if auto_pad == "SAME_UPPER" else (large, small)
     if min(pads) < 0:
         raise source.fail(node, f"negative padding {pads} is not supported")
     window = Window(kernel, strides, tuple(pads), dilations)  # type: ignore[arg-type]
     return ConvTransposeAttrs(window, groups, extra)  # type: ignore[arg-type]
+
+
+def _plain_filters(weights: Array, attrs: ConvTransposeAttrs) -> Array:
+    """Returns filters [O, kh, kw, I] without groups or dilation that do the same as [O, kh, kw, I / groups] with them."""
+    outputs, kh, kw, per_group = weights.shape
+    (dh, dw), groups = attrs.window.dilations, attrs.groups
+    filters = np.zeros((outputs, dh * (kh - 1) + 1, dw * (kw - 1) + 1, per_group * groups), weights.dtype)
+    for group in range(groups):
+        rows = slice(group * (outputs // groups), (group + 1) * (outputs // groups))
+        filters[rows, ::dh, ::dw, group * per_group : (group + 1) * per_group] = weights[rows]
+    return filters

@@ -36,20 +36,6 @@ class ElementwiseAttrs(Attrs):
 
     clamp: Clamp = NO_CLAMP
 
-    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
-        clamp = attrs_of(node, ElementwiseAttrs).clamp
-        sink.emit(
-            self.onnx_op.upper(),
-            list(node.inputs),
-            list(node.outputs),
-            version=self.tflite_version(node, graph),
-            clamp=clamp,
-        )
-
-    def tflite_version(self, node: Node, graph: Graph) -> int:
-        """The version of the builtin operator that this node needs."""
-        return 2
-
 
 def broadcast_shapes(a: Shape, b: Shape, where: str) -> Shape:
     """Returns the numpy broadcast of two shapes, in which only axis 0 of the result may be BATCH."""
@@ -57,9 +43,7 @@ def broadcast_shapes(a: Shape, b: Shape, where: str) -> Shape:
     out = []
     for axis, (p, q) in enumerate(zip((1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b, strict=False)):
         if (p != q and 1 not in (p, q)) or (BATCH in (p, q) and axis):
-            raise GraphError(
-                f"{where}: shapes {list(a)} and {list(b)} do not broadcast (the batch is axis 0 of both)"
-            )
+            raise GraphError(f"{where}: shapes {list(a)} and {list(b)} do not broadcast (the batch is axis 0 of both)")
         out.append(q if p == 1 else p)
     return tuple(out)
 
@@ -112,12 +96,24 @@ class Elementwise(Operator):
 
     def from_onnx(self, source: OnnxSource, node: Any) -> None:
         name = source.name_of(node)
-        source.emit(
-            self.name, name, self.operands_from_onnx(source, node, name), [node.output[0]], ElementwiseAttrs()
-        )
+        source.emit(self.name, name, self.operands_from_onnx(source, node, name), [node.output[0]], ElementwiseAttrs())
 
     def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
         clamp = attrs_of(node, ElementwiseAttrs).clamp
         raw = node.outputs[0] if clamp == NO_CLAMP else sink.fresh(f"{node.outputs[0]}.preactivation")
         sink.emit(self.onnx_op, list(node.inputs), [raw], node.name)
         emit_clamp(sink, clamp, raw, node.outputs[0], node.name)
+
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        clamp = attrs_of(node, ElementwiseAttrs).clamp
+        sink.emit(
+            self.onnx_op.upper(),
+            list(node.inputs),
+            list(node.outputs),
+            version=self.tflite_version(node, graph),
+            clamp=clamp,
+        )
+
+    def tflite_version(self, node: Node, graph: Graph) -> int:
+        """The version of the builtin operator that this node needs."""
+        return 2

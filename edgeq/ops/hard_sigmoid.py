@@ -70,11 +70,7 @@ class HardSigmoid(Unary):
         alpha = sink.constant(
             f"{node.name}.alpha", np.full((1,), 127, np.int8), QuantParams.per_tensor(attrs.alpha / 127, 0)
         )
-        half = sink.constant(
-            f"{node.name}.beta", np.full((1,), 64, np.int8), QuantParams.per_tensor(0.5 / 64, 0)
-        )
+        half = sink.constant(f"{node.name}.beta", np.full((1,), 64, np.int8), QuantParams.per_tensor(0.5 / 64, 0))
         ratio = float(graph.quant(node.inputs[0]).scale) * attrs.alpha / 127 * 256
-        sink.emit(
-            "MUL", [node.inputs[0], alpha], [product], version=3 if ratio >= 1 else 2, clamp=NO_CLAMP
-        )
+        sink.emit("MUL", [node.inputs[0], alpha], [product], version=3 if ratio >= 1 else 2, clamp=NO_CLAMP)
         sink.emit("ADD", [product, half], list(node.outputs), version=2, clamp=NO_CLAMP)

@@ -48,6 +48,4 @@ class LeakyRelu(Unary):
         )
 
     def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
-        sink.emit(
-            "LEAKY_RELU", list(node.inputs), list(node.outputs), alpha=attrs_of(node, LeakyReluAttrs).alpha
-        )
+        sink.emit("LEAKY_RELU", list(node.inputs), list(node.outputs), alpha=attrs_of(node, LeakyReluAttrs).alpha)

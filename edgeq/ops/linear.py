@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,22 @@ import numpy as np
 from edgeq.errors import GraphError
 from edgeq.ir import Attrs, Graph, Node
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import NO_CLAMP, Clamp, OnnxSink, OnnxSource, Operator, Shape, attrs_of, operand, register
+from edgeq.ops.base import (
+    NO_CLAMP,
+    Clamp,
+    Int4Storage,
+    OnnxSink,
+    OnnxSource,
+    Operator,
+    Shape,
+    TfliteSink,
+    Window,
+    attrs_of,
+    operand,
+    register,
+)
 from edgeq.ops.conv import emit_clamp, exact_matmul
+from edgeq.ops.tflite_forms import bias_or_zeros, convolution_options, fully_connected, reshaped
 from edgeq.ops.weighted import check_weighted, finish_channels
 
 
@@ -41,14 +56,8 @@ class Linear(Operator):
         if weights.data is None or len(weights.shape) != 2:
             raise GraphError(f"{node.name}: linear weights must be a constant of rank 2")
         if len(shape) < 2 or shape[-1] != weights.shape[1]:
-            raise GraphError(
-                f"{node.name}: weights {list(weights.shape)} do not fit an input of shape {list(shape)}"
-            )
-        if (
-            len(node.inputs) > 2
-            and node.inputs[2]
-            and graph.tensor(node.inputs[2]).shape != weights.shape[:1]
-        ):
+            raise GraphError(f"{node.name}: weights {list(weights.shape)} do not fit an input of shape {list(shape)}")
+        if len(node.inputs) > 2 and node.inputs[2] and graph.tensor(node.inputs[2]).shape != weights.shape[:1]:
             raise GraphError(f"{node.name}: bias must have shape [{weights.shape[0]}]")
         return [((*shape[:-1], weights.shape[0]), "float32")]
 
@@ -85,9 +94,7 @@ class Linear(Operator):
         weights = source.require_constant(node, 1, "weights (the second factor)").astype(np.float32)
         x = source.graph.tensor(node.input[0])
         if weights.ndim != 2:
-            raise source.fail(
-                node, f"the constant factor must be a matrix, it has shape {list(weights.shape)}"
-            )
+            raise source.fail(node, f"the constant factor must be a matrix, it has shape {list(weights.shape)}")
         bias: Array | None = None
         if node.op_type == "Gemm":
             if source.attribute(node, "transA", 0):
@@ -96,9 +103,7 @@ class Linear(Operator):
                 weights = weights.T
             weights = weights * np.float32(source.attribute(node, "alpha", 1.0))
             if len(node.input) > 2 and node.input[2]:
-                bias = source.require_constant(node, 2, "bias") * np.float32(
-                    source.attribute(node, "beta", 1.0)
-                )
+                bias = source.require_constant(node, 2, "bias") * np.float32(source.attribute(node, "beta", 1.0))
                 if bias.size not in (1, weights.shape[0]) or (bias.size > 1 and bias.shape[-1] != bias.size):
                     raise source.fail(node, f"bias {list(bias.shape)} must have one value an output")
                 bias = np.broadcast_to(bias.reshape(-1), (weights.shape[0],))
@@ -129,3 +134,27 @@ class Linear(Operator):
     def macs(self, node: Node, graph: Graph) -> int:
         rows = int(np.prod(graph.tensor(node.inputs[0]).shape[1:-1]))
         return rows * int(np.prod(graph.tensor(node.inputs[1]).shape))
+
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        clamp, weights = attrs_of(node, LinearAttrs).clamp, graph.constant(node.inputs[1])
+        assert weights is not None
+        if graph.quant(node.inputs[1]).bits == 8 or sink.int4 is not Int4Storage.OLD:
+            packed = sink.int4 is not Int4Storage.NONE
+            fully_connected(sink, node, graph, node.inputs[0], weights, packed=packed, clamp=clamp)
+            return
+        # The old runtime takes 4-bit weights with a scale a channel in convolutions only.
+        x, y = graph.tensor(node.inputs[0]), graph.tensor(node.outputs[0])
+        image = (x.shape[0], math.prod(x.shape[1:-1]), 1)
+        before = sink.activation(f"{y.name}.image", (*image, x.shape[-1]), x.quant)
+        after = sink.activation(f"{y.name}.pixels", (*image, y.shape[-1]), y.quant)
+        filters = sink.constant(f"{node.inputs[1]}.filters", weights[:, None, None], graph.quant(node.inputs[1]))
+        reshaped(sink, x.name, before)
+        sink.emit(
+            "CONV_2D",
+            [before, filters, bias_or_zeros(sink, node, graph, weights.shape[0])],
+            [after],
+            version=7,
+            clamp=clamp,
+            **convolution_options(Window((1, 1)), "VALID"),
+        )
+        reshaped(sink, after, y.name)

@@ -80,9 +80,7 @@ class MaxPool(Operator):
         if any(window.pads[i] >= window.kernel[i % 2] for i in range(4)):
             source = sink.fresh(f"{node.outputs[0]}.padded")
             top, left, bottom, right = window.pads
-            pads = sink.initializer(
-                f"{node.name}.pads", np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
-            )
+            pads = sink.initializer(f"{node.name}.pads", np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
             lowest = sink.initializer(f"{node.name}.lowest", np.asarray(np.finfo(np.float32).min, np.float32))
             sink.emit("Pad", [node.inputs[0], pads, lowest], [source], f"{node.name}.pad")
             window = Window(window.kernel, window.strides, (0, 0, 0, 0), window.dilations)

@@ -64,9 +64,7 @@ class Mean(Operator):
         count = x.shape[2] * x.shape[3]
         acc = x.sum(axis=(2, 3), dtype=np.int64) - count * int(quant.zero_point)
         multiplier = (np.float32(quant.scale) / np.float32(out.scale)) / np.float32(count)
-        return [
-            self._shaped(node, requantize(acc, multiplier, int(out.zero_point), out.qmin, out.qmax), graph)
-        ]
+        return [self._shaped(node, requantize(acc, multiplier, int(out.zero_point), out.qmin, out.qmax), graph)]
 
     def from_onnx(self, source: OnnxSource, node: Any) -> None:
         shape, keep = source.graph.tensor(node.input[0]).shape, True

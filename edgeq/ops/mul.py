@@ -44,8 +44,7 @@ class Mul(Elementwise):
         name = source.name_of(node)
         factor = (1.0 / divisor).astype(np.float32)
         factor = factor.reshape(
-            (1,) * max(rank - factor.ndim, 0)
-            + (factor.shape if factor.size > 1 else (1,) * min(factor.ndim, rank))
+            (1,) * max(rank - factor.ndim, 0) + (factor.shape if factor.size > 1 else (1,) * min(factor.ndim, rank))
         )
         inputs = [node.input[0], source.add_constant(f"{name}.constant", factor)]
         source.emit("mul", name, inputs, [node.output[0]], ElementwiseAttrs())

@@ -52,11 +52,7 @@ class Pad(Operator):
 
     def infer(self, node: Node, graph: Graph) -> list[tuple[Shape, str]]:
         attrs, shape = attrs_of(node, PadAttrs), graph.tensor(node.inputs[0]).shape
-        if (
-            len(attrs.before) != len(shape)
-            or len(attrs.after) != len(shape)
-            or min(attrs.before + attrs.after) < 0
-        ):
+        if len(attrs.before) != len(shape) or len(attrs.after) != len(shape) or min(attrs.before + attrs.after) < 0:
             raise GraphError(f"{node.name}: pads {attrs.before} and {attrs.after} do not fit {list(shape)}")
         if shape[0] == BATCH and (attrs.before[0] or attrs.after[0]):
             raise GraphError(f"{node.name}: the batch axis cannot be padded")
@@ -65,11 +61,7 @@ class Pad(Operator):
 
     def _run(self, node: Node, values: Sequence[Array | None], border: float) -> list[Array]:
         attrs = attrs_of(node, PadAttrs)
-        return [
-            np.pad(
-                operand(values, 0), list(zip(attrs.before, attrs.after, strict=False)), constant_values=border
-            )
-        ]
+        return [np.pad(operand(values, 0), list(zip(attrs.before, attrs.after, strict=False)), constant_values=border)]
 
     def run_float(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         return self._run(node, values, attrs_of(node, PadAttrs).value)
@@ -97,9 +89,7 @@ class Pad(Operator):
         if len(pads) != 2 * len(axes):
             raise source.fail(node, f"{len(pads)} pads do not fit {len(axes)} axes")
         if min(pads, default=0) < 0 or not np.isfinite(border):
-            raise source.fail(
-                node, f"pads {pads} must not be negative and the border {border} must be finite"
-            )
+            raise source.fail(node, f"pads {pads} must not be negative and the border {border} must be finite")
         before, after = [0] * rank, [0] * rank
         for i, axis in enumerate(axes):
             before[axis], after[axis] = pads[i], pads[i + len(axes)]

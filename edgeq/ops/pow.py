@@ -45,7 +45,5 @@ class Pow(Unary):
         self.emit_unary(source, node, PowAttrs(float(exponent.reshape(-1)[0])))
 
     def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
-        exponent = sink.initializer(
-            f"{node.name}.exponent", np.asarray(attrs_of(node, PowAttrs).exponent, np.float32)
-        )
+        exponent = sink.initializer(f"{node.name}.exponent", np.asarray(attrs_of(node, PowAttrs).exponent, np.float32))
         sink.emit("Pow", [node.inputs[0], exponent], list(node.outputs), node.name)

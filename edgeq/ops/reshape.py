@@ -48,13 +48,9 @@ class Reshape(Operator):
     def infer(self, node: Node, graph: Graph) -> list[tuple[Shape, str]]:
         target, shape = attrs_of(node, ReshapeAttrs).target, graph.tensor(node.inputs[0]).shape
         if not target or not shape or target[0] != shape[0] or min(target[1:], default=1) < 1:
-            raise GraphError(
-                f"{node.name}: reshape from {list(shape)} to {list(target)} must keep the batch axis"
-            )
+            raise GraphError(f"{node.name}: reshape from {list(shape)} to {list(target)} must keep the batch axis")
         if int(np.prod(target[1:], dtype=object)) != int(np.prod(shape[1:], dtype=object)):
-            raise GraphError(
-                f"{node.name}: {list(shape)} and {list(target)} differ in their number of elements"
-            )
+            raise GraphError(f"{node.name}: {list(shape)} and {list(target)} differ in their number of elements")
         return [(target, "float32")]
 
     def _run(self, node: Node, values: Sequence[Array | None]) -> list[Array]:
@@ -141,9 +137,7 @@ def _squeezed(source: OnnxSource, node: Any, known: Shape) -> Shape:
         axes = source.require_constant(node, 1, "axes").reshape(-1)
     if node.op_type == "Squeeze":
         chosen = (
-            {i for i, size in enumerate(known) if size == 1}
-            if axes is None
-            else {int(a) % len(known) for a in axes}
+            {i for i, size in enumerate(known) if size == 1} if axes is None else {int(a) % len(known) for a in axes}
         )
         if any(known[a] != 1 for a in chosen):
             raise source.fail(node, f"axes {sorted(chosen)} of {list(known)} are not all 1")

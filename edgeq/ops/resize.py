@@ -18,6 +18,7 @@ from edgeq.ops.base import (
     Operator,
     QuantRule,
     Shape,
+    TfliteSink,
     attrs_of,
     from_nchw,
     nchw_shape,
@@ -109,6 +110,17 @@ def bilinear_taps(size: int, outputs: int, attrs: ResizeAttrs) -> tuple[Array, A
     return low, high, position - first
 
 
+def tflite_nearest_index(size: int, outputs: int, half_pixel_centers: bool, align_corners: bool) -> Array:
+    """Returns the input pixel that RESIZE_NEAREST_NEIGHBOR takes for each output pixel: float32 arithmetic, as there."""
+    scale = np.float32(size) / np.float32(outputs)
+    if align_corners and outputs > 1:
+        scale = np.float32(size - 1) / np.float32(outputs - 1)
+    offset = np.float32(0.5 if half_pixel_centers else 0.0)
+    position = (np.arange(outputs, dtype=np.float32) + offset) * scale
+    index = np.floor(position + np.float32(0.5)) if align_corners else np.floor(position)
+    return np.clip(index.astype(np.int64), 0, size - 1)
+
+
 @register
 class Resize(Operator):
     """y = x with another height and width; the scale of each axis is output size / input size."""
@@ -170,6 +182,51 @@ class Resize(Operator):
             nearest_mode=attrs.rounding.name.lower(),
         )
 
+    def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
+        attrs, x, y = attrs_of(node, ResizeAttrs), node.inputs[0], node.outputs[0]
+        shape = graph.tensor(x).shape
+        sides = list(zip(shape[1:3], attrs.size, strict=True))
+        size = sink.constant(f"{node.name}.size", np.array(attrs.size, np.int32))
+        if attrs.mode is ResizeMode.BILINEAR:
+            centres = attrs.coordinates is Coordinates.HALF_PIXEL
+            corners = attrs.coordinates is Coordinates.ALIGN_CORNERS
+            if attrs.coordinates is Coordinates.PYTORCH_HALF_PIXEL:
+                if 1 in attrs.size and attrs.size != shape[1:3]:
+                    raise sink.fail(node, "RESIZE_BILINEAR to one pixel takes the middle, PyTorch's form the first")
+                centres = True
+            sink.emit(
+                "RESIZE_BILINEAR",
+                [x, size],
+                [y],
+                version=3 if centres else 2,
+                align_corners=corners,
+                half_pixel_centers=centres,
+            )
+            return
+        for centres, corners in ((False, False), (True, False), (False, True)):
+            if all(
+                np.array_equal(
+                    nearest_index(size_in, size_out, attrs),
+                    tflite_nearest_index(size_in, size_out, centres, corners),
+                )
+                for size_in, size_out in sides
+            ):
+                sink.emit(
+                    "RESIZE_NEAREST_NEIGHBOR",
+                    [x, size],
+                    [y],
+                    version=3 if centres or corners else 2,
+                    align_corners=corners,
+                    half_pixel_centers=centres,
+                )
+                return
+        rows, columns = (nearest_index(*side, attrs).astype(np.int32) for side in sides)
+        tall = sink.activation(f"{y}.rows", (shape[0], attrs.size[0], *shape[2:]), graph.quant(x))
+        sink.emit("GATHER", [x, sink.constant(f"{node.name}.rows", rows)], [tall], version=2, axis=1, batch_dims=0)
+        sink.emit(
+            "GATHER", [tall, sink.constant(f"{node.name}.columns", columns)], [y], version=2, axis=2, batch_dims=0
+        )
+
 
 def _attrs_from_onnx(source: OnnxSource, node: Any) -> ResizeAttrs:
     def text(name: str, default: str) -> str:
@@ -189,9 +246,7 @@ def _attrs_from_onnx(source: OnnxSource, node: Any) -> ResizeAttrs:
         {"half_pixel_symmetric": Coordinates.HALF_PIXEL} if whole else {}
     )
     if spelled not in known:
-        raise source.fail(
-            node, f"coordinate_transformation_mode {spelled} is not supported, only {', '.join(known)}"
-        )
+        raise source.fail(node, f"coordinate_transformation_mode {spelled} is not supported, only {', '.join(known)}")
     if source.attribute(node, "antialias", 0) and (size[0] < shape[2] or size[1] < shape[3]):
         raise source.fail(node, "antialiased shrinking is not supported")
     rounding = {r.name.lower(): r for r in NearestRounding}.get(text("nearest_mode", "round_prefer_floor"))

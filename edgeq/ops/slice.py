@@ -65,9 +65,7 @@ class Slice(Operator):
         rank = len(shape)
         if not len(attrs.begin) == len(attrs.stride) == len(attrs.size) == rank:
             raise GraphError(f"{node.name}: slice needs an entry for each of the {rank} axes")
-        for axis, (begin, stride, size) in enumerate(
-            zip(attrs.begin, attrs.stride, attrs.size, strict=False)
-        ):
+        for axis, (begin, stride, size) in enumerate(zip(attrs.begin, attrs.stride, attrs.size, strict=False)):
             if shape[axis] == BATCH:
                 fits = (begin, stride, size) == (0, 1, BATCH)
             else:
@@ -149,9 +147,7 @@ def _from_slice(source: OnnxSource, node: Any) -> None:
             length = (2, 3)[batch] if axis == 0 else shape[axis]
             start, end, step = (int(p[batch].reshape(-1)[which]) for p in (pairs[0], pairs[1], steps))
             if step < 1:
-                raise source.fail(
-                    node, f"step {step} of axis {axis} is not supported; steps must be positive"
-                )
+                raise source.fail(node, f"step {step} of axis {axis} is not supported; steps must be positive")
             reach = range(*slice(start, end, step).indices(length))
             found.append((reach.start, step, len(reach)))
         if axis == 0:

@@ -56,9 +56,7 @@ class Softmax(Operator):
     def infer(self, node: Node, graph: Graph) -> list[tuple[Shape, str]]:
         axis, shape = attrs_of(node, SoftmaxAttrs).axis, graph.tensor(node.inputs[0]).shape
         if not 0 < axis < len(shape):
-            raise GraphError(
-                f"{node.name}: softmax over axis {axis} of {list(shape)}; it must lie behind the batch"
-            )
+            raise GraphError(f"{node.name}: softmax over axis {axis} of {list(shape)}; it must lie behind the batch")
         return [(shape, "float32")]
 
     def run_float(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgeq.ir import BATCH, Graph, Node, QuantParams
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import TfliteSink, Window, channel_axis
+from edgeq.ops.base import Clamp, TfliteSink, Window, channel_axis
 
 
 def windowed_input(
@@ -19,9 +19,9 @@ def windowed_input(
 ) -> tuple[str, str]:
     """Returns (input tensor, padding) with which a TFLite window operator sees what the node's window sees.
 
-    TFLite pads by VALID (none) or SAME (output size is input size / stride, rounded up; the smaller half of the padding
-    first). Only the padding before the image and the output's size matter: what lies behind the last window does
-    not. Where neither fits, a PAD comes before a VALID window.
+    TFLite pads by VALID (none) or SAME (the output's size is input size / stride, rounded up; the smaller half of
+    the padding comes first). Only the padding before the image and the output's size matter: what lies behind the
+    last window does not. Where neither fits, a PAD comes before a VALID window.
 
     Args:
         sink: Where rows write to.
@@ -127,9 +127,7 @@ def table_lookup(sink: TfliteSink, node: Node, table: npt.NDArray[np.int8]) -> N
     wide = sink.activation(f"{y}.code", x.shape, None, "int32")
     index = sink.activation(f"{y}.index", x.shape, None, "int32")
     sink.emit("CAST", [x.name], [wide], version=1, in_data_type="INT8", out_data_type="INT32")
-    sink.emit(
-        "ADD", [wide, sink.constant(f"{node.name}.offset", offset)], [index], fused_activation_function="NONE"
-    )
+    sink.emit("ADD", [wide, sink.constant(f"{node.name}.offset", offset)], [index], fused_activation_function="NONE")
     values = sink.constant(f"{node.name}.table", table.reshape(-1), sink.tensor(y).quant)
     sink.emit("GATHER", [values, index], [y], version=2, axis=0, batch_dims=0)
 
@@ -143,3 +141,43 @@ def reshaped(sink: TfliteSink, x: str, y: str) -> None:
     """Emits RESHAPE to the shape of `y`, whose batch stays free."""
     shape = np.array(sink.tensor(y).shape, np.int32)
     sink.emit("RESHAPE", [x, sink.constant(f"{y}.shape", shape)], [y], new_shape=shape.tolist())
+
+
+def fully_connected(
+    sink: TfliteSink, node: Node, graph: Graph, x: str, weights: Array, packed: bool, clamp: Clamp
+) -> None:
+    """Emits FULLY_CONNECTED over the last axis of `x`, every other axis kept.
+
+    Args:
+        sink: Where rows write to.
+        node: Its weights' quantization, bias and output are used.
+        graph: Holds the node.
+        x: The input, as the file has it.
+        weights: Codes, shape (outputs, inputs).
+        packed: Whether 4-bit weights stay so.
+        clamp: Fused activation.
+    """
+    quant = graph.quant(node.inputs[1])
+    keep = len(sink.tensor(x).shape) > 2
+    version = 10 if packed and quant.bits == 4 else 5 if keep else 4
+    name = sink.constant(f"{node.inputs[1]}.matrix", weights, quant if packed else widened(quant))
+    bias = bias_or_zeros(sink, node, graph, weights.shape[0])
+    sink.emit(
+        "FULLY_CONNECTED",
+        [x, name, bias],
+        [node.outputs[0]],
+        version=version,
+        clamp=clamp,
+        keep_num_dims=keep,
+    )
+
+
+def convolution_options(window: Window, padding: str) -> dict[str, Any]:
+    """Returns the options of CONV_2D and DEPTHWISE_CONV_2D, but for the depth multiplier."""
+    return {
+        "padding": padding,
+        "stride_h": window.strides[0],
+        "stride_w": window.strides[1],
+        "dilation_h_factor": window.dilations[0],
+        "dilation_w_factor": window.dilations[1],
+    }

@@ -47,15 +47,11 @@ class Transpose(Operator):
     def infer(self, node: Node, graph: Graph) -> list[tuple[Shape, str]]:
         order, shape = attrs_of(node, TransposeAttrs).permutation, graph.tensor(node.inputs[0]).shape
         if sorted(order) != list(range(len(shape))) or not order or order[0] != 0:
-            raise GraphError(
-                f"{node.name}: permutation {list(order)} does not fit {list(shape)} with the batch first"
-            )
+            raise GraphError(f"{node.name}: permutation {list(order)} does not fit {list(shape)} with the batch first")
         return [(tuple(shape[axis] for axis in order), "float32")]
 
     def _run(self, node: Node, values: Sequence[Array | None]) -> list[Array]:
-        return [
-            np.ascontiguousarray(operand(values, 0).transpose(attrs_of(node, TransposeAttrs).permutation))
-        ]
+        return [np.ascontiguousarray(operand(values, 0).transpose(attrs_of(node, TransposeAttrs).permutation))]
 
     def run_float(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         return self._run(node, values)
@@ -70,9 +66,7 @@ class Transpose(Operator):
             raise source.fail(node, f"perm {list(order)} is not a permutation of {rank} axes")
         if order[0] != 0:
             raise source.fail(node, f"perm {list(order)} moves the batch axis")
-        source.emit(
-            "transpose", source.name_of(node), [node.input[0]], [node.output[0]], TransposeAttrs(order)
-        )
+        source.emit("transpose", source.name_of(node), [node.input[0]], [node.output[0]], TransposeAttrs(order))
 
     def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
         order = list(attrs_of(node, TransposeAttrs).permutation)

@@ -31,9 +31,7 @@ def unary_table(
     """
     codes = np.arange(-128, 128, dtype=np.float64)
     with np.errstate(all="ignore"):
-        steps = np.rint(
-            function((codes - int(quant_in.zero_point)) * float(quant_in.scale)) / float(quant_out.scale)
-        )
+        steps = np.rint(function((codes - int(quant_in.zero_point)) * float(quant_in.scale)) / float(quant_out.scale))
     zero = int(quant_out.zero_point)
     steps = np.where(np.isnan(steps), 0.0, steps)
     return (np.clip(steps, quant_out.qmin - zero, quant_out.qmax - zero) + zero).astype(np.int8)
@@ -69,9 +67,7 @@ class Unary(Operator):
 
     def table(self, node: Node, graph: Graph) -> npt.NDArray[np.int8]:
         """The table of a node of a quantized graph: int8, shape (256,), or (channels, 256)."""
-        return unary_table(
-            lambda x: self.function(x, node), graph.quant(node.inputs[0]), graph.quant(node.outputs[0])
-        )
+        return unary_table(lambda x: self.function(x, node), graph.quant(node.inputs[0]), graph.quant(node.outputs[0]))
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         x = operand(values, 0)

@@ -38,15 +38,8 @@ def check_weighted(node: Node, graph: Graph) -> None:
     if len(node.inputs) > 2 and node.inputs[2]:
         bias, bias_quant = graph.tensor(node.inputs[2]), graph.quant(node.inputs[2])
         expected = np.float32(x.scale) * quant.scale
-        if (
-            bias.data is None
-            or bias.dtype != "int32"
-            or bias_quant.bits != 32
-            or np.any(bias_quant.zero_point != 0)
-        ):
-            raise GraphError(
-                f"{node.name}: a quantized bias must be an int32 constant, zero point 0, bits 32"
-            )
+        if bias.data is None or bias.dtype != "int32" or bias_quant.bits != 32 or np.any(bias_quant.zero_point != 0):
+            raise GraphError(f"{node.name}: a quantized bias must be an int32 constant, zero point 0, bits 32")
         if not np.array_equal(bias_quant.scale, expected):
             raise GraphError(f"{node.name}: the scale of a bias must be s_x * s_w in float32")
         bound = bound + np.abs(bias.data.astype(np.int64))

@@ -40,7 +40,7 @@ RELU6: Clamp = (0.0, 6.0)
 
 
 class QuantizedBuilder:
-    """Builds a quantized NHWC graph node by node; output ranges are those of the float statement on random codes."""
+    """Builds a quantized NHWC graph node by node; ranges are those of the float statement on random codes."""
 
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
@@ -63,7 +63,9 @@ class QuantizedBuilder:
     def constant(self, name: str, value: Array, quant: QuantParams | None = None) -> str:
         return self.graph.add_tensor(Tensor.constant(name, value, quant))
 
-    def weights(self, x: str, shape: tuple[int, ...], bits: int = 8, bias: bool = True, per_tensor: bool = False) -> list[str]:
+    def weights(
+        self, x: str, shape: tuple[int, ...], bits: int = 8, bias: bool = True, per_tensor: bool = False
+    ) -> list[str]:
         """Weights with output channels on axis 0, and a bias."""
         limit = 127 if bits == 8 else 7
         count = 1 if per_tensor else shape[0]
@@ -140,8 +142,19 @@ class Case:
 
 
 def conv(
-    channels: int, outputs: int, kernel: int, *, size: int = 11, stride: int = 1, pads: tuple[int, int, int, int] = (0,) * 4,
-    groups: int = 1, bits: int = 8, dilation: int = 1, clamp: Clamp = NO_CLAMP, bias: bool = True, per_tensor: bool = False,
+    channels: int,
+    outputs: int,
+    kernel: int,
+    *,
+    size: int = 11,
+    stride: int = 1,
+    pads: tuple[int, int, int, int] = (0,) * 4,
+    groups: int = 1,
+    bits: int = 8,
+    dilation: int = 1,
+    clamp: Clamp = NO_CLAMP,
+    bias: bool = True,
+    per_tensor: bool = False,
 ) -> Build:
     def build(b: QuantizedBuilder) -> None:
         x = b.input("x", size, size + 1, channels)
@@ -152,7 +165,15 @@ def conv(
     return build
 
 
-def linear(inputs: int, outputs: int, *, bits: int = 8, clamp: Clamp = NO_CLAMP, middle: tuple[int, ...] = (), bias: bool = True) -> Build:
+def linear(
+    inputs: int,
+    outputs: int,
+    *,
+    bits: int = 8,
+    clamp: Clamp = NO_CLAMP,
+    middle: tuple[int, ...] = (),
+    bias: bool = True,
+) -> Build:
     def build(b: QuantizedBuilder) -> None:
         x = b.input("x", *middle, inputs)
         b.node("linear", [x, *b.weights(x, (outputs, inputs), bits, bias)], LinearAttrs(clamp))
@@ -161,8 +182,15 @@ def linear(inputs: int, outputs: int, *, bits: int = 8, clamp: Clamp = NO_CLAMP,
 
 
 def transposed(
-    kernel: int, stride: int, pads: tuple[int, int, int, int] = (0,) * 4, *, groups: int = 1, dilation: int = 1,
-    extra: tuple[int, int] = (0, 0), bits: int = 8, clamp: Clamp = NO_CLAMP,
+    kernel: int,
+    stride: int,
+    pads: tuple[int, int, int, int] = (0,) * 4,
+    *,
+    groups: int = 1,
+    dilation: int = 1,
+    extra: tuple[int, int] = (0, 0),
+    bits: int = 8,
+    clamp: Clamp = NO_CLAMP,
 ) -> Build:
     def build(b: QuantizedBuilder) -> None:
         x = b.input("x", 7, 6, 8)
@@ -173,7 +201,9 @@ def transposed(
     return build
 
 
-def two(op: str, first: tuple[int, ...], second: tuple[int, ...], clamp: Clamp = NO_CLAMP, constant: bool = False) -> Build:
+def two(
+    op: str, first: tuple[int, ...], second: tuple[int, ...], clamp: Clamp = NO_CLAMP, constant: bool = False
+) -> Build:
     def build(b: QuantizedBuilder) -> None:
         x = b.input("x", *first)
         if constant:
@@ -229,7 +259,12 @@ def table(channels: int | None) -> Build:
     return build
 
 
-def _resize(size: tuple[int, int], mode: ResizeMode, coordinates: Coordinates, rounding: NearestRounding = NearestRounding.FLOOR) -> Build:
+def _resize(
+    size: tuple[int, int],
+    mode: ResizeMode,
+    coordinates: Coordinates,
+    rounding: NearestRounding = NearestRounding.FLOOR,
+) -> Build:
     return one("resize", ResizeAttrs(size, mode, coordinates, rounding), (7, 9, 6))
 
 
@@ -281,7 +316,11 @@ CASES = (
     Case("max_pool-ceil", one("max_pool", MaxPoolAttrs(Window((3, 3), (2, 2), (0, 0, 0, 1)))), most=0),
     Case("avg_pool-2x2", one("avg_pool", AvgPoolAttrs(Window((2, 2), (2, 2)))), share=20),
     Case("avg_pool-3x3-same", one("avg_pool", AvgPoolAttrs(Window((3, 3), (1, 1), (1, 1, 1, 1)))), share=10),
-    Case("avg_pool-padded-counted", one("avg_pool", AvgPoolAttrs(Window((3, 3), (2, 2), (1, 1, 1, 1)), True)), share=10),
+    Case(
+        "avg_pool-padded-counted",
+        one("avg_pool", AvgPoolAttrs(Window((3, 3), (2, 2), (1, 1, 1, 1)), True)),
+        share=10,
+    ),
     Case("mean", one("mean", MeanAttrs())),
     Case("mean-flat", one("mean", MeanAttrs(keep_dims=False), (7, 7, 32))),
     Case("relu", one("relu", Attrs())),
@@ -314,7 +353,11 @@ CASES = (
     Case("slice", _part((1, 0, 4), (1, 1, 1), (5, 10, 8)), most=0),
     Case("slice-strided", _part((1, 0, 0), (2, 3, 1), (4, 4, 12)), most=0),
     Case("resize-nearest-asymmetric", _resize((14, 18), NEAREST, Coordinates.ASYMMETRIC), most=0),
-    Case("resize-nearest-half-pixel", _resize((14, 18), NEAREST, Coordinates.HALF_PIXEL, NearestRounding.ROUND_PREFER_FLOOR), most=0),
+    Case(
+        "resize-nearest-half-pixel",
+        _resize((14, 18), NEAREST, Coordinates.HALF_PIXEL, NearestRounding.ROUND_PREFER_FLOOR),
+        most=0,
+    ),
     Case("resize-nearest-odd", _resize((10, 5), NEAREST, Coordinates.HALF_PIXEL, NearestRounding.CEIL), most=0),
     Case("resize-bilinear-half-pixel", _resize((14, 18), BILINEAR, Coordinates.HALF_PIXEL), share=20),
     Case("resize-bilinear-corners", _resize((10, 21), BILINEAR, Coordinates.ALIGN_CORNERS), share=20),

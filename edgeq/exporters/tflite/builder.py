@@ -1,4 +1,4 @@
-"""Writes a TFLite model: tensors, operators and buffers over the schema bindings that ship in ai-edge-litert."""
+"""Writes a TFLite model: tensors, operators and buffers, over the schema bindings of ai-edge-litert."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgeq.ops.base import NO_CLAMP, Clamp, Int4Storage, clamp_codes
 FILE_IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
 BUFFER_ALIGNMENT = 16
-"""Constants start at multiples of this, as the schema asks (force_align), so that kernels may read them in place."""
+"""Constants start at multiples of this (force_align in the schema), so that kernels read them in place."""
 
 METADATA_NAME = "edgeq"
 """Name of the metadata buffer with what edgeq knows of the model, UTF-8 JSON."""
@@ -69,8 +69,8 @@ _FUSED = (
 def schema() -> Any:
     """Returns the schema bindings (flatbuffers' object interface).
 
-    They are those of ai-edge-litert: newer than the `tflite` package's, with classes to pack (that package only
-    reads), and what runs the file is there too.
+    They are those of ai-edge-litert: newer than the `tflite` package's, with classes that pack
+    (that package only reads), and what runs the file comes with them.
 
     Raises:
         BackendError: If ai-edge-litert is not installed.
@@ -79,8 +79,8 @@ def schema() -> Any:
         from ai_edge_litert import schema_py_generated
     except ImportError:
         raise BackendError(
-            "Writing or reading a .tflite file needs the schema of ai-edge-litert, which is not installed: pip "
-            "install 'edgeq[tflite]' or pip install ai-edge-litert."
+            "Writing or reading a .tflite file needs the schema of ai-edge-litert, which is not installed: "
+            "pip install 'edgeq[tflite]' or pip install ai-edge-litert."
         ) from None
     return schema_py_generated
 
@@ -95,7 +95,7 @@ def pack_int4(codes: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
 
 
 def fused_codes(clamp: Clamp, quant: QuantParams) -> tuple[int, int]:
-    """The codes to which TFLite's kernels clamp for a fused activation: its bounds rounded half away from zero."""
+    """The codes to which TFLite clamps for a fused activation: its bounds rounded half away from zero."""
     scale, zero = float(quant.scale), int(quant.zero_point)
 
     def code(bound: float, unbounded: int) -> int:
@@ -110,8 +110,8 @@ def fused_codes(clamp: Clamp, quant: QuantParams) -> tuple[int, int]:
 class ModelBuilder:
     """Collects the tensors and operators of one TFLite subgraph; an `edgeq.ops.base.TfliteSink`.
 
-    Tensors of the graph appear when an operator first names them. The batch is 1 in the file's shapes and free in its
-    shape signatures, which is how converters write it.
+    Tensors of the graph appear when an operator first names them. The batch is 1 in the file's shapes and free in
+    its shape signatures, which is how converters write it.
 
     Args:
         graph: Quantized and NHWC.
@@ -187,8 +187,8 @@ class ModelBuilder:
             inputs: Tensor names; "" for an absent one.
             outputs: Tensor names.
             version: Of the operator.
-            clamp: Real bounds of the output of an operator that can fuse an activation; what no fused activation
-                expresses becomes a MAXIMUM and a MINIMUM after it.
+            clamp: Real bounds of the output of an operator that can fuse an activation; what no fused
+                activation expresses becomes a MAXIMUM and a MINIMUM after it.
             **options: Fields of the operator's options by their name in the schema; enumerations by name.
         """
         if clamp is None:
@@ -210,9 +210,7 @@ class ModelBuilder:
         """Clamps int8 codes: MAXIMUM, MINIMUM or both between tensors of one quantization."""
         tensor = self.tensor(y)
         steps = [
-            (op, code)
-            for op, code, limit in (("MAXIMUM", codes[0], -128), ("MINIMUM", codes[1], 127))
-            if code != limit
+            (op, code) for op, code, limit in (("MAXIMUM", codes[0], -128), ("MINIMUM", codes[1], 127)) if code != limit
         ] or [("MINIMUM", 127)]
         for position, (op, code) in enumerate(steps):
             last = position + 1 == len(steps)
@@ -251,7 +249,8 @@ class ModelBuilder:
             entry.name, entry.buffer = METADATA_NAME, self._buffer(np.frombuffer(text, np.uint8))
             model.metadata = [entry]
         model.buffers = [_aligned_buffer(s, data) for data in self._buffers]
-        builder = flatbuffers.Builder(sum(data.size for data in self._buffers if data is not None) + (1 << 16))
+        constants = sum(data.size for data in self._buffers if data is not None)
+        builder = flatbuffers.Builder(constants + (1 << 16))
         builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
         return bytes(builder.Output())
 
@@ -325,11 +324,6 @@ class ModelBuilder:
         if name not in self._index:
             tensor = self.tensor(name)
             packed = tensor.quant is not None and tensor.quant.bits == 4
-            if packed and tensor.data is None:
-                raise QuantizationError(
-                    f"{name}: TFLite has no 4-bit activations, its 4-bit type is for weights only. Export to .edgeq or "
-                    "ONNX (--to edgeq,onnx), or quantize with --bits w4a8."
-                )
             record = self._schema.TensorT()
             record.name = name
             record.type = getattr(self._schema.TensorType, "INT4" if packed else tensor.dtype.upper())
@@ -383,7 +377,7 @@ def _aligned_buffer(s: Any, data: npt.NDArray[np.uint8] | None) -> Any:
     """A buffer record that packs its bytes at a multiple of BUFFER_ALIGNMENT."""
 
     class AlignedBuffer(s.BufferT):  # type: ignore[misc, name-defined]
-        def Pack(self, builder: Any) -> Any:  # noqa: N802 (the name is flatbuffers')
+        def Pack(self, builder: Any) -> Any:
             if self.data is not None:
                 # The vector's own start then needs no padding that would move its end.
                 builder.Prep(BUFFER_ALIGNMENT, self.data.size)
