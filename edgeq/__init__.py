@@ -1,6 +1,7 @@
 """edgeq: quantize, ship and prove edge models.
 
-`edgeq.export` makes a folder from a float model, `edgeq.Session` runs a .edgeq file, `edgeq.verify` compares it with the float model.
+`edgeq.export` makes a folder from a float model, `edgeq.Session` runs a .edgeq file, `edgeq.verify` compares it with
+the float model.
 """
 
 from __future__ import annotations

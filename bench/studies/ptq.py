@@ -2,7 +2,8 @@
 
     python -m bench.studies.ptq --data DIR [--calib-samples 200] [--equal 16]
 
-DIR holds imagenet_sample and imagenet_val10, each with images_224.zip and labels.csv. Calibration uses the split `calib` of the sample
+DIR holds imagenet_sample and imagenet_val10, each with images_224.zip and labels.csv. Calibration uses the split
+`calib` of the sample
 only; evaluation uses the split `eval` of the sample and the validation images, so no image plays both parts.
 """
 
@@ -13,8 +14,6 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import edgeq
 from bench.studies.tables import replace_table
@@ -35,12 +34,11 @@ def study(
     found = architecture(network)
     started = time.perf_counter()
     result = edgeq.export(
-        f"bench.studies.networks:{network}",
+        f"edgeq.zoo.pretrained:{network}",
         bits=scheme,
         calibration=str(data / "imagenet_sample/images_224.zip:calib"),
         calib_samples=samples,
         preprocessing=found.preprocessing,
-        example_input=np.zeros((1, *found.input_shape), np.float32),
         out=folder,
     )
     seconds = time.perf_counter() - started
@@ -76,7 +74,8 @@ def _bit_equal(folder: Path, source: str, preprocessing: Any, count: int) -> str
 def table(rows: list[dict[str, Any]]) -> str:
     """Returns the rows as a Markdown table."""
     lines = [
-        "| network | scheme | images | n | FP32 top-1 | top-1 | FP32 ECE | ECE | disagreement | logit SQNR | .edgeq KiB | native = simulate |",
+        "| network | scheme | images | n | FP32 top-1 | top-1 | FP32 ECE | ECE | disagreement | logit SQNR "
+        "| .edgeq KiB | native = simulate |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -85,7 +84,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         lines.append(
             f"| {row['network']} | {row['scheme']} | {row['data']} | {figures['n']} | {reference['top1']:.1%} | "
             f"{quantized['top1']:.1%} | {reference['ece']:.3f} | {quantized['ece']:.3f} | "
-            f"{figures['disagreement']['rate']:.1%} | {figures['logit_sqnr_db']:.1f} dB | {row['bytes'] / 1024:,.0f} | {row['bit_equal']} |"
+            f"{figures['disagreement']['rate']:.1%} | {figures['logit_sqnr_db']:.1f} dB | "
+            f"{row['bytes'] / 1024:,.0f} | {row['bit_equal']} |"
         )
     return "\n".join(lines)
 

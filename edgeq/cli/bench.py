@@ -57,7 +57,8 @@ def command(
 def _format(result: dict[str, Any]) -> str:
     latency = result["latency"]
     lines = [
-        f"latency           {latency['median_ms']:.3f} ms median, {latency['p10_ms']:.3f} p10, {latency['p90_ms']:.3f} p90, "
+        f"latency           {latency['median_ms']:.3f} ms median, "
+        f"{latency['p10_ms']:.3f} p10, {latency['p90_ms']:.3f} p90, "
         f"{latency['runs']} runs, batch {result['batch']}",
         f"instruction set   {result['isa']}, {result['threads']} thread{'s' if result['threads'] > 1 else ''}",
         f"weights           {result['weight_bytes']:,} bytes",

@@ -76,8 +76,10 @@ def command(
 ) -> None:
     """Quantize MODEL and write it to a folder.
 
-    MODEL is a .onnx file, a .pt2 file or package.module:factory of a torch module. Without MODEL, the embedded demo: a small
-    depthwise-separable network for 8x8 digits. DATA is digits, a .npz file (x, y), a folder with one sub-folder a class, a
+    MODEL is a .onnx file, a .pt2 file or package.module:factory of a torch module. Without MODEL, the embedded demo:
+    a small
+    depthwise-separable network for 8x8 digits. DATA is digits, a .npz file (x, y), a folder with one sub-folder a
+    class, a
     .zip of images with a labels.csv (PATH:SPLIT chooses a split), or package.module:factory.
     """
     from edgeq.deployment import export

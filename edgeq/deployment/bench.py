@@ -37,7 +37,8 @@ def bench_model(
         rounds: Alternating rounds beside the peer.
 
     Returns:
-        JSON values: latency (ms), isa, threads, batch, weight_bytes, arena_bytes, macs, gmac_per_s, and layers and peers where
+        JSON values: latency (ms), isa, threads, batch, weight_bytes, arena_bytes, macs, gmac_per_s, and layers and
+        peers where
         asked for.
     """
     path = model_file(target)

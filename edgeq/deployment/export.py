@@ -82,20 +82,24 @@ def export(
     """Quantizes a float model and writes model.edgeq, reference.onnx and manifest.json, whole or not at all.
 
     Args:
-        model: Path of a .onnx or .pt2 file, "package.module:factory", a torch.nn.Module, an onnx.ModelProto, or None for the
+        model: Path of a .onnx or .pt2 file, "package.module:factory", a torch.nn.Module, an onnx.ModelProto, or None
+            for the
             embedded demo.
         bits: "w8a8", "w4a8" or "w4a4".
-        calibration: What `edgeq.data.open_dataset` opens, a Dataset, or an array of inputs; None is allowed for the demo only.
+        calibration: What `edgeq.data.open_dataset` opens, a Dataset, or an array of inputs; None is allowed for the
+            demo only.
         out: Folder for the results; made when absent.
         calib_samples: At most this many samples calibrate.
         observer: How an activation's range is chosen: minmax, moving-average, histogram, percentile or mse.
         weight_observer: How a weight channel's range is chosen: minmax, moving-average or mse.
         bias_correction: Whether biases are shifted to keep each layer's mean output (Nagel et al. 2019, 2021).
         seed: Chooses the calibration samples.
-        keep_8bit: Layers that keep 8 bits: "first", "last", layer names (several with commas), "none", or None for the default
+        keep_8bit: Layers that keep 8 bits: "first", "last", layer names (several with commas), "none", or None for
+            the default
             of the scheme.
         preprocessing: How an image becomes the input; stored in the manifest and the file.
-        example_input: Inputs of a torch.nn.Module, an array or a sequence of them; without it, the first calibration sample.
+        example_input: Inputs of a torch.nn.Module, an array or a sequence of them; without it, the first calibration
+            sample.
         progress: Whether progress bars are shown on a terminal.
 
     Returns:
