@@ -1,0 +1,404 @@
+#include "runtime/session.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+
+#include "kernels/quantize/quantize.h"
+#include "ops/check.h"
+#include "runtime/model_file.h"
+
+namespace edgeq {
+namespace {
+
+constexpr int kMaxDefaultThreads = 16;
+constexpr size_t kMaxBatchPlans = 16;
+// A step below this many operations is not worth waking a second thread's caches for.
+constexpr int64_t kSplitCost = 20000;
+
+size_t align64(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+int64_t now_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+/// Part `index` of `parts` of [0, count), its ends multiples of `grain`.
+void part_of(int64_t count, int64_t grain, int64_t index, int64_t parts, int64_t* begin, int64_t* end) {
+  const int64_t units = (count + grain - 1) / grain;
+  *begin = std::min(count, units * index / parts * grain);
+  *end = std::min(count, units * (index + 1) / parts * grain);
+}
+
+/// The share of thread `thread` in a step's work; empty when it has none.
+bool share_of(const Work& work, int thread, int threads, WorkRange* range) {
+  *range = {0, work.rows, 0, work.columns};
+  if (threads == 1 || work.cost < kSplitCost) return thread == 0;
+  const int64_t units = (work.rows + work.row_grain - 1) / work.row_grain;
+  int64_t row_parts, column_parts;
+  if (work.prefer_columns && work.columns > 1) {
+    column_parts = std::min<int64_t>(threads, work.columns);
+    row_parts = std::min<int64_t>(units, threads / column_parts);
+  } else {
+    row_parts = std::min<int64_t>(threads, units);
+    column_parts = std::min<int64_t>(work.columns, threads / row_parts);
+  }
+  if (thread >= row_parts * column_parts) return false;
+  part_of(work.rows, work.row_grain, thread / column_parts, row_parts, &range->row_begin, &range->row_end);
+  part_of(work.columns, 1, thread % column_parts, column_parts, &range->column_begin, &range->column_end);
+  return range->row_begin < range->row_end && range->column_begin < range->column_end;
+}
+
+EndInfo end_info(const Plan& plan, const PlanEnd& end) {
+  const Activation& activation = plan.activations[end.activation];
+  EndInfo info;
+  info.name = activation.name;
+  info.shape = activation.shape;
+  if (end.nchw) {
+    info.shape.insert(info.shape.begin() + 1, info.shape.back());
+    info.shape.pop_back();
+  }
+  info.is_float = activation.is_float;
+  info.scale = activation.scale;
+  info.zero_point = activation.zero_point;
+  info.bits = activation.bits;
+  return info;
+}
+
+OutputRange codes_of(const Activation& activation) {
+  const int32_t lowest = activation.bits == 4 ? -8 : -128;
+  return {act_from_code(activation.zero_point), act_from_code(lowest), act_from_code(-lowest - 1)};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Session>> Session::load(const std::string& path, const SessionOptions& options) {
+  auto bytes = FileBytes::map(path);
+  EDGEQ_RETURN_IF_ERROR(bytes.status());
+  return load(bytes.value().data(), bytes.value().size(), options);
+}
+
+Result<std::unique_ptr<Session>> Session::load(const uint8_t* data, size_t size,
+                                               const SessionOptions& options) {
+  if (options.threads < 0 || options.threads > ThreadPool::kMaxThreads) {
+    return Status::invalid_argument(
+        format("%d threads are not possible: choose 1 to %d, or 0 for as many as there are CPUs",
+               options.threads, ThreadPool::kMaxThreads));
+  }
+  const char* cap = options.max_isa.empty() ? std::getenv("EDGEQ_MAX_ISA") : options.max_isa.c_str();
+  auto isas = usable_isas(cap);
+  EDGEQ_RETURN_IF_ERROR(isas.status());
+  const int threads =
+      options.threads > 0 ? options.threads : std::min(kMaxDefaultThreads, ThreadPool::available_cpus());
+  try {
+    FileBytes copy;
+    if (reinterpret_cast<uintptr_t>(data) % 64 != 0) {
+      auto copied = FileBytes::copy(data, size);
+      EDGEQ_RETURN_IF_ERROR(copied.status());
+      copy = std::move(copied).value();
+      data = copy.data();
+    }
+    std::unique_ptr<Session> session(new Session(threads, isas.value()));
+    EDGEQ_RETURN_IF_ERROR(session->prepare(data, size, options));
+    return session;
+  } catch (const std::bad_alloc&) {
+    return Status::out_of_memory("no memory to load the model");
+  } catch (const std::system_error& error) {
+    return Status::out_of_memory(std::string("the threads cannot be started: ") + error.what());
+  }
+}
+
+Status Session::prepare(const uint8_t* data, size_t size, const SessionOptions& options) {
+  auto model = read_model(data, size);
+  EDGEQ_RETURN_IF_ERROR(model.status());
+  MemoryBudget budget(options.max_memory_bytes);
+  Target target;
+  target.isas = isas_;
+  target.budget = &budget;
+  keep_all_ = options.keep_all;
+  auto plan = make_plan(model.value(), keep_all_, target);
+  EDGEQ_RETURN_IF_ERROR(plan.status());
+  plan_ = std::move(plan).value();
+  for (const PlanEnd& end : plan_.inputs) inputs_.push_back(end_info(plan_, end));
+  for (const PlanEnd& end : plan_.outputs) outputs_.push_back(end_info(plan_, end));
+  for (const PlannedStep& planned : plan_.steps) {
+    weight_bytes_ += planned.step->info.bytes_packed;
+    macs_ += planned.step->info.macs;
+    work_ += planned.step->info.work;
+  }
+  file_bytes_ = static_cast<int64_t>(size);
+  scratch_stride_ = align64(plan_.scratch_bytes + kReadSlack);
+  EDGEQ_RETURN_IF_ERROR(
+      allocate(scratch_, scratch_stride_ * static_cast<size_t>(pool_.threads()), "the scratch memory", budget));
+  arena_limit_ = budget.left();
+  if (options.profile) set_profile(true);
+  // A model that cannot run even one image is refused here, not at its first run.
+  return arena_bytes(1).status();
+}
+
+Result<uint64_t> Session::arena_bytes(int64_t batch) const {
+  if (batch < 1) return Status::invalid_argument("a batch must hold at least one image");
+  auto layout = layout_arena(plan_.buffers, batch, arena_limit_);
+  EDGEQ_RETURN_IF_ERROR(layout.status());
+  return layout.value().bytes;
+}
+
+Status Session::plan_batch(int64_t batch, BatchPlan** plan) {
+  if (batches_.size() >= kMaxBatchPlans && batches_.count(batch) == 0) batches_.clear();
+  BatchPlan& found = batches_[batch];
+  *plan = &found;
+  if (found.bound) return Status();
+  auto layout = layout_arena(plan_.buffers, batch, arena_limit_);
+  EDGEQ_RETURN_IF_ERROR(layout.status());
+  if (layout.value().bytes > arena_.size()) {
+    for (auto& other : batches_) other.second.bound = false;
+    if (!arena_.allocate(layout.value().bytes)) {
+      return Status::out_of_memory(format("no memory for the activations (%llu bytes)",
+                                          static_cast<unsigned long long>(layout.value().bytes)));
+    }
+  }
+  found.offset = layout.value().offset;
+  const auto address = [&](const ValueRef& value) {
+    return value.buffer < 0 ? nullptr : arena_.data() + found.offset[value.buffer] + value.offset;
+  };
+  found.inputs.clear();
+  found.output.clear();
+  for (const PlannedStep& planned : plan_.steps) {
+    std::vector<const uint8_t*> inputs;
+    for (const ValueRef& input : planned.inputs) inputs.push_back(address(input));
+    found.inputs.push_back(std::move(inputs));
+    found.output.push_back(address(planned.output));
+  }
+  found.bound = true;
+  return Status();
+}
+
+Status Session::run(const std::vector<InputArray>& inputs, const std::vector<OutputArray>& outputs,
+                    int64_t batch) {
+  if (batch < 1) return Status::invalid_argument("a batch must hold at least one image");
+  if (inputs.size() != inputs_.size() || outputs.size() != outputs_.size()) {
+    return Status::invalid_argument(format("the model has %d inputs and %d outputs",
+                                           static_cast<int>(inputs_.size()), static_cast<int>(outputs_.size())));
+  }
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (inputs[i].data == nullptr) return Status::invalid_argument("input " + inputs_[i].name + " is null");
+    if (inputs[i].is_float || inputs_[i].bits != 4) continue;
+    const Activation& activation = plan_.activations[plan_.inputs[i].activation];
+    const int8_t* codes = static_cast<const int8_t*>(inputs[i].data);
+    const int64_t count = batch * activation.pixels * activation.channels;
+    if (std::any_of(codes, codes + count, [](int8_t code) { return code < -8 || code > 7; })) {
+      return Status::invalid_argument("input " + inputs_[i].name + " takes 4-bit codes, -8 to 7");
+    }
+  }
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    if (outputs[i].data == nullptr) return Status::invalid_argument("output " + outputs_[i].name + " is null");
+    if (outputs_[i].is_float && !outputs[i].is_float) {
+      return Status::invalid_argument("output " + outputs_[i].name + " is float32; it has no codes");
+    }
+  }
+  std::lock_guard<std::mutex> lock(mutex_);
+  BatchPlan* plan = nullptr;
+  try {
+    EDGEQ_RETURN_IF_ERROR(plan_batch(batch, &plan));
+  } catch (const std::bad_alloc&) {
+    return Status::out_of_memory("no memory to plan the batch");
+  }
+  RunState state = {this, &inputs, &outputs, plan, batch};
+  pool_.run(
+      [](void* context, int thread) {
+        const RunState& run = *static_cast<const RunState*>(context);
+        run.session->run_thread(run, thread);
+      },
+      &state);
+  last_batch_ = batch;
+  if (profile_) ++runs_profiled_;
+  return Status();
+}
+
+void Session::run_thread(const RunState& state, int thread) {
+  const int threads = pool_.threads();
+  uint8_t* scratch = scratch_.data() + scratch_stride_ * static_cast<size_t>(thread);
+  for (size_t i = 0; i < inputs_.size(); ++i) run_input(state, i, thread);
+  pool_.barrier();
+  const bool timed = profile_ && thread == 0;
+  int64_t before = timed ? now_ns() : 0;
+  for (size_t i = 0; i < plan_.steps.size(); ++i) {
+    const Step& step = *plan_.steps[i].step;
+    WorkRange range;
+    if (share_of(step.work(state.batch), thread, threads, &range)) {
+      const StepIo io = {state.plan->inputs[i].data(), state.plan->output[i], state.batch};
+      step.run(io, range, scratch);
+    }
+    pool_.barrier();
+    if (timed) {
+      const int64_t after = now_ns();
+      step_ns_[i * kProfiledRuns + static_cast<size_t>(runs_profiled_ % kProfiledRuns)] = after - before;
+      before = after;
+    }
+  }
+  for (size_t i = 0; i < outputs_.size(); ++i) run_output(state, i, thread);
+}
+
+void Session::run_input(const RunState& state, size_t index, int thread) const {
+  const PlanEnd& end = plan_.inputs[index];
+  const Activation& to = plan_.activations[end.activation];
+  const InputArray& from = (*state.inputs)[index];
+  uint8_t* base = const_cast<uint8_t*>(arena_.data()) + state.plan->offset[to.at.buffer] + to.at.offset;
+  const int64_t image = to.pixels * to.channels;
+  for (int64_t n = 0; n < state.batch; ++n) {
+    int64_t begin, end_pixel;
+    part_of(to.pixels, 1, thread, pool_.threads(), &begin, &end_pixel);
+    if (begin == end_pixel) continue;
+    const int64_t pixel_stride = end.nchw ? 1 : to.channels;
+    const int64_t channel_stride = end.nchw ? to.pixels : 1;
+    const int64_t offset = n * image + begin * pixel_stride;
+    uint8_t* dst = base + (n * to.pixels + begin) * to.at.stride;
+    if (from.is_float) {
+      QuantizeParams params;
+      params.pixels = static_cast<size_t>(end_pixel - begin);
+      params.channels = static_cast<size_t>(to.channels);
+      params.src = static_cast<const float*>(from.data) + offset;
+      params.src_pixel_stride = pixel_stride;
+      params.src_channel_stride = channel_stride;
+      params.dst = reinterpret_cast<act_t*>(dst);
+      params.dst_pixel_stride = to.at.stride;
+      params.dst_channel_stride = 1;
+      params.scale = to.scale;
+      params.range = codes_of(to);
+      select_quantize(isas_)->run(params);
+    } else {
+      RecodeParams params;
+      params.pixels = static_cast<size_t>(end_pixel - begin);
+      params.channels = static_cast<size_t>(to.channels);
+      params.src = static_cast<const uint8_t*>(from.data) + offset;
+      params.src_pixel_stride = pixel_stride;
+      params.src_channel_stride = channel_stride;
+      params.dst = dst;
+      params.dst_pixel_stride = to.at.stride;
+      params.dst_channel_stride = 1;
+      params.xor_mask = kActXor;
+      select_recode(isas_)->run(params);
+    }
+  }
+}
+
+void Session::run_output(const RunState& state, size_t index, int thread) const {
+  const PlanEnd& end = plan_.outputs[index];
+  const Activation& from = plan_.activations[end.activation];
+  const OutputArray& to = (*state.outputs)[index];
+  const uint8_t* base = arena_.data() + state.plan->offset[from.at.buffer] + from.at.offset;
+  const int64_t image = from.pixels * from.channels;
+  for (int64_t n = 0; n < state.batch; ++n) {
+    int64_t begin, end_pixel;
+    part_of(from.pixels, 1, thread, pool_.threads(), &begin, &end_pixel);
+    if (begin == end_pixel) continue;
+    const int64_t pixel_stride = end.nchw ? 1 : from.channels;
+    const int64_t channel_stride = end.nchw ? from.pixels : 1;
+    const int64_t offset = n * image + begin * pixel_stride;
+    const uint8_t* src = base + (n * from.pixels + begin) * from.at.stride;
+    if (from.is_float) {
+      float* dst = static_cast<float*>(to.data) + offset;
+      for (int64_t pixel = 0; pixel < end_pixel - begin; ++pixel) {
+        const float* values = reinterpret_cast<const float*>(src + pixel * from.at.stride);
+        for (int64_t c = 0; c < from.channels; ++c) dst[pixel * pixel_stride + c * channel_stride] = values[c];
+      }
+    } else if (to.is_float) {
+      DequantizeParams params;
+      params.pixels = static_cast<size_t>(end_pixel - begin);
+      params.channels = static_cast<size_t>(from.channels);
+      params.src = reinterpret_cast<const act_t*>(src);
+      params.src_pixel_stride = from.at.stride;
+      params.src_channel_stride = 1;
+      params.dst = static_cast<float*>(to.data) + offset;
+      params.dst_pixel_stride = pixel_stride;
+      params.dst_channel_stride = channel_stride;
+      params.scale = from.scale;
+      params.zp = act_from_code(from.zero_point);
+      select_dequantize(isas_)->run(params);
+    } else {
+      RecodeParams params;
+      params.pixels = static_cast<size_t>(end_pixel - begin);
+      params.channels = static_cast<size_t>(from.channels);
+      params.src = src;
+      params.src_pixel_stride = from.at.stride;
+      params.src_channel_stride = 1;
+      params.dst = static_cast<uint8_t*>(to.data) + offset;
+      params.dst_pixel_stride = pixel_stride;
+      params.dst_channel_stride = channel_stride;
+      params.xor_mask = kActXor;
+      select_recode(isas_)->run(params);
+    }
+  }
+}
+
+std::vector<LayerInfo> Session::layers() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<const Layer*> owners(plan_.steps.size(), nullptr);
+  for (const Layer& layer : plan_.layers) {
+    if (layer.primary) owners[static_cast<size_t>(layer.step)] = &layer;
+  }
+  std::vector<LayerInfo> layers;
+  for (const Layer& layer : plan_.layers) {
+    LayerInfo info;
+    info.name = layer.name;
+    info.op = layer.op;
+    info.shape = layer.shape;
+    info.bits = layer.bits;
+    if (layer.primary) {
+      const StepInfo& step = plan_.steps[static_cast<size_t>(layer.step)].step->info;
+      info.kernel = step.kernel;
+      info.isa = isa_name(step.isa);
+      info.weight_bits = step.weight_bits;
+      info.bytes_packed = step.bytes_packed;
+      info.macs = step.macs;
+      info.work = step.work;
+      info.median_ns = median_ns(static_cast<size_t>(layer.step));
+    } else if (layer.step >= 0) {
+      info.fused_into = owners[static_cast<size_t>(layer.step)]->name;
+    }
+    layers.push_back(std::move(info));
+  }
+  return layers;
+}
+
+int64_t Session::median_ns(size_t step) const {
+  const int64_t count = std::min(runs_profiled_, kProfiledRuns);
+  if (count == 0) return 0;
+  const auto first = step_ns_.begin() + static_cast<int64_t>(step) * kProfiledRuns;
+  std::vector<int64_t> times(first, first + count);
+  std::nth_element(times.begin(), times.begin() + count / 2, times.end());
+  return times[static_cast<size_t>(count / 2)];
+}
+
+void Session::set_profile(bool profile) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  profile_ = profile;
+  if (profile) {
+    runs_profiled_ = 0;
+    step_ns_.assign(plan_.steps.size() * kProfiledRuns, 0);
+  }
+}
+
+Status Session::read_activation(size_t index, void* out) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!keep_all_) return Status::invalid_argument("the session was not loaded to keep its activations");
+  if (last_batch_ == 0) return Status::invalid_argument("the session has not run yet");
+  if (index >= plan_.activations.size()) return Status::invalid_argument("there is no such activation");
+  const Activation& from = plan_.activations[index];
+  const auto plan = batches_.find(last_batch_);
+  const uint8_t* base = arena_.data() + plan->second.offset[from.at.buffer] + from.at.offset;
+  const size_t row = static_cast<size_t>(from.channels) * (from.is_float ? 4 : 1);
+  uint8_t* to = static_cast<uint8_t*>(out);
+  for (int64_t pixel = 0; pixel < last_batch_ * from.pixels; ++pixel, to += row) {
+    std::memcpy(to, base + pixel * from.at.stride, row);
+    if (from.is_float) continue;
+    for (size_t c = 0; c < row; ++c) to[c] ^= kActXor;
+  }
+  return Status();
+}
+
+}  // namespace edgeq

@@ -1,0 +1,280 @@
+"""Runs .edgeq files with the native engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.errors import BackendError, UsageError
+
+if TYPE_CHECKING:
+    from edgeq import _native
+
+Array = npt.NDArray[Any]
+Feeds = Union[Array, Sequence[Array], Mapping[str, Array]]
+
+DEFAULT_MEMORY = 4 << 30
+"""Bytes that a session may use when the caller does not say: enough for any sane model, not for a hostile one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """How the codes of a tensor map to reals: real = (code - zero_point) * scale.
+
+    Attributes:
+        scale: A float32 value.
+        zero_point: A code.
+        bits: 4 or 8.
+    """
+
+    scale: float
+    zero_point: int
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """What a session takes or gives.
+
+    Attributes:
+        name: As in the source model.
+        shape: As in the source model; None is the free batch axis.
+        dtype: "int8" for a quantized tensor (float32 is taken and given too), "float32" for a float one (softmax).
+        quantization: None for a float tensor.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+    quantization: Quantization | None
+
+    def __str__(self) -> str:
+        shape = ", ".join("N" if size is None else str(size) for size in self.shape)
+        text = f"{self.name} [{shape}] {self.dtype}"
+        if self.quantization is not None:
+            q = self.quantization
+            text += f", scale {q.scale:.6g}, zero point {q.zero_point}" + (", 4 bits" if q.bits == 4 else "")
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class LayerInfo:
+    """One operator of the file, and what the engine made of it.
+
+    Attributes:
+        name: As in the source model.
+        op: Operator of the file.
+        shape: Of its output, NHWC; None is the batch.
+        bits: Of its output's codes; 0 for float32.
+        kernel: The kernel that runs it; "in NAME" when it is fused into another layer, "free" when it costs nothing
+            (a view, or written in place).
+        isa: Instruction set of the kernel; "" without one.
+        weight_bits: 4 or 8; 0 without weights.
+        weight_bytes: Weights in memory, packed for the kernel, with bias and multipliers.
+        macs: Multiply-accumulates at batch 1.
+        median_ms: Of the last runs of a session with profile=True, else 0.
+    """
+
+    name: str
+    op: str
+    shape: tuple[int | None, ...]
+    bits: int
+    kernel: str
+    isa: str
+    weight_bits: int
+    weight_bytes: int
+    macs: int
+    median_ms: float
+
+
+class Session:
+    """A .edgeq model, checked, packed for this CPU and ready to run.
+
+    `run` may be called from any thread; calls of one session wait for each other. Nothing of the file is kept.
+
+    Args:
+        source: Path of a .edgeq file, or its bytes.
+        threads: Threads of the engine, the caller's included; 0 takes as many as the process may use, at most 16. The results
+            do not depend on it.
+        max_isa: Highest instruction set to use ("scalar", "avx2", ...); None for what EDGEQ_MAX_ISA says, else all.
+        profile: Whether each layer is timed (`layers`).
+        max_memory_bytes: What packed weights and activations may take together.
+
+    Raises:
+        FormatError: If the file is damaged, hostile or of another version; it names what is wrong.
+        UsageError: If it cannot be opened, or an argument names nothing.
+        BackendError: If the engine is not built, or the model needs more memory than it may use.
+    """
+
+    def __init__(
+        self,
+        source: str | Path | bytes,
+        threads: int = 1,
+        *,
+        max_isa: str | None = None,
+        profile: bool = False,
+        max_memory_bytes: int = DEFAULT_MEMORY,
+    ) -> None:
+        self._source = source if isinstance(source, bytes) else os.fspath(source)
+        self._max_isa = max_isa or ""
+        self._max_memory_bytes = max_memory_bytes
+        self._session = self._load(threads, profile=profile, keep_all=False)
+        self.inputs = [_tensor_info(end) for end in self._session.inputs]
+        self.outputs = [_tensor_info(end) for end in self._session.outputs]
+
+    def _load(self, threads: int, *, profile: bool, keep_all: bool) -> _native.Session:
+        return native_module().Session(
+            self._source,
+            threads=threads,
+            max_isa=self._max_isa,
+            max_memory_bytes=self._max_memory_bytes,
+            profile=profile,
+            keep_all=keep_all,
+        )
+
+    def run(self, x: Feeds) -> Any:
+        """Runs a batch.
+
+        Args:
+            x: One array, one an input in their order, or a mapping from input names; each with the batch first and otherwise
+                the shape of its TensorInfo. All float32 (other floats are converted; NaN becomes the code of zero), or all
+                int8 codes.
+
+        Returns:
+            One array, or a list of them when the model has several outputs: float32 for float32, int8 codes for int8 codes
+            (outputs that are not quantized are float32 either way).
+
+        Raises:
+            UsageError: If a shape, dtype or name does not fit.
+        """
+        feeds, codes = self._feeds(x)
+        results = self._session.run(feeds, codes)
+        return results[0] if len(results) == 1 else results
+
+    def dump(self, x: Feeds) -> dict[str, Array]:
+        """Runs a batch without any fusion and returns every activation, inputs first, in execution order.
+
+        Returns:
+            Arrays by tensor name, NHWC: int8 codes, float32 for tensors that are not quantized.
+
+        Raises:
+            UsageError: As `run`.
+        """
+        feeds, codes = self._feeds(x)
+        session = self._load(1, profile=False, keep_all=True)
+        session.run(feeds, codes)
+        return dict(session.read_activations())
+
+    def _feeds(self, x: Feeds) -> tuple[list[Array], bool]:
+        if isinstance(x, Mapping):
+            unknown = [name for name in x if name not in {info.name for info in self.inputs}]
+            missing = [info.name for info in self.inputs if info.name not in x]
+            if unknown or missing:
+                names = ", ".join(info.name for info in self.inputs)
+                raise UsageError(f"The model's inputs are {names}; missing {missing}, unknown {unknown}.")
+            given = [x[info.name] for info in self.inputs]
+        elif isinstance(x, np.ndarray):
+            given = [x]
+        else:
+            given = list(x)
+        if len(given) != len(self.inputs):
+            raise UsageError(f"The model takes {len(self.inputs)} inputs; {len(given)} were given.")
+        arrays = [_checked(array, info) for array, info in zip(given, self.inputs)]
+        if len({array.dtype for array in arrays}) > 1:
+            raise UsageError("The inputs must be all float32 or all int8 codes, not a mixture.")
+        if len({len(array) for array in arrays}) > 1:
+            raise UsageError(f"The inputs differ in their batch: {[len(array) for array in arrays]}.")
+        return arrays, arrays[0].dtype == np.int8
+
+    @property
+    def layers(self) -> list[LayerInfo]:
+        """Every operator of the file in execution order; with profile=True their times so far."""
+        return [_layer_info(entry) for entry in self._session.layers()]
+
+    @property
+    def threads(self) -> int:
+        """Threads of the engine, the caller's included."""
+        return self._session.threads
+
+    @property
+    def isa(self) -> str:
+        """The highest instruction set that the session may use."""
+        return self._session.isa
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the packed weights, with biases and multipliers."""
+        return self._session.weight_bytes
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates at batch 1."""
+        return self._session.macs
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the file."""
+        return self._session.file_bytes
+
+    def arena_bytes(self, batch: int = 1) -> int:
+        """Bytes of activation memory at a batch size; raises BackendError when the session may not use so many."""
+        return self._session.arena_bytes(batch)
+
+
+def native_module() -> Any:
+    """Returns edgeq._native; raises BackendError when it is not built."""
+    try:
+        from edgeq import _native
+    except ImportError as error:
+        raise BackendError(
+            f"The native engine is not built for this Python ({error}). Install the package with `pip install .`, or build it "
+            "in place with `cmake --preset release && cmake --build build/release`."
+        ) from None
+    return _native
+
+
+def _shape(sizes: Sequence[int]) -> tuple[int | None, ...]:
+    return tuple(None if size < 0 else size for size in sizes)
+
+
+def _tensor_info(end: tuple[str, tuple[int, ...], str, int, float, int]) -> TensorInfo:
+    name, shape, dtype, bits, scale, zero_point = end
+    return TensorInfo(name, _shape(shape), dtype, Quantization(scale, zero_point, bits) if dtype == "int8" else None)
+
+
+def _layer_info(entry: dict[str, Any]) -> LayerInfo:
+    kernel = entry["kernel"] or (f"in {entry['fused_into']}" if entry["fused_into"] else "free")
+    return LayerInfo(
+        name=entry["name"],
+        op=entry["op"],
+        shape=_shape(entry["shape"]),
+        bits=entry["bits"],
+        kernel=kernel,
+        isa=entry["isa"],
+        weight_bits=entry["weight_bits"],
+        weight_bytes=entry["weight_bytes"],
+        macs=entry["macs"],
+        median_ms=entry["median_ns"] / 1e6,
+    )
+
+
+def _checked(array: Any, info: TensorInfo) -> Array:
+    """Returns the array as contiguous float32 or int8 of the right shape; raises UsageError otherwise."""
+    found = np.asarray(array)
+    if found.dtype != np.int8:
+        if found.dtype.kind != "f":
+            raise UsageError(
+                f"Input {info.name} has dtype {found.dtype}; give float32 values, or int8 codes of its quantization."
+            )
+        found = found.astype(np.float32, copy=False)
+    expected = info.shape[1:]
+    if found.ndim != len(info.shape) or found.shape[1:] != expected or found.shape[0] < 1:
+        wanted = ", ".join("N" if size is None else str(size) for size in info.shape)
+        raise UsageError(f"Input {info.name} has shape {list(found.shape)}; the model takes [{wanted}], N at least 1.")
+    return np.ascontiguousarray(found)
