@@ -97,7 +97,9 @@ class QuantizedBuilder:
         self.graph.nodes.append(node)
         return node.outputs[0]
 
-    def weights(self, x: str, shape: tuple[int, ...], taps: int, bias: bool, per_channel: bool) -> tuple[list[str], float]:
+    def weights(
+        self, x: str, shape: tuple[int, ...], taps: int, bias: bool, per_channel: bool
+    ) -> tuple[list[str], float]:
         """Adds weights [O, ...] (and a bias); returns the inputs of the node and its output's expected spread."""
         stem = f"weights{len(self.graph.tensors)}"
         limit = (1 << (self.weight_bits - 1)) - 1
@@ -255,19 +257,24 @@ for _channels, _kernel, _stride in ((1, 3, 1), (8, 3, 1), (17, 3, 2), (32, 5, 1)
         f"conv depthwise {_channels} {_kernel}x{_kernel} stride {_stride}",
         lambda b, c=_channels, k=_kernel, s=_stride: b.depthwise(b.input(c, 11, 10), k, s, clamp=s == 1),
     )
-_one("conv depthwise dilated",
-     lambda b: b.conv(b.input(20, 9, 9), 20, (3, 3), pads=(2, 2, 2, 2), dilations=(2, 2), groups=20))
-_one("conv depthwise 1x3 no bias",
-     lambda b: b.conv(b.input(33, 4, 12), 33, (1, 3), pads=(0, 1, 0, 1), groups=33, bias=False))
+_one(
+    "conv depthwise dilated",
+    lambda b: b.conv(b.input(20, 9, 9), 20, (3, 3), pads=(2, 2, 2, 2), dilations=(2, 2), groups=20),
+)
+_one(
+    "conv depthwise 1x3 no bias",
+    lambda b: b.conv(b.input(33, 4, 12), 33, (1, 3), pads=(0, 1, 0, 1), groups=33, bias=False),
+)
 _one("conv depthwise no padding", lambda b: b.depthwise(b.input(12, 6, 6), pad=0))
 _one("conv depthwise image smaller than kernel", lambda b: b.depthwise(b.input(24, 2, 1), 5))
 
 # --- conv_transpose ---
 _one("conv_transpose 2x2", lambda b: b.conv_transpose(b.input(8, 4, 5), 6))
-_one("conv_transpose overlapping",
-     lambda b: b.conv_transpose(b.input(5, 4, 4), 7, (4, 4), (2, 2), (1, 1, 1, 1)))
-_one("conv_transpose odd",
-     lambda b: b.conv_transpose(b.input(4, 3, 5), 9, (3, 2), (2, 3), (1, 0, 0, 1), (2, 1), 1, (1, 2), bias=False))
+_one("conv_transpose overlapping", lambda b: b.conv_transpose(b.input(5, 4, 4), 7, (4, 4), (2, 2), (1, 1, 1, 1)))
+_one(
+    "conv_transpose odd",
+    lambda b: b.conv_transpose(b.input(4, 3, 5), 9, (3, 2), (2, 3), (1, 0, 0, 1), (2, 1), 1, (1, 2), bias=False),
+)
 _one("conv_transpose groups", lambda b: b.conv_transpose(b.input(6, 4, 4), 9, (3, 3), (1, 1), groups=3))
 _one("conv_transpose depthwise", lambda b: b.conv_transpose(b.input(8, 4, 4), 8, (4, 4), pads=(1, 1, 1, 1), groups=8))
 
@@ -299,8 +306,8 @@ for _op in ("add", "sub", "mul"):
 # --- one-input functions ---
 for _op, _attrs in (
     ("relu", None), ("clip", ClipAttrs(-0.5, 0.8)), ("sigmoid", None), ("tanh", None), ("hard_swish", None),
-    ("hard_sigmoid", HardSigmoidAttrs()), ("silu", None), ("gelu", None), ("erf", None), ("leaky_relu", LeakyReluAttrs(0.1)),
-    ("pow", PowAttrs(2.0)),
+    ("hard_sigmoid", HardSigmoidAttrs()), ("silu", None), ("gelu", None), ("erf", None),
+    ("leaky_relu", LeakyReluAttrs(0.1)), ("pow", PowAttrs(2.0)),
 ):  # fmt: skip
     _one(
         f"{_op}",
@@ -342,7 +349,9 @@ _one("concat itself", lambda b: (lambda x: b.concat([x, x, x]))(b.input(5, 3, 3)
 _one("concat rank 3", lambda b: b.concat(_same(b, (3, 4), (3, 2)), 2))
 _one("slice channels", lambda b: b.part(b.input(9, 4, 5), 1, 2, 5))
 _one("slice every other channel", lambda b: b.part(b.input(9, 4, 5), 1, 1, 4, 2))
-_one("slice image", lambda b: b.node("slice", [b.input(5, 8, 9)], SliceAttrs((0, 0, 1, 2), (1, 1, 2, 3), (-1, 5, 3, 2))))
+_one(
+    "slice image", lambda b: b.node("slice", [b.input(5, 8, 9)], SliceAttrs((0, 0, 1, 2), (1, 1, 2, 3), (-1, 5, 3, 2)))
+)
 _one("slice columns", lambda b: b.part(b.input(19), 1, 3, 8))
 _one("reshape to and from 1x1", lambda b: b.reshape(b.reshape(b.input(12, 1, 1), 12), 12, 1, 1))
 _one("reshape flatten", lambda b: b.flatten(b.input(4, 3, 5)), free=False)
@@ -356,7 +365,9 @@ _one("transpose rank 3", lambda b: b.transpose(b.input(3, 4), 0, 2, 1), free=Fal
 _one("transpose rank 5", lambda b: b.transpose(b.input(2, 3, 2, 2), 0, 3, 1, 4, 2), free=False)
 _one("transpose to nhwc and back", lambda b: b.transpose(b.transpose(b.input(3, 4, 5), 0, 2, 3, 1), 0, 3, 1, 2))
 _one("pad image", lambda b: b.node("pad", [b.input(5, 3, 4)], PadAttrs((0, 0, 1, 2), (0, 0, 0, 3))))
-_one("pad channels with a value", lambda b: b.node("pad", [b.input(5, 3, 4)], PadAttrs((0, 1, 0, 0), (0, 2, 0, 0), 0.7)))
+_one(
+    "pad channels with a value", lambda b: b.node("pad", [b.input(5, 3, 4)], PadAttrs((0, 1, 0, 0), (0, 2, 0, 0), 0.7))
+)
 _one("pad rows", lambda b: b.node("pad", [b.input(5)], PadAttrs((0, 2), (0, 1), -0.3)))
 for _coordinates in Coordinates:
     _one(
@@ -370,8 +381,9 @@ for _coordinates in Coordinates:
                 "resize", [b.input(3, 4, 6)], ResizeAttrs((7, 4), ResizeMode.NEAREST, c, r)
             ),
         )
-_one("resize bilinear smaller",
-     lambda b: b.node("resize", [b.input(17, 9, 7)], ResizeAttrs((4, 3), ResizeMode.BILINEAR)))
+_one(
+    "resize bilinear smaller", lambda b: b.node("resize", [b.input(17, 9, 7)], ResizeAttrs((4, 3), ResizeMode.BILINEAR))
+)
 _one("softmax rows", lambda b: b.node("softmax", [b.input(10)], SoftmaxAttrs(1)))
 _one("softmax channels", lambda b: b.node("softmax", [b.input(10, 2, 3)], SoftmaxAttrs(1)))
 _one("softmax width", lambda b: b.node("softmax", [b.input(3, 2, 5)], SoftmaxAttrs(3)))

@@ -73,8 +73,12 @@ DTYPE_OF_TYPE = {
     ElementType.FLOAT32: "float32",
     ElementType.INT64: "int64",
 }
-TYPE_OF_DTYPE = {"int8": ElementType.INT8, "int32": ElementType.INT32, "float32": ElementType.FLOAT32,
-                 "int64": ElementType.INT64}
+TYPE_OF_DTYPE = {
+    "int8": ElementType.INT8,
+    "int32": ElementType.INT32,
+    "float32": ElementType.FLOAT32,
+    "int64": ElementType.INT64,
+}
 BYTES_OF_TYPE = {ElementType.INT8: 1, ElementType.INT32: 4, ElementType.FLOAT32: 4, ElementType.INT64: 8}
 
 CHANNEL_ORDERS = ("rgb", "bgr", "gray")

@@ -13,7 +13,7 @@ from edgeq.exporters.edgeq_format import MAX_DIMENSION
 from edgeq.ir import Attrs, Graph, Node, Tensor
 from edgeq.ops import get
 from edgeq.ops.avg_pool import AvgPoolAttrs
-from edgeq.ops.base import NO_CLAMP, Clamp, Window, attrs_of, clamp_codes
+from edgeq.ops.base import Clamp, Window, attrs_of, clamp_codes
 from edgeq.ops.channel_shuffle import ChannelShuffleAttrs
 from edgeq.ops.concat import ConcatAttrs
 from edgeq.ops.conv import ConvAttrs
@@ -150,7 +150,7 @@ def check_operands(operator: FileOperator, inputs: Sequence[str], output: str, g
         kinds = ("x",) * len(inputs)
     if not sum(kind != "b" for kind in kinds) <= len(inputs) <= len(kinds):
         raise GraphError(f"it has {len(inputs)} inputs, its operator takes {len(kinds)}")
-    for index, (name, kind) in enumerate(zip(inputs, kinds)):
+    for index, (name, kind) in enumerate(zip(inputs, kinds, strict=False)):
         if not name:
             if kind != "b":
                 raise GraphError(f"its input {index} is absent")
@@ -378,9 +378,7 @@ def _read_resize(fields: Fields, node: Node, graph: Graph) -> Attrs:
     if len(shape) != 4:
         raise GraphError(f"its output has shape {list(shape)}, not rank 4")
     mode = ResizeMode(fields.take(0, 1))
-    return ResizeAttrs(
-        (shape[1], shape[2]), mode, Coordinates(fields.take(0, 3)), NearestRounding(fields.take(0, 3))
-    )
+    return ResizeAttrs((shape[1], shape[2]), mode, Coordinates(fields.take(0, 3)), NearestRounding(fields.take(0, 3)))
 
 
 def _write_softmax(node: Node, graph: Graph) -> list[int]:

@@ -230,7 +230,9 @@ class _Reader:
             wrong(f"shape {list(shape)} has more than {MAX_ELEMENTS} elements")
         if kind == ElementType.INT4 and (not constant or bits != 4):
             wrong("only constants with 4 bits are stored as int4")
-        if bits not in {ElementType.INT8: (0, 4, 8), ElementType.INT4: (4,), ElementType.INT32: (0, 32)}.get(kind, (0,)):
+        if bits not in {ElementType.INT8: (0, 4, 8), ElementType.INT4: (4,), ElementType.INT32: (0, 32)}.get(
+            kind, (0,)
+        ):
             wrong(f"{bits} bits do not go with {kind.name.lower()}")
         if (bits == 0) != (scales == 0):
             wrong(f"{bits} bits do not go with {scales} scales")
@@ -242,7 +244,9 @@ class _Reader:
         data = None
         if constant:
             if size != value_bytes(kind, elements):
-                wrong(f"{elements} elements of {kind.name.lower()} take {value_bytes(kind, elements)} bytes, not {size}")
+                wrong(
+                    f"{elements} elements of {kind.name.lower()} take {value_bytes(kind, elements)} bytes, not {size}"
+                )
             data = self.read_value(self.region(where, "value", offset, size, ALIGNMENT), kind, shape)
         elif offset or size:
             wrong("it is an activation but has a value")
@@ -271,7 +275,7 @@ class _Reader:
         if not np.all(np.isfinite(values)) or np.any(values <= 0):
             raise FormatError(f"{where}: a scale is not a finite positive number")
         if axis == -1:
-            return QuantParams(values[0], np.int32(zero), bits)  # type: ignore[arg-type]
+            return QuantParams(values[0], np.int32(zero), bits)
         return QuantParams(values.astype(np.float32, copy=False), np.zeros(scales, np.int32), bits, axis)
 
     def read_value(self, raw: memoryview, kind: ElementType, shape: tuple[int, ...]) -> Array:
@@ -390,7 +394,9 @@ class _Reader:
             raise FormatError("section PREPROCESSING is too short")
         order, resize, height, width, interpolation, count = PREPROCESSING.unpack_from(content)
         if order >= len(CHANNEL_ORDERS) or interpolation >= len(INTERPOLATIONS):
-            raise FormatError(f"section PREPROCESSING: channel order {order} or interpolation {interpolation} is unknown")
+            raise FormatError(
+                f"section PREPROCESSING: channel order {order} or interpolation {interpolation} is unknown"
+            )
         if count not in (1, CHANNEL_COUNTS[CHANNEL_ORDERS[order]]):
             raise FormatError(f"section PREPROCESSING: {count} values a channel do not fit {CHANNEL_ORDERS[order]}")
         if len(content) != PREPROCESSING.size + 8 * count or (height == 0) != (width == 0):

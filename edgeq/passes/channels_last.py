@@ -119,9 +119,7 @@ class _Rewrite:
     def aligned(self, name: str, permutation: Permutation) -> str:
         """Returns a tensor that holds the activation with its axes permuted so."""
         shape = self.shape(name)
-        return self.arranged(
-            name, ElementOrder.of(shape, permutation), tuple(shape[axis] for axis in permutation)
-        )
+        return self.arranged(name, ElementOrder.of(shape, permutation), tuple(shape[axis] for axis in permutation))
 
     def arranged(self, name: str, order: ElementOrder, shape: Shape) -> str:
         """Returns a tensor of that memory shape that holds the activation in that order; converts where it must."""
@@ -249,8 +247,7 @@ class _Rewrite:
             for node in self.result.nodes
         ]
         self.places = {
-            logical: _Place(change.get(place.name, place.name), place.order)
-            for logical, place in self.places.items()
+            logical: _Place(change.get(place.name, place.name), place.order) for logical, place in self.places.items()
         }
         self.converted = {
             (change.get(source, source), order, shape): change.get(out, out)
@@ -372,8 +369,10 @@ def _linear(rewrite: _Rewrite, node: Node) -> None:
     if len(shape) == 2:
         held = rewrite.arranged(x, place.order, shape)
         columns = place.order.positions()
-        weights = rewrite.keep(w) if place.order.is_plain else rewrite.constant(
-            w, lambda value: np.ascontiguousarray(value[:, columns]), "columns"
+        weights = (
+            rewrite.keep(w)
+            if place.order.is_plain
+            else rewrite.constant(w, lambda value: np.ascontiguousarray(value[:, columns]), "columns")
         )
         rewrite.emit(node, [held, weights, *others], node.attrs, (0, 1))
         return
@@ -419,9 +418,11 @@ def _axis(rewrite: _Rewrite, node: Node) -> None:
     attrs: Any = node.attrs
     axis = attrs.axis % len(permutation)
     inputs = [
-        rewrite.aligned(name, permutation) if rewrite.is_activation(name)
+        rewrite.aligned(name, permutation)
+        if rewrite.is_activation(name)
         else rewrite.constant(name, lambda value: value.transpose(permutation), "nhwc")
-        if len(rewrite.shape(name)) == len(permutation) else rewrite.keep(name)
+        if len(rewrite.shape(name)) == len(permutation)
+        else rewrite.keep(name)
         for name in node.inputs
     ]
     rewrite.emit(node, inputs, replace(attrs, axis=permutation.index(axis)), permutation)

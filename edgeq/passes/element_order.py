@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -64,10 +65,10 @@ class ElementOrder:
         for factor in self.factors:
             outer, stride = stride, stride // factor
             cuts = [outer, *sorted({s for s in strides if stride < s < outer}, reverse=True), stride]
-            if any(high % low for high, low in zip(cuts, cuts[1:])):
+            if any(high % low for high, low in pairwise(cuts)):
                 return None
             parts.append(list(range(len(factors), len(factors) + len(cuts) - 1)))
-            factors += [high // low for high, low in zip(cuts, cuts[1:])]
+            factors += [high // low for high, low in pairwise(cuts)]
         return tuple(factors), tuple(part for index in self.order for part in parts[index])
 
     @property
@@ -129,7 +130,8 @@ class ElementOrder:
     def positions(self) -> npt.NDArray[np.int64]:
         """Returns, for each memory position of one sample, the logical position of the element there."""
         logical = np.arange(math.prod(self.factors), dtype=np.int64).reshape(self.factors)
-        return logical.transpose(self.order).reshape(-1)
+        positions: npt.NDArray[np.int64] = logical.transpose(self.order).reshape(-1)
+        return positions
 
 
 def _strides(sizes: Sequence[int]) -> list[int]:

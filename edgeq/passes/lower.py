@@ -36,7 +36,5 @@ def lower(graph: Graph) -> Graph:
 def _table_node(graph: Graph, result: Graph, node: Node, operator: Unary) -> Node:
     if any(graph.tensor(name).quant is None for name in (node.inputs[0], node.outputs[0])):
         raise GraphError(f"{node.name}: lowering {node.op} to a table needs a quantized graph; quantize it first")
-    table = result.add_tensor(
-        Tensor.constant(result.fresh_name(f"{node.name}.table"), operator.table(node, graph))
-    )
+    table = result.add_tensor(Tensor.constant(result.fresh_name(f"{node.name}.table"), operator.table(node, graph)))
     return Node("lut", node.name, (node.inputs[0], table), node.outputs, Attrs())

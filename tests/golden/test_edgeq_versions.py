@@ -29,7 +29,7 @@ def test_loads_and_computes_the_same(path: Path) -> None:
             np.testing.assert_array_equal(found, arrays[f"y{index}"])
 
 
-@pytest.mark.parametrize("path", FOLDER.glob("version1_*.edgeq"), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("version1_*.edgeq")), ids=lambda path: path.stem)
 def test_version_1_information(path: Path) -> None:
     _, info = load(path)
     assert info == ModelInfo(
@@ -40,6 +40,6 @@ def test_version_1_information(path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("path", FOLDER.glob("version1_*.edgeq"), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("version1_*.edgeq")), ids=lambda path: path.stem)
 def test_version_1_is_still_written_so(path: Path) -> None:
     assert encode(*load(path)) == path.read_bytes()

@@ -74,7 +74,7 @@ def test_many_mutations(files: list[bytes], seed: int) -> None:
 
 def test_every_truncation(files: list[bytes]) -> None:
     content = files[8]
-    for size in [*range(0, 200), *range(200, len(content), 7)]:
+    for size in [*range(200), *range(200, len(content), 7)]:
         with pytest.raises(FormatError):
             decode(content[:size])
         with pytest.raises(FormatError):
@@ -180,9 +180,7 @@ def in_table(index: int, at: int, code: str, value: int) -> Callable[[bytes], by
     return change
 
 
-@pytest.mark.parametrize(
-    ("change", "message"), [item[1:] for item in hostile()], ids=[item[0] for item in hostile()]
-)
+@pytest.mark.parametrize(("change", "message"), [item[1:] for item in hostile()], ids=[item[0] for item in hostile()])
 def test_hostile(change: Callable[[bytes], bytes], message: str) -> None:
     case = next(case for case in CASES if case.name == "conv 3x3 3to16")
     content = encode(lower(channels_last(build(case, "w4a8", 7))), INFO)
@@ -210,7 +208,7 @@ def test_forbidden_weight_and_overflow() -> None:
 
 def test_metadata_that_is_deep() -> None:
     content = encode(lower(channels_last(build(CASES[0], "w8a8", 7))), ModelInfo(metadata={"x": "[" * 100000}))
-    damaged = content.replace(b'"x":"[', b'"x":[[').replace(b'[[[[[["}', b'[[[[[[[}')
+    damaged = content.replace(b'"x":"[', b'"x":[[').replace(b'[[[[[["}', b"[[[[[[[}")
     with pytest.raises(FormatError, match="META"):
         decode(refreshed(damaged))
 

@@ -10,7 +10,16 @@ import pytest
 
 from edgeq.passes.element_order import ElementOrder
 
-SHAPES = [(2, 6), (2, 4, 1), (2, 2, 3, 4), (2, 1, 6, 2), (2, 4, 1, 1), (2, 2, 2, 3, 2), (2, 1, 1, 1), (2, 2, 3, 2, 1, 2)]
+SHAPES = [
+    (2, 6),
+    (2, 4, 1),
+    (2, 2, 3, 4),
+    (2, 1, 6, 2),
+    (2, 4, 1, 1),
+    (2, 2, 2, 3, 2),
+    (2, 1, 1, 1),
+    (2, 2, 3, 2, 1, 2),
+]
 
 
 def permutations(rank: int) -> list[tuple[int, ...]]:
