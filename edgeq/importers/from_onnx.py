@@ -90,7 +90,9 @@ class _Importer:
         self.taken = {*self.known, *self.graph.tensors, *(out for node in nodes for out in node.output)}
         for node in nodes:
             self.current = node
-            self._node(node)
+            # Damaged numbers are found by `add_constant`; on the way they may overflow.
+            with np.errstate(all="ignore"):
+                self._node(node)
         self._outputs()
         graph = self.graph.prune()
         check_graph(graph)

@@ -1,4 +1,4 @@
-"""Drops nodes that change nothing and merges neighbouring reshapes, transposes, and a mean with its squeeze."""
+"""Drops nodes that change nothing and merges neighbouring reshapes, transposes, slices, and a mean with its squeeze."""
 
 from __future__ import annotations
 
@@ -46,9 +46,7 @@ def remove_identities(graph: Graph) -> Graph:
             edit.append(node)
             continue
         # The producer takes over the output's name, and whoever read the old one reads the new one.
-        edit.replace(
-            producer, producer.with_(outputs=tuple(out if o == source else o for o in producer.outputs))
-        )
+        edit.replace(producer, producer.with_(outputs=tuple(out if o == source else o for o in producer.outputs)))
         names = {key: out if value == source else value for key, value in names.items()} | {source: out}
         edit.nodes = [with_inputs_renamed(kept, {source: out}) for kept in edit.nodes]
     return edit.finish()
@@ -103,6 +101,9 @@ def _merge(graph: Graph) -> Graph:
             first, second = (attrs_of(n, TransposeAttrs).permutation for n in (before, node))
             combined = TransposeAttrs(tuple(first[axis] for axis in second))
             node = node.with_(inputs=before.inputs, attrs=combined)
+        elif before is not None and before.op == node.op == "slice":
+            combined_part = _part_of_part(attrs_of(before, SliceAttrs), attrs_of(node, SliceAttrs))
+            node = node.with_(inputs=before.inputs, attrs=combined_part)
         if node.op == "transpose" and _moves_only_ones(node, graph):
             node = node.with_(op="reshape", attrs=ReshapeAttrs(graph.tensor(node.outputs[0]).shape))
         mean = edit.sole_producer(node.inputs[0]) if node.op == "reshape" else None
@@ -111,6 +112,15 @@ def _merge(graph: Graph) -> Graph:
         else:
             edit.append(node)
     return edit.finish()
+
+
+def _part_of_part(first: SliceAttrs, second: SliceAttrs) -> SliceAttrs:
+    axes = range(len(first.begin))
+    return SliceAttrs(
+        tuple(first.begin[a] + second.begin[a] * first.stride[a] for a in axes),
+        tuple(first.stride[a] * second.stride[a] for a in axes),
+        second.size,
+    )
 
 
 def _moves_only_ones(node: Node, graph: Graph) -> bool:

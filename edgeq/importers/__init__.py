@@ -1,0 +1,1 @@
+"""Readers of models: what others wrote becomes a Graph."""
