@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgeq import _native
 
 Array = npt.NDArray[Any]
-Feeds = Union[Array, Sequence[Array], Mapping[str, Array]]
+Feeds: TypeAlias = Array | Sequence[Array] | Mapping[str, Array]
 
 DEFAULT_MEMORY = 4 << 30
 """Bytes that a session may use when the caller does not say: enough for any sane model, not for a hostile one."""
@@ -100,8 +100,8 @@ class Session:
 
     Args:
         source: Path of a .edgeq file, or its bytes.
-        threads: Threads of the engine, the caller's included; 0 takes as many as the process may use, at most 16. The results
-            do not depend on it.
+        threads: Threads of the engine, the caller's included; 0 takes as many as the process may use, at most 16.
+            The results do not depend on it.
         max_isa: Highest instruction set to use ("scalar", "avx2", ...); None for what EDGEQ_MAX_ISA says, else all.
         profile: Whether each layer is timed (`layers`).
         max_memory_bytes: What packed weights and activations may take together.
@@ -111,6 +111,8 @@ class Session:
         UsageError: If it cannot be opened, or an argument names nothing.
         BackendError: If the engine is not built, or the model needs more memory than it may use.
     """
+
+    _engine_options: ClassVar[dict[str, Any]] = {}
 
     def __init__(
         self,
@@ -129,26 +131,28 @@ class Session:
         self.outputs = [_tensor_info(end) for end in self._session.outputs]
 
     def _load(self, threads: int, *, profile: bool, keep_all: bool) -> _native.Session:
-        return native_module().Session(
+        session: _native.Session = native_module().Session(
             self._source,
             threads=threads,
             max_isa=self._max_isa,
             max_memory_bytes=self._max_memory_bytes,
             profile=profile,
             keep_all=keep_all,
+            **self._engine_options,
         )
+        return session
 
     def run(self, x: Feeds) -> Any:
         """Runs a batch.
 
         Args:
-            x: One array, one an input in their order, or a mapping from input names; each with the batch first and otherwise
-                the shape of its TensorInfo. All float32 (other floats are converted; NaN becomes the code of zero), or all
-                int8 codes.
+            x: One array, one an input in their order, or a mapping from input names; each with the batch first and
+                otherwise the shape of its TensorInfo. All float32 (other floats are converted; NaN becomes the code of
+                zero), or all int8 codes.
 
         Returns:
-            One array, or a list of them when the model has several outputs: float32 for float32, int8 codes for int8 codes
-            (outputs that are not quantized are float32 either way).
+            One array, or a list of them when the model has several outputs: float32 for float32, int8 codes for int8
+            codes (outputs that are not quantized are float32 either way).
 
         Raises:
             UsageError: If a shape, dtype or name does not fit.
@@ -185,7 +189,7 @@ class Session:
             given = list(x)
         if len(given) != len(self.inputs):
             raise UsageError(f"The model takes {len(self.inputs)} inputs; {len(given)} were given.")
-        arrays = [_checked(array, info) for array, info in zip(given, self.inputs)]
+        arrays = [_checked(array, info) for array, info in zip(given, self.inputs, strict=True)]
         if len({array.dtype for array in arrays}) > 1:
             raise UsageError("The inputs must be all float32 or all int8 codes, not a mixture.")
         if len({len(array) for array in arrays}) > 1:
@@ -233,8 +237,8 @@ def native_module() -> Any:
         from edgeq import _native
     except ImportError as error:
         raise BackendError(
-            f"The native engine is not built for this Python ({error}). Install the package with `pip install .`, or build it "
-            "in place with `cmake --preset release && cmake --build build/release`."
+            f"The native engine is not built for this Python ({error}). Install the package with `pip install .`, or "
+            "build it in place with `cmake --preset release && cmake --build build/release`."
         ) from None
     return _native
 

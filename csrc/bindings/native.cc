@@ -59,13 +59,14 @@ py::tuple end_tuple(const EndInfo& end) {
 }
 
 std::unique_ptr<Session> load(const py::object& source, int threads, const std::string& max_isa,
-                              uint64_t max_memory_bytes, bool profile, bool keep_all) {
+                              uint64_t max_memory_bytes, bool profile, bool keep_all, int64_t split_cost) {
   SessionOptions options;
   options.threads = threads;
   options.max_isa = max_isa;
   options.max_memory_bytes = max_memory_bytes;
   options.profile = profile;
   options.keep_all = keep_all;
+  options.split_cost = split_cost;
   Result<std::unique_ptr<Session>> session(nullptr);
   if (py::isinstance<py::bytes>(source)) {
     char* data = nullptr;
@@ -250,7 +251,8 @@ PYBIND11_MODULE(_native, m) {
 
   py::class_<Session>(m, "Session")
       .def(py::init(&load), py::arg("source"), py::kw_only(), py::arg("threads"), py::arg("max_isa"),
-           py::arg("max_memory_bytes"), py::arg("profile"), py::arg("keep_all"))
+           py::arg("max_memory_bytes"), py::arg("profile"), py::arg("keep_all"),
+           py::arg("split_cost") = SessionOptions().split_cost)
       .def("run", &run, py::arg("inputs"), py::arg("codes"))
       .def("layers", &layers)
       .def("read_activations", &read_activations)

@@ -16,8 +16,6 @@ namespace {
 
 constexpr int kMaxDefaultThreads = 16;
 constexpr size_t kMaxBatchPlans = 16;
-// A step below this many operations is not worth waking a second thread's caches for.
-constexpr int64_t kSplitCost = 20000;
 
 size_t align64(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
@@ -35,9 +33,9 @@ void part_of(int64_t count, int64_t grain, int64_t index, int64_t parts, int64_t
 }
 
 /// The share of thread `thread` in a step's work; empty when it has none.
-bool share_of(const Work& work, int thread, int threads, WorkRange* range) {
+bool share_of(const Work& work, int64_t split_cost, int thread, int threads, WorkRange* range) {
   *range = {0, work.rows, 0, work.columns};
-  if (threads == 1 || work.cost < kSplitCost) return thread == 0;
+  if (threads == 1 || work.cost < split_cost) return thread == 0;
   const int64_t units = (work.rows + work.row_grain - 1) / work.row_grain;
   int64_t row_parts, column_parts;
   if (work.prefer_columns && work.columns > 1) {
@@ -120,6 +118,7 @@ Status Session::prepare(const uint8_t* data, size_t size, const SessionOptions& 
   target.isas = isas_;
   target.budget = &budget;
   keep_all_ = options.keep_all;
+  split_cost_ = options.split_cost;
   auto plan = make_plan(model.value(), keep_all_, target);
   EDGEQ_RETURN_IF_ERROR(plan.status());
   plan_ = std::move(plan).value();
@@ -229,7 +228,7 @@ void Session::run_thread(const RunState& state, int thread) {
   for (size_t i = 0; i < plan_.steps.size(); ++i) {
     const Step& step = *plan_.steps[i].step;
     WorkRange range;
-    if (share_of(step.work(state.batch), thread, threads, &range)) {
+    if (share_of(step.work(state.batch), split_cost_, thread, threads, &range)) {
       const StepIo io = {state.plan->inputs[i].data(), state.plan->output[i], state.batch};
       step.run(io, range, scratch);
     }

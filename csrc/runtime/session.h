@@ -22,6 +22,9 @@ struct SessionOptions {
   uint64_t max_memory_bytes = uint64_t{4} << 30;  // packed weights, maps and arena together
   bool profile = false;        // time every step
   bool keep_all = false;       // keep every activation (no fusion), for Session::read_activation
+  // A step below this many elementary operations is not worth a second thread: its caches would have to
+  // fetch what the first one has. Tests set 0 to split everything.
+  int64_t split_cost = 20000;
 };
 
 /// The caller's array at one end: contiguous, the batch first, in the source model's layout.
@@ -139,6 +142,7 @@ class Session {
   mutable std::mutex mutex_;
   bool keep_all_ = false;
   bool profile_ = false;
+  int64_t split_cost_ = 0;
   int64_t runs_profiled_ = 0;
   std::vector<int64_t> step_ns_;  // [steps][kProfiledRuns], a ring
   int64_t last_batch_ = 0;
