@@ -273,7 +273,8 @@ class _Importer:
             if target.kind != "f":
                 raise self.fail(node, f"it turns an activation into {target.name}; activations stay float")
         if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2]:
-            if bool(self.require_constant(node, 2, "training mode").reshape(-1)[0]):
+            training = self.require_constant(node, 2, "training mode").reshape(-1)
+            if training[0]:
                 raise self.fail(node, "it is in training mode; export the model in evaluation mode")
         if node.op_type == "Expand":
             shape, pair = self.graph.tensor(node.input[0]).shape, self.shape_pair(node, 1)
@@ -321,15 +322,10 @@ class _Importer:
         if first is second:
             return first
         # Filled for every sample alike, e.g. expanded to the batch: one row stands for all.
-        if (
-            first.shape[:1] == BATCHES[:1]
-            and second.shape[:1] == BATCHES[1:]
-            and first.shape[1:] == second.shape[1:]
-        ):
-            if np.array_equal(first, first[:1].repeat(2, 0)) and np.array_equal(
-                second, first[:1].repeat(3, 0)
-            ):
-                return first[:1]
+        row = first[:1]
+        pairs = zip((first, second), BATCHES, strict=True)
+        if first.ndim and all(np.array_equal(value, row.repeat(batch, 0)) for value, batch in pairs):
+            return row
         raise self.fail(node, f"its input {name!r} is computed from the batch size")
 
     def require_constant(self, node: Any, index: int, meaning: str) -> Array:
@@ -390,8 +386,8 @@ class _Importer:
     def _unsupported(self, node: Any, op_type: str) -> UnsupportedOperatorError:
         return UnsupportedOperatorError(
             f"node {_name(node)}: operator {op_type} is not supported. Supported are "
-            f"{', '.join(supported_operators())}, and whatever can be computed from constants. Replace it in the model, "
-            "or export the part before it."
+            f"{', '.join(supported_operators())}, and whatever can be computed from constants. Replace it in the "
+            "model, or export the part before it."
         )
 
 

@@ -204,7 +204,7 @@ def _require_torch() -> None:
             importlib.import_module(package)
         except ImportError:
             raise ImportModelError(
-                f"importing a torch model needs the package {package}; install it with: pip install 'edgeq[torch,export]'"
+                f"a torch model needs the package {package}; install it with: pip install 'edgeq[torch,export]'"
             ) from None
 
 

@@ -118,7 +118,7 @@ def _gather(inputs: Sequence[Any], attributes: Attributes) -> Array:
     axis = int(attributes.get("axis", 0))
     rest = x.size // max(x.shape[axis], 1)
     _bounded((rest, indices.size))
-    return np.take(x, indices, axis=axis)
+    return np.asarray(np.take(x, indices, axis=axis))
 
 
 def _slice(inputs: Sequence[Any], attributes: Attributes) -> Array:
@@ -144,7 +144,7 @@ def _axes(inputs: Sequence[Any], attributes: Attributes) -> list[int] | None:
 
 def _squeeze(inputs: Sequence[Any], attributes: Attributes) -> Array:
     axes = _axes(inputs, attributes)
-    return np.squeeze(inputs[0], None if axes is None else tuple(axes))
+    return np.asarray(np.squeeze(inputs[0], None if axes is None else tuple(axes)))
 
 
 def _unsqueeze(inputs: Sequence[Any], attributes: Attributes) -> Array:
@@ -199,13 +199,13 @@ def _concat(inputs: Sequence[Any], attributes: Attributes) -> Array:
 
 def _where(inputs: Sequence[Any], attributes: Attributes) -> Array:
     _bounded(np.broadcast_shapes(*(value.shape for value in inputs)))
-    return np.where(*inputs)
+    return np.asarray(np.where(*inputs))
 
 
 def _matmul(inputs: Sequence[Any], attributes: Attributes) -> Array:
     a, b = inputs
     _bounded((a.size // max(a.shape[-1], 1), b.size // max(b.shape[-2 if b.ndim > 1 else -1], 1)))
-    return np.matmul(a, b)
+    return np.asarray(np.matmul(a, b))
 
 
 def _clip(inputs: Sequence[Any], attributes: Attributes) -> Array:
@@ -226,7 +226,7 @@ def _reduce(function: Callable[..., Array]) -> Fold:
 
 
 def _erf(x: Array) -> Array:
-    return np.vectorize(math.erf, otypes=[np.float64])(x)
+    return np.asarray(np.vectorize(math.erf, otypes=[np.float64])(x))
 
 
 _FOLDS: dict[str, Fold] = {

@@ -18,20 +18,8 @@ MAX_MODEL_BYTES = 2**31 - 1
 MAX_NODES = 1_000_000
 """Nodes after the model's own functions are expanded."""
 
-DTYPES = (
-    "float32",
-    "float64",
-    "float16",
-    "bfloat16",
-    "int64",
-    "int32",
-    "int16",
-    "int8",
-    "uint64",
-    "uint32",
-    "uint16",
-)
-DTYPES += ("uint8", "bool")
+FLOAT_TYPES = ("float64", "float32", "float16", "bfloat16")
+INTEGER_TYPES = ("int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool")
 
 
 def read_model(source: Any) -> Any:
@@ -76,7 +64,7 @@ def tensor_value(tensor: Any, where: str) -> Array:
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
     except (KeyError, TypeError, ValueError):
         raise ImportModelError(f"{where}: tensor {tensor.name!r} has no known element type") from None
-    if dtype.name not in DTYPES:
+    if dtype.name not in FLOAT_TYPES + INTEGER_TYPES:
         raise ImportModelError(
             f"{where}: tensor {tensor.name!r} has elements of type {dtype.name}, which are not supported"
         )
@@ -165,7 +153,7 @@ def _load_external_data(model: Any, folder: Path | None) -> None:
             continue
         if folder is None:
             raise ImportModelError(
-                f"tensor {tensor.name!r} is stored in another file; give the path of the .onnx file instead of its bytes"
+                f"tensor {tensor.name!r} is stored in another file; give the path of the .onnx file, not its bytes"
             )
         data = _external_bytes(tensor, folder, budget)
         budget -= len(data)
@@ -207,7 +195,8 @@ def _external_bytes(tensor: Any, folder: Path, budget: int) -> bytes:
             )
         with path.open("rb") as file:
             file.seek(offset)
-            return file.read(length)
+            data: bytes = file.read(length)
+            return data
     except OSError as error:
         raise ImportModelError(f"{where} cannot be read: {error.strerror or error}") from None
 

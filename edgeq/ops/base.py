@@ -289,7 +289,8 @@ def quantize(x: Array, quant: QuantParams) -> npt.NDArray[np.int8]:
     ratio = np.where(np.isnan(ratio), np.float32(0), ratio)
     # The clamp comes before the addition, where both bounds and the sum are small integers, exact in float32.
     low, high = np.float32(quant.qmin) - zero, np.float32(quant.qmax) - zero
-    return (np.minimum(np.maximum(ratio, low), high) + zero).astype(np.int8)
+    codes: npt.NDArray[np.int8] = (np.minimum(np.maximum(ratio, low), high) + zero).astype(np.int8)
+    return codes
 
 
 def dequantize(q: Array, quant: QuantParams) -> npt.NDArray[np.float32]:

@@ -22,7 +22,7 @@ from edgeq.ops.base import (
     operand,
     register,
 )
-from edgeq.ops.tflite_forms import reshaped
+from edgeq.ops.tflite_forms import reshaped, transposed
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class ChannelShuffleAttrs(Attrs):
 
 def shuffled_channels(channels: int, groups: int) -> Array:
     """Returns the input channel of each output channel, shape (channels,)."""
-    return np.arange(channels).reshape(groups, channels // groups).T.reshape(-1)
+    return np.asarray(np.arange(channels).reshape(groups, channels // groups).T.reshape(-1))
 
 
 @register
@@ -84,6 +84,5 @@ class ChannelShuffle(Operator):
         split = sink.activation(f"{y}.split", (x.shape[0], pixels, groups, inner), x.quant)
         turned = sink.activation(f"{y}.turned", (x.shape[0], pixels, inner, groups), x.quant)
         reshaped(sink, x.name, split)
-        order = sink.constant(f"{node.name}.permutation", np.array([0, 1, 3, 2], np.int32))
-        sink.emit("TRANSPOSE", [split, order], [turned], version=2)
+        transposed(sink, split, turned, (0, 1, 3, 2))
         reshaped(sink, turned, y)

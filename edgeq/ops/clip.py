@@ -39,7 +39,7 @@ class Clip(Unary):
 
     def function(self, x: Array, node: Node) -> Array:
         attrs = attrs_of(node, ClipAttrs)
-        return np.minimum(np.maximum(x, x.dtype.type(attrs.low)), x.dtype.type(attrs.high))
+        return np.asarray(np.minimum(np.maximum(x, x.dtype.type(attrs.low)), x.dtype.type(attrs.high)))
 
     def from_onnx(self, source: OnnxSource, node: Any) -> None:
         if node.op_type != "Clip":

@@ -69,7 +69,7 @@ def exact_matmul(a: Array, b: Array, bound: int) -> Array:
         float32 or float64 array of integers, shape (..., m, n).
     """
     dtype = np.float32 if bound <= 1 << 24 else np.float64
-    return np.matmul(a.astype(dtype, copy=False), b.astype(dtype, copy=False))
+    return np.asarray(np.matmul(a.astype(dtype, copy=False), b.astype(dtype, copy=False)))
 
 
 def convolve(x: Array, w: Array, attrs: ConvAttrs, pad_value: float, bound: int | None) -> Array:
@@ -98,7 +98,7 @@ def convolve(x: Array, w: Array, attrs: ConvAttrs, pad_value: float, bound: int 
         sums = np.matmul(filters, columns)
     else:
         sums = exact_matmul(filters, columns, bound)
-    return sums.reshape(n, out_channels, out_h, out_w)
+    return np.asarray(sums.reshape(n, out_channels, out_h, out_w))
 
 
 def _depthwise(taps: list[list[Array]], w: Array, dtype: np.dtype[Any]) -> Array:
@@ -212,10 +212,10 @@ class Conv(Operator):
         weights = graph.constant(node.inputs[1])
         assert weights is not None
         channels, outputs = graph.tensor(node.inputs[0]).shape[3], weights.shape[0]
-        if quant.bits == 4 and attrs == ConvAttrs(Window((1, 1)), 1, attrs.clamp):
-            if sink.int4 in (Int4Storage.PACKED, Int4Storage.FAST):
-                fully_connected(sink, node, graph, node.inputs[0], weights[:, 0, 0], packed=True, clamp=attrs.clamp)
-                return
+        pointwise = attrs == ConvAttrs(Window((1, 1)), 1, attrs.clamp)
+        if pointwise and quant.bits == 4 and sink.int4 in (Int4Storage.PACKED, Int4Storage.FAST):
+            fully_connected(sink, node, graph, node.inputs[0], weights[:, 0, 0], packed=True, clamp=attrs.clamp)
+            return
         packed = sink.int4 in (Int4Storage.PACKED, Int4Storage.OLD)
         quant = quant if packed else widened(quant)
         border = int(graph.quant(node.inputs[0]).zero_point)
@@ -274,7 +274,7 @@ def window_from_onnx(source: OnnxSource, node: Any, kernel: tuple[int, int], siz
         pads = tuple(int(v) for v in source.attribute(node, "pads", [0, 0, 0, 0]))
     if len(pads) != 4 or min(pads) < 0:
         raise source.fail(node, f"pads {list(pads)} are not supported: four of them, none negative")
-    return Window(kernel, strides, pads, dilations)  # type: ignore[arg-type]
+    return Window(kernel, strides, pads, dilations)
 
 
 def emit_clamp(sink: OnnxSink, clamp: Clamp, raw: str, out: str, name: str) -> None:

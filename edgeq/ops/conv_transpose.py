@@ -95,7 +95,10 @@ def convolve_transposed(x: Array, w: Array, attrs: ConvTransposeAttrs, bound: in
 
 @register
 class ConvTranspose(Operator):
-    """y = clamp(conv_transpose(x, w) + bias). Inputs: x, w [O, I / groups, kh, kw] (ONNX has [I, O / groups, ...]), bias."""
+    """y = clamp(conv_transpose(x, w) + bias). Inputs: x, w, optional bias.
+
+    Weights are [O, I / groups, kh, kw] as those of `conv`; ONNX has [I, O / groups, kh, kw].
+    """
 
     name = "conv_transpose"
     attrs_type = ConvTransposeAttrs
@@ -195,11 +198,11 @@ class ConvTranspose(Operator):
         return h * w * int(np.prod(graph.tensor(node.inputs[1]).shape))
 
     def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
-        """TRANSPOSE_CONV to everything that the taps touch, then the cut; groups and dilation as zeros in the filters."""
+        """TRANSPOSE_CONV to all that the taps touch, then the cut; groups and dilation become zeros in the filters."""
         attrs, quant = attrs_of(node, ConvTransposeAttrs), widened(graph.quant(node.inputs[1]))
         y, source = graph.tensor(node.outputs[0]), graph.tensor(node.inputs[0])
         weights = graph.constant(node.inputs[1])
-        assert weights is not None and y.quant is not None
+        assert weights is not None
         filters = _plain_filters(weights, attrs)
         size, cut = [], []
         for axis in range(2):
@@ -259,7 +262,7 @@ def _attrs_from_onnx(
 
 
 def _plain_filters(weights: Array, attrs: ConvTransposeAttrs) -> Array:
-    """Returns filters [O, kh, kw, I] without groups or dilation that do the same as [O, kh, kw, I / groups] with them."""
+    """Returns filters [O, kh, kw, I] that do without groups and dilation what [O, kh, kw, I / groups] do with them."""
     outputs, kh, kw, per_group = weights.shape
     (dh, dw), groups = attrs.window.dilations, attrs.groups
     filters = np.zeros((outputs, dh * (kh - 1) + 1, dw * (kw - 1) + 1, per_group * groups), weights.dtype)

@@ -38,8 +38,8 @@ class Gelu(Unary):
         kind = x.dtype.type
         if attrs_of(node, GeluAttrs).tanh:
             inner = kind(math.sqrt(2.0 / math.pi)) * (x + kind(0.044715) * x * x * x)
-            return x * kind(0.5) * (1 + np.tanh(inner))
-        return x * kind(0.5) * (1 + erf(x * kind(math.sqrt(0.5))))
+            return np.asarray(x * kind(0.5) * (1 + np.tanh(inner)))
+        return np.asarray(x * kind(0.5) * (1 + erf(x * kind(math.sqrt(0.5)))))
 
     def from_onnx(self, source: OnnxSource, node: Any) -> None:
         form = source.attribute(node, "approximate", b"none")

@@ -37,7 +37,7 @@ class HardSigmoid(Unary):
 
     def function(self, x: Array, node: Node) -> Array:
         attrs = attrs_of(node, HardSigmoidAttrs)
-        return np.clip(x * x.dtype.type(attrs.alpha) + x.dtype.type(attrs.beta), 0, 1)
+        return np.asarray(np.clip(x * x.dtype.type(attrs.alpha) + x.dtype.type(attrs.beta), 0, 1))
 
     def fixed_range(self, node: Node) -> tuple[float, float] | None:
         return 0.0, 1.0
@@ -60,7 +60,7 @@ class HardSigmoid(Unary):
         )
 
     def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
-        """MUL by alpha into codes that saturate as the function does, then ADD of beta, which only moves the zero point."""
+        """MUL by alpha into codes that saturate as the function does, then ADD of beta: a moved zero point."""
         attrs, quant = attrs_of(node, HardSigmoidAttrs), graph.quant(node.outputs[0])
         if attrs.beta != 0.5 or attrs.alpha <= 0 or not quant.same_as(QuantParams.per_tensor(1 / 256, -128)):
             super().to_tflite(sink, node, graph)

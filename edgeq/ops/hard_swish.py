@@ -20,7 +20,7 @@ class HardSwish(Unary):
     onnx_types = ("HardSwish",)
 
     def function(self, x: Array, node: Node) -> Array:
-        return x * np.clip(x * x.dtype.type(1.0 / 6.0) + x.dtype.type(0.5), 0, 1)
+        return np.asarray(x * np.clip(x * x.dtype.type(1.0 / 6.0) + x.dtype.type(0.5), 0, 1))
 
     def from_onnx(self, source: OnnxSource, node: Any) -> None:
         self.emit_unary(source, node, Attrs())

@@ -57,7 +57,7 @@ def pool_window(source: OnnxSource, node: Any) -> tuple[Window, Window]:
     kernel = tuple(int(v) for v in source.attribute(node, "kernel_shape", []))
     if len(kernel) != 2 or len(shape) != 4:
         raise source.fail(node, f"only 2-D pooling is supported, kernel_shape is {list(kernel)}")
-    declared = window_from_onnx(source, node, kernel, shape[2:])  # type: ignore[arg-type]
+    declared = window_from_onnx(source, node, kernel, shape[2:])
     if not source.attribute(node, "ceil_mode", 0):
         return declared, declared
     pads = list(declared.pads)

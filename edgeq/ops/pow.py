@@ -35,8 +35,8 @@ class Pow(Unary):
     def function(self, x: Array, node: Node) -> Array:
         exponent = attrs_of(node, PowAttrs).exponent
         if exponent == int(exponent) and 0 < exponent <= 4:
-            return np.prod([x] * int(exponent), axis=0)
-        return np.power(x, x.dtype.type(exponent))
+            return np.asarray(np.prod([x] * int(exponent), axis=0))
+        return np.asarray(np.power(x, x.dtype.type(exponent)))
 
     def from_onnx(self, source: OnnxSource, node: Any) -> None:
         exponent = source.require_constant(node, 1, "exponent")

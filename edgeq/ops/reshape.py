@@ -95,8 +95,8 @@ def _target(source: OnnxSource, node: Any, shape: Shape) -> Shape:
         return (BATCH, *first[1:])
     raise source.fail(
         node,
-        f"it turns {['N', *shape[1:]]} into {list(first)} at batch 2 and {list(second)} at batch 3; the batch must stay "
-        "axis 0 by itself (export the model with a free batch axis)",
+        f"it turns {['N', *shape[1:]]} into {list(first)} at batch 2 and {list(second)} at batch 3; the batch must "
+        "stay axis 0 by itself (export the model with a free batch axis)",
     )
 
 

@@ -78,7 +78,8 @@ WEIGHT_STEPS = 2048
 def source_positions(size: int, outputs: int, coordinates: Coordinates) -> Array:
     """Returns where each output pixel lies along an axis of the input: float64, shape (outputs,), unclamped.
 
-    The order of operations is fixed: (i + 0.5) * size / outputs - 0.5, i * (size - 1) / (outputs - 1), i * size / outputs.
+    The order of operations is fixed: `(i + 0.5) * size / outputs - 0.5`, `i * (size - 1) / (outputs - 1)`,
+    `i * size / outputs`.
     """
     index = np.arange(outputs, dtype=np.float64)
     if coordinates is Coordinates.ALIGN_CORNERS:
@@ -111,14 +112,15 @@ def bilinear_taps(size: int, outputs: int, attrs: ResizeAttrs) -> tuple[Array, A
 
 
 def tflite_nearest_index(size: int, outputs: int, half_pixel_centers: bool, align_corners: bool) -> Array:
-    """Returns the input pixel that RESIZE_NEAREST_NEIGHBOR takes for each output pixel: float32 arithmetic, as there."""
+    """Returns the input pixel that RESIZE_NEAREST_NEIGHBOR takes for each output pixel, in its float32 arithmetic."""
     scale = np.float32(size) / np.float32(outputs)
     if align_corners and outputs > 1:
         scale = np.float32(size - 1) / np.float32(outputs - 1)
     offset = np.float32(0.5 if half_pixel_centers else 0.0)
     position = (np.arange(outputs, dtype=np.float32) + offset) * scale
     index = np.floor(position + np.float32(0.5)) if align_corners else np.floor(position)
-    return np.clip(index.astype(np.int64), 0, size - 1)
+    inside: Array = np.clip(index.astype(np.int64), 0, size - 1)
+    return inside
 
 
 @register

@@ -9,7 +9,7 @@ import numpy as np
 from edgeq.errors import GraphError
 from edgeq.ir import Graph, Node, Tensor
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import NO_CLAMP, Window, attrs_of
+from edgeq.ops.base import NO_CLAMP, Window
 from edgeq.ops.conv import ConvAttrs
 from edgeq.ops.conv_transpose import ConvTransposeAttrs
 from edgeq.ops.elementwise import ElementwiseAttrs
@@ -22,9 +22,9 @@ WEIGHTED = (ConvAttrs, ConvTransposeAttrs, LinearAttrs)
 def fold_batchnorm(graph: Graph) -> Graph:
     """Returns the NCHW graph without `batch_norm`.
 
-    Each one folds, in this order of preference: into the weighted operator (or batch_norm) before it, when nothing else
-    reads that one's output; into all convolutions and linear layers that read it, when padding does not come between; or
-    it becomes a depthwise 1x1 convolution (for other ranks than 4: a multiplication and an addition by constants).
+    Each one folds, in this order of preference: into the weighted operator (or batch_norm) before it, when nothing
+    else reads that one's output; into all convolutions and linear layers that read it, when padding does not come
+    between; or it becomes a depthwise 1x1 convolution (for other ranks than 4: a multiplication and an addition).
     """
     return _replace_rest(_fold_forward(_fold_back(graph)))
 

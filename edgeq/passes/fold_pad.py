@@ -21,8 +21,8 @@ from edgeq.ops.pooling import taps_inside
 def fold_pad(graph: Graph) -> Graph:
     """Returns the NCHW graph with padding of height and width folded into convolutions and pools.
 
-    Zeros fold into a convolution always; into an average pool that counts padding, or has none of its own; into a maximum
-    pool where nothing below zero can be in the window. The lowest float folds into a maximum pool.
+    Zeros fold into a convolution always; into an average pool that counts padding, or has none of its own; into a
+    maximum pool where nothing below zero can be in the window. The lowest float folds into a maximum pool.
     """
     producers = graph.producers()
     result = graph.copy()

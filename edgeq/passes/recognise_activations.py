@@ -1,7 +1,8 @@
 """Finds activation functions that an exporter wrote as several elementwise nodes.
 
-A cone of elementwise nodes between one activation and one result is a function of one number. It is evaluated on a grid and
-compared with the functions that edgeq knows, so every way of writing SiLU, hard-swish or GELU is found, and nothing else.
+A cone of elementwise nodes between one activation and one result is a function of one number. It is evaluated on a
+grid and compared with the functions that edgeq knows, so every way of writing SiLU, hard-swish or GELU is found, and
+nothing else.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def changes_nothing(node: Node, graph: Graph) -> bool:
             return window == _POINT
         case ElementwiseAttrs(clamp):
             return clamp == NO_CLAMP and _neutral(node, graph)
-    return node.op == "concat" and len(node.inputs) == 1 or node.op == "resize"
+    return (node.op == "concat" and len(node.inputs) == 1) or node.op == "resize"
 
 
 def _activation(node: Node, graph: Graph) -> str:
@@ -86,7 +86,7 @@ def _activation(node: Node, graph: Graph) -> str:
 def _neutral(node: Node, graph: Graph) -> bool:
     a, b = (graph.constant(name) for name in node.inputs)
     constant = b if a is None else a
-    if constant is None or constant.dtype != np.float32 or node.op == "sub" and b is None:
+    if constant is None or constant.dtype != np.float32 or (node.op == "sub" and b is None):
         return False
     return bool(np.all(constant == (1 if node.op == "mul" else 0)))
 
