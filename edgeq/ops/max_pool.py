@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ from edgeq.ops.base import (
     to_nchw,
 )
 from edgeq.ops.pooling import infer_pool, pool_window
-from edgeq.ops.tflite_forms import pool_options, windowed_input
+from edgeq.ops.tflite_forms import pad, pool_options, strided_slice, windowed_input
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +97,22 @@ class MaxPool(Operator):
         )
 
     def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
-        window = attrs_of(node, MaxPoolAttrs).window
-        if window.dilations != (1, 1):
-            raise sink.fail(node, "MAX_POOL_2D cannot be dilated")
-        x, padding = windowed_input(sink, node, window, graph.tensor(node.outputs[0]).shape[1:3], -128)
-        sink.emit("MAX_POOL_2D", [x], list(node.outputs), version=2, **pool_options(window, padding))
+        window, y = attrs_of(node, MaxPoolAttrs).window, graph.tensor(node.outputs[0])
+        if window.dilations == (1, 1):
+            x, padding = windowed_input(sink, node, window, y.shape[1:3], -128)
+            sink.emit("MAX_POOL_2D", [x], [y.name], version=2, **pool_options(window, padding))
+            return
+        # The builtin cannot be dilated: the MAXIMUM of the taps, each a strided part of the padded image.
+        top, left, bottom, right = window.pads
+        x = pad(sink, f"{y.name}.padded", node.inputs[0], (0, top, left, 0), (0, bottom, right, 0), -128)
+        largest = ""
+        for row, column in itertools.product(*(range(size) for size in window.kernel)):
+            begin = (0, row * window.dilations[0], column * window.dilations[1], 0)
+            last = (row, column) == (window.kernel[0] - 1, window.kernel[1] - 1)
+            tap = sink.activation(f"{y.name}.tap", y.shape, y.quant)
+            strided_slice(sink, x, tap, begin, (1, *window.strides, 1))
+            if largest:
+                both = y.name if last else sink.activation(f"{y.name}.largest", y.shape, y.quant)
+                sink.emit("MAXIMUM", [largest, tap], [both], version=2)
+                tap = both
+            largest = tap

@@ -9,8 +9,9 @@ import numpy as np
 
 from edgeq.ir import Attrs, Graph, Node, QuantParams
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import NO_CLAMP, OnnxSink, OnnxSource, TfliteSink, attrs_of, register
-from edgeq.ops.unary import Unary, sigmoid
+from edgeq.ops.base import NO_CLAMP, OnnxSink, OnnxSource, TfliteSink, attrs_of, register, requantize
+from edgeq.ops.tflite_forms import table_lookup
+from edgeq.ops.unary import Unary, sigmoid, unary_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,18 @@ class Silu(Unary):
         sink.emit("Mul", [node.inputs[0], gate], list(node.outputs), node.name)
 
     def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
-        """LOGISTIC and MUL: the gate's rounding to 1/256 moves a result by one step at most."""
-        if attrs_of(node, SiluAttrs).alpha != 1.0:
-            super().to_tflite(sink, node, graph)
-            return
+        """LOGISTIC and MUL where the gate's rounding to 1/256 moves no result by more than a step, else the table."""
         x, y = node.inputs[0], node.outputs[0]
-        gate = sink.activation(f"{y}.gate", graph.tensor(y).shape, QuantParams.per_tensor(1 / 256, -128))
-        sink.emit("LOGISTIC", [x], [gate], version=2)
-        ratio = float(graph.quant(x).scale) / 256 / float(graph.quant(y).scale)
-        sink.emit("MUL", [x, gate], [y], version=3 if ratio >= 1 else 2, clamp=NO_CLAMP)
+        quant, out = graph.quant(x), graph.quant(y)
+        gate = QuantParams.per_tensor(1 / 256, -128)
+        table = self.table(node, graph)
+        ratio = np.float32(quant.scale) * np.float32(gate.scale) / np.float32(out.scale)
+        product = (np.arange(-128, 128) - quant.zero_point) * (unary_table(sigmoid, quant, gate).astype(np.int32) + 128)
+        gated = requantize(product, ratio, int(out.zero_point), out.qmin, out.qmax)
+        off = np.abs(gated.astype(np.int32) - table).max()
+        if attrs_of(node, SiluAttrs).alpha != 1.0 or off > 1:
+            table_lookup(sink, node, table)
+            return
+        factor = sink.activation(f"{y}.gate", graph.tensor(y).shape, gate)
+        sink.emit("LOGISTIC", [x], [factor], version=2)
+        sink.emit("MUL", [x, factor], [y], version=3 if ratio >= 1 else 2, clamp=NO_CLAMP)

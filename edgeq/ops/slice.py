@@ -24,6 +24,7 @@ from edgeq.ops.base import (
 )
 from edgeq.ops.channel_shuffle import ChannelShuffleAttrs, shuffled_channels
 from edgeq.ops.reshape import ReshapeAttrs
+from edgeq.ops.tflite_forms import strided_slice
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,28 +108,14 @@ class Slice(Operator):
         sink.emit("Slice", [node.inputs[0], *names], list(node.outputs), node.name)
 
     def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
-        attrs, rank = attrs_of(node, SliceAttrs), len(node.attrs.begin)  # type: ignore[attr-defined]
-        begin = sink.constant(f"{node.name}.begin", np.array(attrs.begin, np.int32))
+        attrs = attrs_of(node, SliceAttrs)
         if set(attrs.stride) == {1}:
+            begin = sink.constant(f"{node.name}.begin", np.array(attrs.begin, np.int32))
             size = sink.constant(f"{node.name}.size", np.array(attrs.size, np.int32))  # -1: to the end
-            version = 5 if rank > 4 else 2
+            version = 5 if len(attrs.begin) > 4 else 2
             sink.emit("SLICE", [node.inputs[0], begin, size], list(node.outputs), version=version)
             return
-        ends = [
-            0 if size == BATCH else first + (size - 1) * stride + 1
-            for first, size, stride in zip(attrs.begin, attrs.size, attrs.stride, strict=True)
-        ]
-        end = sink.constant(f"{node.name}.end", np.array(ends, np.int32))
-        stride = sink.constant(f"{node.name}.stride", np.array(attrs.stride, np.int32))
-        whole = int(attrs.size[0] == BATCH)  # bit 0: the first axis from beginning to end
-        sink.emit(
-            "STRIDED_SLICE",
-            [node.inputs[0], begin, end, stride],
-            list(node.outputs),
-            version=4 if rank > 4 else 2,
-            begin_mask=whole,
-            end_mask=whole,
-        )
+        strided_slice(sink, node.inputs[0], node.outputs[0], attrs.begin, attrs.stride)
 
 
 def _from_slice(source: OnnxSource, node: Any) -> None:

@@ -23,6 +23,7 @@ from edgeq.ops.base import (
     operand,
     register,
 )
+from edgeq.ops.tflite_forms import transposed
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +85,22 @@ class Softmax(Operator):
         sink.emit("Softmax", list(node.inputs), list(node.outputs), node.name, axis=axis)
 
     def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
-        x, y = node.inputs[0], node.outputs[0]
-        if attrs_of(node, SoftmaxAttrs).axis != len(graph.tensor(x).shape) - 1:
-            raise sink.fail(node, "SOFTMAX works along the last axis only")
-        if sink.integer_ends:
+        """SOFTMAX of the real values, or with integer ends of the codes; another axis than the last is turned there."""
+        x, y, shape = node.inputs[0], node.outputs[0], graph.tensor(node.outputs[0]).shape
+        integer = sink.integer_ends
+        if integer:
             sink.redefine(y, QuantParams.per_tensor(1 / 256, -128))
-            sink.emit("SOFTMAX", [x], [y], version=2, beta=1.0)
-            return
-        real = sink.activation(f"{x}.real", graph.tensor(x).shape, None, "float32")
-        sink.emit("DEQUANTIZE", [x], [real], version=2)
-        sink.emit("SOFTMAX", [real], [y], beta=1.0)
+        else:
+            x = sink.activation(f"{x}.real", shape, None, "float32")
+            sink.emit("DEQUANTIZE", [node.inputs[0]], [x], version=2)
+        axis, last, out = attrs_of(node, SoftmaxAttrs).axis, len(shape) - 1, y
+        order = list(range(len(shape)))
+        order[axis], order[last] = last, axis  # a swap is its own inverse
+        if axis != last:
+            turned, source = [shape[i] for i in order], sink.tensor(x)
+            x = sink.activation(f"{x}.turned", turned, source.quant, source.dtype)
+            transposed(sink, source.name, x, order)
+            out = sink.activation(f"{y}.turned", turned, sink.tensor(y).quant, sink.tensor(y).dtype)
+        sink.emit("SOFTMAX", [x], [out], version=2 if integer else 1, beta=1.0)
+        if axis != last:
+            transposed(sink, out, y, order)

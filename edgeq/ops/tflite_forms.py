@@ -102,7 +102,7 @@ def bias_or_zeros(sink: TfliteSink, node: Node, graph: Graph, channels: int) -> 
         return node.inputs[2]
     weights = graph.quant(node.inputs[1])
     scale = np.float32(graph.quant(node.inputs[0]).scale) * weights.scale
-    quant = QuantParams(scale, np.zeros_like(scale, np.int32), 32, weights.axis)  # type: ignore[arg-type]
+    quant = QuantParams(scale, np.zeros_like(scale, np.int32), 32, weights.axis)
     return sink.constant(f"{node.name}.bias", np.zeros(channels, np.int32), quant)
 
 
@@ -135,6 +135,28 @@ def table_lookup(sink: TfliteSink, node: Node, table: npt.NDArray[np.int8]) -> N
 def requantized(sink: TfliteSink, x: str, y: str) -> None:
     """Emits QUANTIZE from one int8 tensor to another."""
     sink.emit("QUANTIZE", [x], [y])
+
+
+def strided_slice(sink: TfliteSink, x: str, y: str, begin: Sequence[int], stride: Sequence[int]) -> None:
+    """Emits STRIDED_SLICE: y[i] = x[begin + i * stride], as many as `y` holds; the first axis whole."""
+    shape = sink.tensor(y).shape
+    ends = [first + (size - 1) * step + 1 for first, size, step in zip(begin, shape, stride, strict=True)]
+    ends[0] = 0
+    operands = [
+        sink.constant(f"{y}.{part}", np.array(values, np.int32))
+        for part, values in (("begin", begin), ("end", ends), ("stride", stride))
+    ]
+    # Bit 0 of the masks: the batch from beginning to end.
+    version = 4 if len(shape) > 4 else 2
+    sink.emit("STRIDED_SLICE", [x, *operands], [y], version=version, begin_mask=1, end_mask=1)
+
+
+def transposed(sink: TfliteSink, x: str, y: str, permutation: Sequence[int]) -> None:
+    """Emits TRANSPOSE: axis i of `y` is axis permutation[i] of `x`."""
+    axes = sink.constant(f"{y}.permutation", np.array(permutation, np.int32))
+    real = sink.tensor(x).dtype == "float32"
+    rank = len(permutation)
+    sink.emit("TRANSPOSE", [x, axes], [y], version=6 if rank > 5 else 4 if rank > 4 else 1 if real else 2)
 
 
 def reshaped(sink: TfliteSink, x: str, y: str) -> None:

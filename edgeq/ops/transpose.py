@@ -22,6 +22,7 @@ from edgeq.ops.base import (
     operand,
     register,
 )
+from edgeq.ops.tflite_forms import transposed
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,4 @@ class Transpose(Operator):
         sink.emit("Transpose", list(node.inputs), list(node.outputs), node.name, perm=order)
 
     def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
-        order = attrs_of(node, TransposeAttrs).permutation
-        axes = sink.constant(f"{node.name}.permutation", np.array(order, np.int32))
-        version = 2 if len(order) <= 4 else 4 if len(order) == 5 else 6
-        sink.emit("TRANSPOSE", [node.inputs[0], axes], list(node.outputs), version=version)
+        transposed(sink, node.inputs[0], node.outputs[0], attrs_of(node, TransposeAttrs).permutation)

@@ -90,8 +90,7 @@ def pack_int4(codes: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
     flat = codes.reshape(-1).astype(np.uint8) & 15
     if flat.size % 2:
         flat = np.append(flat, np.uint8(0))
-    packed: npt.NDArray[np.uint8] = flat[0::2] | (flat[1::2] << 4)
-    return packed
+    return np.asarray(flat[0::2] | (flat[1::2] << 4), dtype=np.uint8)
 
 
 def fused_codes(clamp: Clamp, quant: QuantParams) -> tuple[int, int]:
@@ -376,7 +375,7 @@ class ModelBuilder:
 def _aligned_buffer(s: Any, data: npt.NDArray[np.uint8] | None) -> Any:
     """A buffer record that packs its bytes at a multiple of BUFFER_ALIGNMENT."""
 
-    class AlignedBuffer(s.BufferT):  # type: ignore[misc, name-defined]
+    class AlignedBuffer(s.BufferT):  # type: ignore[misc]
         def Pack(self, builder: Any) -> Any:
             if self.data is not None:
                 # The vector's own start then needs no padding that would move its end.
