@@ -94,68 +94,80 @@ void run_words(const GemmParams& p, size_t row_begin, size_t row_end, size_t pan
 // -------------------------------------------------------------------------------------------------------------
 // W4
 
+/// Adds the products of kPairs pairs of groups to the sums of kVectors vectors of kRows rows.
+///
+/// Each pair sum of vpmaddubsw is at most 2 * 255 * 8 = 4,080, so the int16 lanes hold 8 of them, those of 8
+/// groups or 4 pairs, before they must be widened (8 * 4,080 = 32,640 < 32,767).
+template <int kPairs, int kRows, int kVectors>
+EDGEQ_INLINE void add_pairs(const act_t* const (&row)[kRows], size_t group, const uint8_t* w,
+                            __m256i (&sum)[kRows][kVectors]) {
+  static_assert(kPairs <= 4, "int16 would overflow");
+  const __m256i low_nibbles = V::set1_byte(0x0F);
+  // Entry i is the value of nibble i.
+  const __m256i values = _mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1,  //
+                                          0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
+  __m256i acc[kRows][kVectors];
+#pragma GCC unroll 4
+  for (int i = 0; i < kPairs; ++i) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      const __m256i raw = V::load(w + (i * kVectors + v) * kVectorBytes);
+      const __m256i even = V::shuffle(values, V::bit_and(raw, low_nibbles));
+      const __m256i odd = V::shuffle(values, V::bit_and(V::shift_right<4>(raw), low_nibbles));
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        const uint8_t* a = row[r] + 4 * group + static_cast<size_t>(8 * i);
+        const __m256i first = V::madd_bytes(V::broadcast(a), even);
+        const __m256i second = V::madd_bytes(V::broadcast(a + 4), odd);
+        acc[r][v] =
+            i == 0 ? V::add_words(first, second) : V::add_words(acc[r][v], V::add_words(first, second));
+        // Keeps the compiler from reordering the additions, which would need more registers than there are.
+        V::keep_in_register(acc[r][v]);
+      }
+    }
+  }
+  const __m256i ones = V::set1_word(1);
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) sum[r][v] = V::add(sum[r][v], V::madd_words(acc[r][v], ones));
+  }
+}
+
 struct Nibbles {
   template <int kRows, int kVectors>
   static void run(const GemmParams& p, const Tile& tile) {
-    // Each pair sum is at most 2 * 255 * 8 = 4,080, so the int16 lanes hold 8 of them, those of 8 groups,
-    // before they must be widened (8 * 4,080 = 32,640 < 32,767).
-    constexpr size_t kPairsOfGroups = 4;
+    constexpr int kPairBytes = kVectors * kVectorBytes;
     __m256i sum[kRows][kVectors];
-    __m256i acc[kRows][kVectors];
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) {
-        sum[r][v] = V::load(tile.panel + v * kVectorBytes);
-        acc[r][v] = V::zero();
-      }
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = V::load(tile.panel + v * kVectorBytes);
     }
-    const __m256i ones = V::set1_word(1);
-    const __m256i low_nibbles = V::set1_byte(0x0F);
-    // Entry i is the value of nibble i.
-    const __m256i values = _mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1,  //
-                                            0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
     const uint8_t* w = tile.panel + kVectors * kVectorBytes * 2;
-    size_t room = kPairsOfGroups;
     for (size_t t = 0; t < p.taps; ++t) {
-      const uint8_t* a[kRows];
+      const act_t* row[kRows];
 #pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) a[r] = lhs_row(p.lhs, t, tile.row + static_cast<size_t>(r));
-      for (size_t g = 0; g < tile.groups;) {
-        const size_t left = (tile.groups - g) / 2;
-        const size_t pairs = left < room ? left : room;
-        for (size_t end = g + 2 * pairs; g < end; g += 2) {
-#pragma GCC unroll 4
-          for (int v = 0; v < kVectors; ++v) {
-            const __m256i raw = V::load(w + v * kVectorBytes);
-            const __m256i even = V::shuffle(values, V::bit_and(raw, low_nibbles));
-            const __m256i odd = V::shuffle(values, V::bit_and(V::shift_right<4>(raw), low_nibbles));
-#pragma GCC unroll 16
-            for (int r = 0; r < kRows; ++r) {
-              const __m256i first = V::madd_bytes(V::broadcast(a[r] + 4 * g), even);
-              const __m256i second = V::madd_bytes(V::broadcast(a[r] + 4 * g + 4), odd);
-              acc[r][v] = V::add_words(acc[r][v], V::add_words(first, second));
-            }
-          }
-          w += kVectors * kVectorBytes;
-        }
-        room -= pairs;
-        if (room > 0) continue;
-        room = kPairsOfGroups;
-#pragma GCC unroll 16
-        for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-          for (int v = 0; v < kVectors; ++v) {
-            sum[r][v] = V::add(sum[r][v], V::madd_words(acc[r][v], ones));
-            acc[r][v] = V::zero();
-          }
-        }
+      for (int r = 0; r < kRows; ++r) row[r] = lhs_row(p.lhs, t, tile.row + static_cast<size_t>(r));
+      size_t g = 0;
+      for (; g + 8 <= tile.groups; g += 8) {
+        add_pairs<4>(row, g, w, sum);
+        w += 4 * kPairBytes;
       }
-    }
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) sum[r][v] = V::add(sum[r][v], V::madd_words(acc[r][v], ones));
+      switch ((tile.groups - g) / 2) {
+        case 3:
+          add_pairs<3>(row, g, w, sum);
+          break;
+        case 2:
+          add_pairs<2>(row, g, w, sum);
+          break;
+        case 1:
+          add_pairs<1>(row, g, w, sum);
+          break;
+        default:
+          break;
+      }
+      w += (tile.groups - g) / 2 * kPairBytes;
     }
     finish_tile<V, kRows, kVectors>(p, tile, sum);
   }
