@@ -60,9 +60,7 @@ def test_onnx_rows_mean_what_onnxruntime_does(case: Case) -> None:
     twin = float_twin(build(case, "w8a8", seed=5))
     check_graph(twin)
     rng = np.random.default_rng(6)
-    feeds = {
-        name: rng.normal(0, 2, (3, *twin.tensor(name).shape[1:])).astype(np.float32) for name in twin.inputs
-    }
+    feeds = {name: rng.normal(0, 2, (3, *twin.tensor(name).shape[1:])).astype(np.float32) for name in twin.inputs}
     proto = to_float_onnx(twin).proto
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
