@@ -114,14 +114,14 @@ def to_float_onnx(
             if name + PREACTIVATION in sink.renamed:
                 before[name] = sink.renamed[name + PREACTIVATION]
     infos = [
-        _value_info(graph.tensor(name), before.get(name, name) if before_clamps else name) for name in wanted
+        value_info(graph.tensor(name), before.get(name, name) if before_clamps else name) for name in wanted
     ]
     used = {name for node in sink.nodes for name in node.input}
     proto = onnx.helper.make_model(
         onnx.helper.make_graph(
             sink.nodes,
             graph.name,
-            [_value_info(graph.tensor(name), name) for name in graph.inputs],
+            [value_info(graph.tensor(name), name) for name in graph.inputs],
             infos,
             [tensor for tensor in sink.initializers if tensor.name in used],
         ),
@@ -132,7 +132,8 @@ def to_float_onnx(
     return FloatModel(proto, before)
 
 
-def _value_info(tensor: Tensor, name: str) -> onnx.ValueInfoProto:
+def value_info(tensor: Tensor, name: str) -> onnx.ValueInfoProto:
+    """Describes a tensor under another name; the free axis is called `batch`."""
     import onnx
 
     shape = ["batch" if size == BATCH else size for size in tensor.shape]
