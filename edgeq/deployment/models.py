@@ -77,9 +77,10 @@ def _from_file(path: Path) -> FloatModel:
     if not path.is_file():
         raise ImportModelError(f"{path}: there is no such file")
     if suffix == ".onnx":
-        from edgeq.importers import from_onnx
+        from edgeq.importers.onnx_file import file_bytes
 
-        return FloatModel(path.stem, from_onnx.load(path), path.read_bytes())
+        data = file_bytes(path)
+        return FloatModel(path.stem, _import_onnx(data), data)
     if suffix == ".pt2":
         from edgeq.importers import from_torch
 

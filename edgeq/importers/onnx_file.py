@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,12 +32,9 @@ def read_model(source: Any) -> Any:
     Raises:
         ImportModelError: If the file is missing, too large, not ONNX, or refers to data outside its folder.
     """
-    try:
-        import onnx
-    except ImportError:
-        raise ImportModelError(
-            "reading ONNX needs the package onnx; install it with: pip install 'edgeq[export]'"
-        ) from None
+    _require_onnx()
+    import onnx
+
     folder: Path | None = None
     if isinstance(source, onnx.ModelProto):
         model = onnx.ModelProto()
@@ -54,6 +52,24 @@ def read_model(source: Any) -> Any:
         )
     _load_external_data(model, folder)
     return _inline_functions(model)
+
+
+def file_bytes(path: Path) -> bytes:
+    """Returns an ONNX file's bytes, with the weights that it keeps in other files taken in.
+
+    Raises:
+        ImportModelError: As `read_model`.
+    """
+    _require_onnx()
+    import onnx
+
+    data = _read_file(path)
+    model = _parse(data)
+    if all(tensor.data_location != onnx.TensorProto.EXTERNAL for tensor in _all_tensors(model)):
+        return data
+    _load_external_data(model, path.parent)
+    whole: bytes = model.SerializeToString()
+    return whole
 
 
 def tensor_value(tensor: Any, where: str) -> Array:
@@ -85,6 +101,15 @@ def tensor_value(tensor: Any, where: str) -> Array:
             f"{where}: tensor {tensor.name!r} does not have the shape it declares; the file is damaged"
         )
     return value.astype(np.float32) if dtype.name in ("float16", "bfloat16") else value
+
+
+def _require_onnx() -> None:
+    try:
+        importlib.import_module("onnx")
+    except ImportError:
+        raise ImportModelError(
+            "reading ONNX needs the package onnx; install it with: pip install 'edgeq[export]'"
+        ) from None
 
 
 def _elements(tensor: Any, where: str) -> int:

@@ -15,6 +15,7 @@ from edgeq.ir import BATCH
 from edgeq.ops.clip import ClipAttrs
 from edgeq.ops.conv import ConvAttrs
 from edgeq.ops.reshape import ReshapeAttrs
+from edgeq.ops.silu import SiluAttrs
 
 IMAGE = "(float[N, 4, 7, 6] x) => (float[] y)"
 
@@ -94,7 +95,8 @@ def norm_constants(rng: np.random.Generator, channels: int) -> dict[str, np.ndar
         ("t = ConvTranspose(x, w) y = BatchNormalization(t, g, b, m, v)", {"conv_transpose": 1}),
         ("t = BatchNormalization(x, g, b, m, v) y = BatchNormalization(t, b, m, g, v)", {"conv": 1}),
         ("t = Conv(x, w) s = BatchNormalization(t, g, b, m, v) y = Add(t, s)", {"conv": 2, "add": 1}),
-        ("t = GlobalAveragePool(x) f = Flatten(t) y = BatchNormalization(f, g, b, m, v)", {"mean": 1, "mul": 1, "add": 1}),
+        ("t = GlobalAveragePool(x) f = Flatten(t) y = BatchNormalization(f, g, b, m, v)",
+         {"mean": 1, "mul": 1, "add": 1}),
         ("t = GlobalAveragePool(x) f = Flatten(t) s = BatchNormalization(f, g, b, m, v) y = Gemm(s, k)",
          {"mean": 1, "linear": 1}),
         ("t = GlobalAveragePool(x) f = Flatten(t) s = Gemm(f, k) y = BatchNormalization(s, g, b, m, v)",
@@ -255,7 +257,8 @@ def test_reduce_mean(rng: np.random.Generator, opset: int, keep: int) -> None:
 def test_padding_folds_where_it_may(rng: np.random.Generator, nodes: str, expected: dict[str, int]) -> None:
     constants = {
         "p": np.array([0, 0, 1, 0, 0, 0, 0, 2]), "q": np.array([0, 1, 0, 0, 0, 1, 0, 0]), "w": weights(rng, 4, 4, 3, 3),
-        "small": np.array([0, 0, 1, 0, 0, 0, 0, 1]), "seven": np.float32(7), "low": np.float32(np.finfo(np.float32).min),
+        "small": np.array([0, 0, 1, 0, 0, 0, 0, 1]), "seven": np.float32(7),
+        "low": np.float32(np.finfo(np.float32).min),
     }  # fmt: skip
     assert_imports(onnx_model(f"{IMAGE} {{ {nodes} }}", **constants), rng, expected)
 
@@ -342,14 +345,15 @@ def test_resize(rng: np.random.Generator, mode: str, position: str) -> None:
 
 
 def test_outputs_of_nodes_that_change_nothing(rng: np.random.Generator) -> None:
-    text = "(float[N, 4] x) => (float[N, 4] y, float[N, 4] z, float[N, 4] x2) { r = Relu(x) y = Identity(r) z = Identity(r) x2 = Identity(x) }"
+    nodes = "r = Relu(x) y = Identity(r) z = Identity(r) x2 = Identity(x)"
+    text = f"(float[N, 4] x) => (float[N, 4] y, float[N, 4] z, float[N, 4] x2) {{ {nodes} }}"
     assert_imports(onnx_model(text), rng)
 
 
 def test_constants_are_folded(rng: np.random.Generator) -> None:
     nodes = (
-        "one = ConstantOfShape(n) e = Expand(one, m) r = Range(a, b, c) f = Cast<to=1>(r) s = Sqrt(f) u = Unsqueeze(s, ax)"
-        " k = Add(e, u) t = Transpose(k) q = Mul(t, half) p = Where(no, t, q) y = MatMul(x, p)"
+        "one = ConstantOfShape(n) e = Expand(one, m) r = Range(a, b, c) f = Cast<to=1>(r) s = Sqrt(f)"
+        " u = Unsqueeze(s, ax) k = Add(e, u) t = Transpose(k) q = Mul(t, half) p = Where(no, t, q) y = MatMul(x, p)"
     )
     constants = {
         "n": np.array([1, 1]), "m": np.array([6, 4]), "a": np.array(0), "b": np.array(4), "c": np.array(1),
@@ -384,7 +388,8 @@ def test_unsupported_operator_names_node_and_what_is_supported() -> None:
         ("(float[N, 4] x) => (float[] y) { a = Add(x, b) b = Relu(a) y = Relu(b) }", {}, "cycle"),
         ("(float[N, 4] x) => (float[] y) { y = Relu(x) y = Tanh(x) }", {}, "defined twice"),
         ("(float[N, 4] x) => (float[] y) { a = Relu(x) }", {}, "not computed"),
-        ("(float[N, 4] x) => (float[] y) { y = Relu(c) }", {"c": np.ones(3, np.float32)}, "does not depend on the input"),
+        ("(float[N, 4] x) => (float[] y) { y = Relu(c) }", {"c": np.ones(3, np.float32)},
+         "does not depend on the input"),
         ("(float[N, 4] x) => (float[] y) { y = Cast<to=7>(x) }", {}, "stay float"),
         ("(float[N, 4] x) => (float[] y) { y = Div(x, c) }", {"c": np.float32(0)}, "zero"),
         ("(float[N, 4] x) => (float[] y) { y = Add(x, c) }", {"c": np.full(4, np.nan, np.float32)}, "NaN"),
@@ -402,8 +407,10 @@ def test_unsupported_operator_names_node_and_what_is_supported() -> None:
         ("(float[N, 4] x) => (float[] y) { c = MatMul(a, b) y = Add(x, c) }",
          {"a": np.ones((9999, 1), np.float32), "b": np.ones((1, 9999), np.float32)}, "too large"),
         ("(float[N, 4, 5, 5] x) => (float[] y) { y = MaxPool<kernel_shape=[9, 9]>(x) }", {}, "does not fit"),
-        ("(float[N, 4, 5, 5] x) => (float[] y) { y = MaxPool<kernel_shape=[2, 2], strides=[0, 1]>(x) }", {}, "positive"),
-        ("(float[N, 4, 5, 5] x) => (float[] y) { y = Conv(x, w) }", {"w": np.ones((2, 3, 1, 1), np.float32)}, "do not fit"),
+        ("(float[N, 4, 5, 5] x) => (float[] y) { y = MaxPool<kernel_shape=[2, 2], strides=[0, 1]>(x) }", {},
+         "positive"),
+        ("(float[N, 4, 5, 5] x) => (float[] y) { y = Conv(x, w) }", {"w": np.ones((2, 3, 1, 1), np.float32)},
+         "do not fit"),
         ("(float[N, 4, 5, 5] x) => (float[] y) { y = Resize(x, , s) }", {"s": np.array([1, 1, 1.3, 1], np.float32)},
          "whole size"),
         ("(float[N, 4, 5, 5] x) => (float[] y) { y = Resize<mode=\"cubic\">(x, , s) }",
@@ -440,3 +447,12 @@ def test_own_functions_are_expanded(rng: np.random.Generator) -> None:
         ' { y = own.twice(x) } <domain: "own", opset_import: ["" : 18]> twice (a) => (c) { b = Relu(a) c = Add(b, b) }'
     )
     assert [node.op for node in load(onnx.parser.parse_model(text)).nodes] == ["relu", "add"]
+
+
+def test_newest_opset_and_its_swish() -> None:
+    newest = onnx.defs.onnx_opset_version()
+    if newest < 24:
+        pytest.skip(f"the installed onnx knows opset {newest}; Swish came with 24")
+    model = onnx_model(f"{IMAGE} {{ y = Swish<alpha=2.0>(x) }}", newest)
+    (node,) = load(model).nodes
+    assert (node.op, node.attrs) == ("silu", SiluAttrs(2.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 import tracemalloc
 from pathlib import Path
@@ -14,6 +15,7 @@ from importers.onnx_models import onnx_model
 
 from edgeq.errors import EdgeqError, ImportModelError
 from edgeq.importers.from_onnx import load
+from edgeq.importers.onnx_file import file_bytes
 from edgeq.passes import float_pipeline
 
 TEXT = """(float[N, 3, 8, 8] x) => (float[] y) {
@@ -142,6 +144,13 @@ def test_external_data_is_read(tmp_path: Path) -> None:
             np.testing.assert_array_equal(outside.constant(name), tensor.data)
 
 
+def test_a_file_with_its_external_data_is_whole(tmp_path: Path) -> None:
+    load(file_bytes(external_model(tmp_path)))
+    plain = tmp_path / "plain.onnx"
+    plain.write_bytes(valid_model().SerializeToString())
+    assert file_bytes(plain) == plain.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
@@ -198,3 +207,10 @@ def test_functions_that_explode() -> None:
     model.functions[0].node[0].domain, model.functions[0].node[0].op_type = "own", "f23"
     with pytest.raises(ImportModelError, match=r"cycle|expand to more than"):
         load(model)
+
+
+def test_without_onnx(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    for read in (load, file_bytes):
+        with pytest.raises(ImportModelError, match=r"needs the package onnx.*pip install"):
+            read(tmp_path / "any.onnx")
