@@ -79,12 +79,14 @@ class LitertBackend:
         if len(self.inputs) != 1:
             raise BackendError(f"{self.path}: verification needs a model with one input; it has {len(self.inputs)}.")
         end = self.inputs[0]
+        # A rank-4 input is channels last in the file, unless the source model itself took it as it is there.
         values = np.moveaxis(x, 1, 3) if x.ndim == 4 else x
-        wanted, given = end["shape"][1:], list(values.shape[1:])
-        if len(wanted) != len(given) or any(w not in (-1, g) for w, g in zip(wanted, given, strict=True)):
+        if not _fits(values, end) and _fits(x, end):
+            values = x
+        if not _fits(values, end):
             raise BackendError(
-                f"{self.path}: the model takes inputs of {_sizes(wanted)} (channels last), but the data give "
-                f"{_sizes(given)}. Check --resize, --crop and --channels, or the data."
+                f"{self.path}: the model takes inputs of {_sizes(end['shape'][1:])} (channels last here), but "
+                f"the data give {_sizes(values.shape[1:])}. Check --resize, --crop and --channels, or the data."
             )
         outputs = self.run_arrays([_encode(np.ascontiguousarray(values), end)])
         return as_logits(_decode(outputs[0], self.outputs[0]), len(x), str(self.path))
@@ -156,6 +158,11 @@ class _OtherPython:
         if done.returncode:
             raise BackendError(f"{command[2]}: the Python of {PYTHON_VARIABLE} failed ({_one_line(done.stderr)}).")
         return done.stdout
+
+
+def _fits(values: NDArray[Any], end: dict[str, Any]) -> bool:
+    wanted, given = end["shape"][1:], values.shape[1:]
+    return len(wanted) == len(given) and all(w in (-1, g) for w, g in zip(wanted, given, strict=True))
 
 
 def _encode(values: NDArray[np.float32], end: dict[str, Any]) -> NDArray[Any]:

@@ -1,0 +1,117 @@
+"""What the TFLite tests share: the cases of the matrix as files, and how far a runtime may be from the statements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from quantized_graphs import CASES, Case, build, random_codes
+
+from edgeq.exporters.tflite import TfliteModel, to_tflite
+from edgeq.ir import BATCH, Attrs, Graph, Node, QuantParams, Tensor
+from edgeq.ir.tensor import Array
+from edgeq.ops import get
+from edgeq.ops.base import Int4Storage
+from edgeq.ops.hard_sigmoid import HardSigmoidAttrs
+from edgeq.passes import channels_last
+from edgeq.simulate import simulate_codes
+
+TFLITE_SCHEMES = ("w8a8", "w4a8")
+
+ROUNDED = frozenset({"avg_pool", "leaky_relu", "prelu", "silu", "hard_swish", "relu", "clip", "add", "sub"})
+"""Operators whose XNNPACK or only kernels round otherwise than the statement on some values."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far a runtime's codes may be from the statements'.
+
+    Attributes:
+        most: Largest difference of a code.
+        share: Largest share of codes that differ by more than one step.
+    """
+
+    most: int
+    share: float = 0.0
+
+
+EXACT, ONE_STEP = Agreement(0), Agreement(1)
+
+
+def agreement(case: Case, scheme: str, xnnpack: bool) -> Agreement:
+    """Returns what holds for a case of the matrix in LiteRT; tflite-runtime is as LiteRT without XNNPACK."""
+    operator = case.name.split()[0]
+    if operator == "block":
+        # A step of an early operator may grow on the way through random weights.
+        return Agreement(16, 0.02)
+    if not xnnpack:
+        # Built-in kernels requantize by integer multipliers with two roundings; bilinear weights have fewer bits.
+        return Agreement(2, 0.1) if operator == "resize" else ONE_STEP
+    four_bits = scheme == "w4a8" and operator in ("conv", "linear")
+    return ONE_STEP if operator in ROUNDED or four_bits else EXACT
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A case as a file with inputs and what the statements make of them, all as the file has them (channels last)."""
+
+    model: TfliteModel
+    inputs: list[Array]
+    expected: list[Array]
+
+
+def sample(case: Case, scheme: str, int4: Int4Storage = Int4Storage.PACKED) -> Sample:
+    """Makes the sample of a case with int8 ends."""
+    source = build(case, scheme, seed=3)
+    graph = channels_last(source)
+    model = to_tflite(graph, ends="int8", int4=int4)
+    codes = random_codes(source, 1 if model.fixed_batch else 3, seed=4)
+    values = simulate_codes(source, codes)
+    inputs = [turned(graph, name, value) for name, value in zip(graph.inputs, codes, strict=True)]
+    expected = [turned(graph, name, value) for name, value in zip(graph.outputs, values, strict=True)]
+    return Sample(model, inputs, [_probability_codes(value) for value in expected])
+
+
+def turned(graph: Graph, name: str, value: Array) -> Array:
+    """Returns an end as the file has it."""
+    return np.ascontiguousarray(np.moveaxis(value, 1, 3)) if graph.is_turned(name) else value
+
+
+def _probability_codes(value: Array) -> Array:
+    """The codes of a softmax with integer ends: scale 1/256, zero point -128."""
+    if value.dtype == np.int8:
+        return value
+    return np.clip(np.rint(value * 256) - 128, -128, 127).astype(np.int8)
+
+
+def check(found: list[Array], expected: list[Array], allowed: Agreement) -> None:
+    """Asserts that codes agree as allowed."""
+    for got, wanted in zip(found, expected, strict=True):
+        assert got.shape == wanted.shape
+        off = np.abs(got.astype(np.int32) - wanted.astype(np.int32))
+        assert off.max(initial=0) <= allowed.most, f"{int(off.max())} steps, {100 * (off > 0).mean():.3f} % differ"
+        if allowed.most > 1:
+            assert (off > 1).mean() <= allowed.share
+
+
+def function(op: str, attrs: Attrs, output: QuantParams, shape: tuple[int, ...] = (4, 4, 16)) -> Graph:
+    """A channels-last graph of one function with the given output quantization."""
+    graph = Graph("function", ["x"], ["y"], layout="nhwc")
+    graph.add_tensor(Tensor("x", (BATCH, *shape), "int8", QuantParams.per_tensor(0.05, 7)))
+    graph.add_tensor(Tensor("y", (BATCH, *shape), "int8", output))
+    graph.nodes = [Node(op, op, ("x",), ("y",), attrs)]
+    return graph
+
+
+BUILTIN_FUNCTIONS = (
+    ("sigmoid", Attrs(), QuantParams.per_tensor(1 / 256, -128), {"LOGISTIC": 1}),
+    ("sigmoid", Attrs(), QuantParams.per_tensor(1 / 200, -120), {"ADD": 1, "CAST": 1, "GATHER": 1}),
+    ("tanh", Attrs(), QuantParams.per_tensor(1 / 128, 0), {"TANH": 1}),
+    ("tanh", Attrs(), QuantParams.per_tensor(1 / 100, 3), {"ADD": 1, "CAST": 1, "GATHER": 1}),
+    ("hard_sigmoid", HardSigmoidAttrs(), QuantParams.per_tensor(1 / 256, -128), {"ADD": 1, "MUL": 1}),
+    ("hard_sigmoid", HardSigmoidAttrs(0.2), QuantParams.per_tensor(1 / 256, -128), {"ADD": 1, "MUL": 1}),
+    ("gelu", get("gelu").attrs_type(), QuantParams.per_tensor(0.03, -100), {"GELU": 1}),
+)
+"""Functions and output quantizations, and the builtin operators that express them."""
+
+ALL_CASES = CASES
