@@ -53,6 +53,10 @@ struct Vector128 {
   static EDGEQ_INLINE Int shift_right(Int a) {
     return _mm_srli_epi32(a, kCount);
   }
+  template <int kCount>
+  static EDGEQ_INLINE Int shift_right_signed(Int a) {
+    return _mm_srai_epi32(a, kCount);
+  }
   static EDGEQ_INLINE Int low_bytes(Int a, Int b) { return _mm_unpacklo_epi8(a, b); }
   static EDGEQ_INLINE Int high_bytes(Int a, Int b) { return _mm_unpackhi_epi8(a, b); }
   static EDGEQ_INLINE Int low_words(Int a, Int b) { return _mm_unpacklo_epi16(a, b); }

@@ -19,9 +19,10 @@ size_t no_scratch(const DepthwiseShape&, size_t, size_t) { return 0; }
 // The quad kernels keep the pointers of 16 input rows.
 bool takes_quads(const DepthwiseShape& shape) { return shape.kernel_h <= 15; }
 
-/// The weights of one block twice: widened, and shifted for the second output row.
+/// The weights of one block as bytes, widened and shifted for the second output row, and both again in the
+/// form that the engine multiplies (at most 256 bytes a quad).
 size_t quads_scratch(const DepthwiseShape& shape, size_t, size_t) {
-  return 2 * ((shape.kernel_h + 3) / 4) * shape.kernel_w * 64 * 4;
+  return 4 * ((shape.kernel_h + 3) / 4) * shape.kernel_w * 256;
 }
 
 constexpr DepthwiseVariant kVariants[] = {

@@ -34,9 +34,19 @@ void depthwise_scalar(const DepthwiseParams& params, size_t row_begin, size_t ro
                     : params.zero_pixel;
             pixel += first;
             const uint8_t* w = weights + (ky * params.kernel_w + kx) * tap_bytes;
+            int8_t widened[kBlock];
+            if (kBits == 4) {  // first is even: a block starts with a low nibble
+              for (size_t i = 0; i < (width + 1) / 2; ++i) {
+                const uint8_t byte = w[first / 2 + i];
+                widened[2 * i] = int4_sign_extend(byte);
+                widened[2 * i + 1] = int4_sign_extend(static_cast<uint8_t>(byte >> 4));
+              }
+            } else {
+              std::memcpy(widened, w + first, width);
+            }
             for (size_t c = 0; c < width; ++c) {
               const int16_t a = pixel[c];
-              const int16_t weight = kBits == 4 ? int4_at(w, first + c) : static_cast<int8_t>(w[first + c]);
+              const int16_t weight = widened[c];
               acc[c] += static_cast<uint32_t>(a * weight);
             }
           }

@@ -19,11 +19,11 @@ void run_depthwise(const DepthwiseParams& p, size_t row_begin, size_t row_end) {
   for (size_t first = 0; first < p.channels && row_begin < row_end;) {
     const size_t width = depthwise_block_width(p.channels - first, kWidest);
     if (width == 64) {
-      run_block<Evex512, kBits>(p, row_begin, row_end, first, packed);
+      run_block<VnniEngine<Evex512>, kBits>(p, row_begin, row_end, first, packed);
     } else if (width == 32) {
-      run_block<Evex256, kBits>(p, row_begin, row_end, first, packed);
+      run_block<VnniEngine<Evex256>, kBits>(p, row_begin, row_end, first, packed);
     } else {
-      run_block<Evex128, kBits>(p, row_begin, row_end, first, packed);
+      run_block<VnniEngine<Evex128>, kBits>(p, row_begin, row_end, first, packed);
     }
     packed += block_bytes(p, width, kBits);
     first += width;

@@ -16,9 +16,9 @@ void run_depthwise(const DepthwiseParams& p, size_t row_begin, size_t row_end) {
   for (size_t first = 0; first < p.channels && row_begin < row_end;) {
     const size_t width = depthwise_block_width(p.channels - first, 32);
     if (width == 32) {
-      run_block<Vex256, kBits>(p, row_begin, row_end, first, packed);
+      run_block<VnniEngine<Vex256>, kBits>(p, row_begin, row_end, first, packed);
     } else {
-      run_block<Vex128, kBits>(p, row_begin, row_end, first, packed);
+      run_block<VnniEngine<Vex128>, kBits>(p, row_begin, row_end, first, packed);
     }
     packed += block_bytes(p, width, kBits);
     first += width;
