@@ -38,7 +38,7 @@ class Agreement:
 EXACT, ONE_STEP = Agreement(0), Agreement(1)
 
 
-def agreement(case: Case, scheme: str, xnnpack: bool) -> Agreement:
+def agreement(case: Case, xnnpack: bool, int4: Int4Storage = Int4Storage.FAST) -> Agreement:
     """Returns what holds for a case of the matrix in LiteRT; tflite-runtime is as LiteRT without XNNPACK."""
     operator = case.name.split()[0]
     if operator == "block":
@@ -47,8 +47,8 @@ def agreement(case: Case, scheme: str, xnnpack: bool) -> Agreement:
     if not xnnpack:
         # Built-in kernels requantize by integer multipliers with two roundings; bilinear weights have fewer bits.
         return Agreement(2, 0.1) if operator == "resize" else ONE_STEP
-    four_bits = scheme == "w4a8" and operator in ("conv", "linear")
-    return ONE_STEP if operator in ROUNDED or four_bits else EXACT
+    built_in = int4 in (Int4Storage.PACKED, Int4Storage.OLD) and operator in ("conv", "linear")
+    return ONE_STEP if operator in ROUNDED or built_in else EXACT
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Sample:
     expected: list[Array]
 
 
-def sample(case: Case, scheme: str, int4: Int4Storage = Int4Storage.PACKED) -> Sample:
+def sample(case: Case, scheme: str, int4: Int4Storage = Int4Storage.FAST) -> Sample:
     """Makes the sample of a case with int8 ends."""
     source = build(case, scheme, seed=3)
     graph = channels_last(source)

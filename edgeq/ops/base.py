@@ -100,15 +100,16 @@ class OnnxSink(Protocol):
 class Int4Storage(Enum):
     """Which 4-bit weights a TFLite file stores packed, two to a byte; the others are stored as int8, same values.
 
-    PACKED: those of every operator that LiteRT runs so. A 1x1 convolution is written as a fully connected layer, whose
-        4-bit kernel is XNNPACK's: as fast as 8 bits, and exact.
-    FAST: only where that kernel takes them; other convolutions would leave XNNPACK for the built-in kernels.
-    OLD: those of every operator that tflite-runtime 2.14 runs so: convolutions, with linear layers written as such.
+    FAST: where XNNPACK has a 4-bit kernel: fully connected layers with an even number of inputs, and 1x1 convolutions,
+        which are written as such. LiteRT then computes every layer exactly and as fast as with 8 bits.
+    PACKED: other convolutions too. LiteRT leaves XNNPACK for its built-in kernels there: the smallest file, results a
+        step off here and there, and several times slower.
+    OLD: what tflite-runtime 2.14 takes: convolutions, and linear layers written as 1x1 convolutions.
     NONE: nowhere, for runtimes without a 4-bit type.
     """
 
-    PACKED = "packed"
     FAST = "fast"
+    PACKED = "packed"
     OLD = "old"
     NONE = "none"
 

@@ -33,6 +33,7 @@ from edgeq.ops.tflite_forms import (
     bias_or_zeros,
     convolution_options,
     fully_connected,
+    packs_linear,
     widened,
     windowed_input,
 )
@@ -213,8 +214,8 @@ class Conv(Operator):
         assert weights is not None
         channels, outputs = graph.tensor(node.inputs[0]).shape[3], weights.shape[0]
         pointwise = attrs == ConvAttrs(Window((1, 1)), 1, attrs.clamp)
-        if pointwise and quant.bits == 4 and sink.int4 in (Int4Storage.PACKED, Int4Storage.FAST):
-            fully_connected(sink, node, graph, node.inputs[0], weights[:, 0, 0], packed=True, clamp=attrs.clamp)
+        if pointwise and quant.bits == 4 and sink.int4 is not Int4Storage.OLD and packs_linear(sink.int4, channels):
+            fully_connected(sink, node, graph, node.inputs[0], weights[:, 0, 0], attrs.clamp)
             return
         packed = sink.int4 in (Int4Storage.PACKED, Int4Storage.OLD)
         quant = quant if packed else widened(quant)

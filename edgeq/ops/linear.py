@@ -139,8 +139,7 @@ class Linear(Operator):
         clamp, weights = attrs_of(node, LinearAttrs).clamp, graph.constant(node.inputs[1])
         assert weights is not None
         if graph.quant(node.inputs[1]).bits == 8 or sink.int4 is not Int4Storage.OLD:
-            packed = sink.int4 is not Int4Storage.NONE
-            fully_connected(sink, node, graph, node.inputs[0], weights, packed=packed, clamp=clamp)
+            fully_connected(sink, node, graph, node.inputs[0], weights, clamp)
             return
         # The old runtime takes 4-bit weights with a scale a channel in convolutions only.
         x, y = graph.tensor(node.inputs[0]), graph.tensor(node.outputs[0])

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgeq.ir import BATCH, Graph, Node, QuantParams
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import Clamp, TfliteSink, Window, channel_axis
+from edgeq.ops.base import Clamp, Int4Storage, TfliteSink, Window, channel_axis
 
 
 def windowed_input(
@@ -165,9 +165,12 @@ def reshaped(sink: TfliteSink, x: str, y: str) -> None:
     sink.emit("RESHAPE", [x, sink.constant(f"{y}.shape", shape)], [y], new_shape=shape.tolist())
 
 
-def fully_connected(
-    sink: TfliteSink, node: Node, graph: Graph, x: str, weights: Array, packed: bool, clamp: Clamp
-) -> None:
+def packs_linear(int4: Int4Storage, inputs: int) -> bool:
+    """Whether a fully connected layer of that many inputs stores its 4-bit weights packed."""
+    return int4 is Int4Storage.PACKED or (int4 is Int4Storage.FAST and inputs % 2 == 0)
+
+
+def fully_connected(sink: TfliteSink, node: Node, graph: Graph, x: str, weights: Array, clamp: Clamp) -> None:
     """Emits FULLY_CONNECTED over the last axis of `x`, every other axis kept.
 
     Args:
@@ -176,19 +179,21 @@ def fully_connected(
         graph: Holds the node.
         x: The input, as the file has it.
         weights: Codes, shape (outputs, inputs).
-        packed: Whether 4-bit weights stay so.
         clamp: Fused activation.
     """
     quant = graph.quant(node.inputs[1])
+    if not packs_linear(sink.int4, weights.shape[1]):
+        quant = widened(quant)
     keep = len(sink.tensor(x).shape) > 2
-    version = 10 if packed and quant.bits == 4 else 5 if keep else 4
-    name = sink.constant(f"{node.inputs[1]}.matrix", weights, quant if packed else widened(quant))
-    bias = bias_or_zeros(sink, node, graph, weights.shape[0])
     sink.emit(
         "FULLY_CONNECTED",
-        [x, name, bias],
+        [
+            x,
+            sink.constant(f"{node.inputs[1]}.matrix", weights, quant),
+            bias_or_zeros(sink, node, graph, weights.shape[0]),
+        ],
         [node.outputs[0]],
-        version=version,
+        version=10 if quant.bits == 4 else 5 if keep else 4,
         clamp=clamp,
         keep_num_dims=keep,
     )

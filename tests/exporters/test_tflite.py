@@ -148,7 +148,7 @@ def test_forms_of_4bit_weights(int4: Int4Storage, pointwise: Any, plain: Any, li
 
 def test_depthwise_weights() -> None:
     graph = convolution(6, 3, 1, (1,) * 4, "w4a8", groups=4)
-    model = parse(to_tflite(graph))
+    model = parse(to_tflite(graph, int4=Int4Storage.PACKED))
     weights = next(t for t in model.subgraphs[0].tensors if t.type == schema.TensorType.INT4)
     assert list(weights.shape) == [1, 3, 3, 4]
     assert weights.quantization.quantizedDimension == 3

@@ -43,17 +43,15 @@ def run(data: bytes, inputs: list[Array], xnnpack: bool) -> list[Array]:
 def test_litert_agrees(case: Case, scheme: str) -> None:
     made = sample(case, scheme)
     for xnnpack in (True, False):
-        check(run(made.model.data, made.inputs, xnnpack), made.expected, agreement(case, scheme, xnnpack))
+        check(run(made.model.data, made.inputs, xnnpack), made.expected, agreement(case, xnnpack))
 
 
-@pytest.mark.parametrize("int4", [Int4Storage.FAST, Int4Storage.OLD, Int4Storage.NONE], ids=lambda kind: kind.value)
+@pytest.mark.parametrize("int4", [Int4Storage.PACKED, Int4Storage.OLD, Int4Storage.NONE], ids=lambda kind: kind.value)
 @pytest.mark.parametrize("case", FOUR_BITS, ids=lambda case: case.name)
 def test_every_storage_of_4bit_weights_computes_the_same(case: Case, int4: Int4Storage) -> None:
     made = sample(case, "w4a8", int4)
-    stored_as_bytes = int4 is Int4Storage.NONE
     for xnnpack in (True, False):
-        allowed = agreement(case, "w8a8" if stored_as_bytes else "w4a8", xnnpack)
-        check(run(made.model.data, made.inputs, xnnpack), made.expected, allowed)
+        check(run(made.model.data, made.inputs, xnnpack), made.expected, agreement(case, xnnpack, int4))
 
 
 @pytest.mark.parametrize("op, attrs, output, operators", BUILTIN_FUNCTIONS, ids=lambda value: str(value)[:30])
@@ -110,4 +108,4 @@ def test_tflite_runtime_agrees(number: int, scheme: str, old_runtime: Path) -> N
     assert not failed.exists(), failed.read_text()
     with np.load(old_runtime / f"{stem}.out.npz") as archive:
         found = [archive[str(i)] for i in range(len(archive.files))]
-    check(found, sample(case, scheme, Int4Storage.OLD).expected, agreement(case, scheme, False))
+    check(found, sample(case, scheme, Int4Storage.OLD).expected, agreement(case, False))

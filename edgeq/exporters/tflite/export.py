@@ -37,7 +37,7 @@ def to_tflite(
     graph: Graph,
     *,
     ends: Ends = "float",
-    int4: Int4Storage = Int4Storage.PACKED,
+    int4: Int4Storage = Int4Storage.FAST,
     metadata: Mapping[str, Any] | None = None,
 ) -> TfliteModel:
     """Writes a quantized graph as a TFLite model.
