@@ -18,7 +18,9 @@ from edgeq.errors import DataError, UsageError
 
 @contextmanager
 def whole_folder(out: Path, names: tuple[str, ...]) -> Iterator[Path]:
-    """Yields a scratch folder beside `out`; on success its files `names` move into `out`, else nothing changes.
+    """Yields a scratch folder beside `out`; on success its files move into `out`, else nothing changes.
+
+    Those of `names` that the scratch folder lacks are removed from `out`: the folder holds one set of results.
 
     Raises:
         UsageError: If `out` is a file or cannot be made.
@@ -39,7 +41,10 @@ def whole_folder(out: Path, names: tuple[str, ...]) -> Iterator[Path]:
             scratch.rename(out)
         else:
             for name in names:
-                os.replace(scratch / name, out / name)
+                if (scratch / name).exists():
+                    os.replace(scratch / name, out / name)
+                else:
+                    (out / name).unlink(missing_ok=True)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         _remove_empty(out.parent, missing)

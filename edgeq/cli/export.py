@@ -1,8 +1,9 @@
-"""`edgeq export`: a float model in, DIR/model.edgeq, DIR/reference.onnx and DIR/manifest.json out."""
+"""`edgeq export`: a float model in, a folder with the quantized model in several formats out."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -48,6 +49,24 @@ from edgeq.cli.options import parse_preprocessing, preprocessing_options
     metavar="first,last|NAMES|none",
     help="Layers that keep 8 bits. [default: first with 4-bit weights]",
 )
+@click.option("--to", metavar="edgeq,onnx,tflite", help="Formats to write. [default: all that can be made]")
+@click.option(
+    "--io", type=click.Choice(["float", "int8"]), default="float", show_default=True, help="Ends of .onnx and .tflite."
+)
+@click.option(
+    "--onnx-activations",
+    type=click.Choice(["uint8", "int8"]),
+    default="uint8",
+    show_default=True,
+    help="Activation codes of .onnx: uint8 runs in integers on x86.",
+)
+@click.option(
+    "--int4",
+    type=click.Choice(["packed", "fast", "old", "none"]),
+    default="packed",
+    show_default=True,
+    help="Which 4-bit weights .onnx and .tflite store two to a byte.",
+)
 @preprocessing_options
 @click.option(
     "-o",
@@ -66,6 +85,10 @@ def command(
     bias_correction: bool,
     seed: int,
     keep_8bit: str | None,
+    to: str | None,
+    io: Literal["float", "int8"],
+    onnx_activations: Literal["uint8", "int8"],
+    int4: Literal["packed", "fast", "old", "none"],
     resize: int | None,
     crop: str | None,
     mean: str | None,
@@ -82,7 +105,7 @@ def command(
     class, a
     .zip of images with a labels.csv (PATH:SPLIT chooses a split), or package.module:factory.
     """
-    from edgeq.deployment import export
+    from edgeq.deployment import FormatOptions, export
 
     result = export(
         model,
@@ -95,6 +118,8 @@ def command(
         bias_correction=bias_correction,
         seed=seed,
         keep_8bit=keep_8bit,
+        to=to,
+        format_options=FormatOptions(io=io, onnx_activations=onnx_activations, int4=int4),
         preprocessing=parse_preprocessing(resize, crop, mean, std, channels, interpolation),
         progress=True,
     )

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from edgeq.deployment.export import ExportResult, export
+from edgeq.deployment.formats import FORMATS, Agreement, FormatOptions
 
-__all__ = ["ExportResult", "export"]
+__all__ = ["FORMATS", "Agreement", "ExportResult", "FormatOptions", "export"]

@@ -15,20 +15,23 @@ import numpy.typing as npt
 
 from edgeq import __version__
 from edgeq.data import Dataset, Preprocessing, as_dataset, open_dataset
+from edgeq.deployment.formats import Agreement, FormatOptions, check_agreement, facts_of, make_files, parse_formats
 from edgeq.deployment.models import FloatModel, load_model
 from edgeq.errors import DataError, UsageError
-from edgeq.exporters.edgeq_file import encode
 from edgeq.exporters.edgeq_format import ModelInfo
-from edgeq.exporters.folder import FILES, MANIFEST_FILE, MODEL_FILE, REFERENCE_FILE
+from edgeq.exporters.folder import FILES, MANIFEST_FILE, REFERENCE_FILE
 from edgeq.ir import Graph
 from edgeq.ir.printer import format_shape
 from edgeq.ops import get
 from edgeq.outputs import whole_folder
-from edgeq.passes import channels_last, float_pipeline, lower
+from edgeq.passes import float_pipeline
 from edgeq.quantize import DEFAULT_SAMPLES, QuantizeOptions, Scheme, calibrate, quantize
 
 _BATCH = 16
 """Samples that are read together; calibration splits them further where their activations need it."""
+
+_COMPARED = 8
+"""Calibration samples on which the formats are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +42,13 @@ class ExportResult:
         out: The folder.
         manifest: The content of its manifest.json.
         graph: The quantized graph (NCHW).
+        agreements: How far the formats are from each other.
     """
 
     out: Path
     manifest: Mapping[str, Any]
     graph: Graph
+    agreements: tuple[Agreement, ...]
 
     def summary(self) -> str:
         """Returns a few lines for the terminal: files with sizes, what was changed from the request, and why."""
@@ -60,6 +65,8 @@ class ExportResult:
             f"  {change['node']}: {change['requested']} -> {change['done']} ({change['reason']})"
             for change in changes
         ]
+        lines += [f"  {note}" for note in manifest["notes"]]
+        lines += [f"  {agreement}" for agreement in self.agreements]
         return "\n".join(lines)
 
 
@@ -76,10 +83,15 @@ def export(
     seed: int = 0,
     keep_8bit: str | Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
+    to: str | Sequence[str] | None = None,
+    format_options: FormatOptions | None = None,
     example_input: Any = None,
     progress: bool = False,
 ) -> ExportResult:
-    """Quantizes a float model and writes model.edgeq, reference.onnx and manifest.json, whole or not at all.
+    """Quantizes a float model and writes a folder, whole or not at all.
+
+    The folder holds model.edgeq, model.onnx, model.tflite, the float model as reference.onnx, and manifest.json.
+    The files compute the same thing: they are run beside each other on calibration samples before they are kept.
 
     Args:
         model: Path of a .onnx or .pt2 file, "package.module:factory", a torch.nn.Module, an onnx.ModelProto, or None
@@ -98,6 +110,10 @@ def export(
             the default
             of the scheme.
         preprocessing: How an image becomes the input; stored in the manifest and the file.
+        to: Formats: "edgeq", "onnx", "tflite", several with commas; None for all that can be made, what is left out
+            being
+            recorded.
+        format_options: How the files store what they hold.
         example_input: Inputs of a torch.nn.Module, an array or a sequence of them; without it, the first calibration
             sample.
         progress: Whether progress bars are shown on a terminal.
@@ -109,6 +125,7 @@ def export(
         EdgeqError: Naming the cause and the cure; nothing has been written then.
     """
     scheme = Scheme.parse(bits)
+    formats = parse_formats(to)
     if calib_samples < 1:
         raise UsageError(f"calib_samples must be at least 1, not {calib_samples}")
     keep = _keep(keep_8bit)
@@ -137,7 +154,6 @@ def export(
         quantized = quantize(
             graph, scheme, calibration_found, options, progress=lambda done, total: show.reached(done, total)
         )
-    file_graph = lower(channels_last(quantized.graph))
     labels = source.labels or dataset.class_names
     facts: dict[str, Any] = {
         "format": 1,
@@ -157,24 +173,29 @@ def export(
         },
         "changes": [asdict(change) for change in quantized.changes],
     }
-    content = encode(
-        file_graph, ModelInfo(preprocessing=preprocessing, labels=labels or (), metadata=_stored_in_file(facts))
-    )
-    manifest = {
-        **facts,
-        "layers": quantized.statistics,
-        "files": {
-            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-            for name, data in ((MODEL_FILE, content), (REFERENCE_FILE, source.onnx))
-        },
-    }
+    info = ModelInfo(preprocessing=preprocessing, labels=labels or (), metadata=_stored_in_file(facts))
+    files = make_files(quantized.graph, scheme, info, formats, format_options or FormatOptions())
+    contents = {**files.contents, REFERENCE_FILE: source.onnx}
     out = Path(out)
     with whole_folder(out, FILES) as scratch:
-        (scratch / MODEL_FILE).write_bytes(content)
-        (scratch / REFERENCE_FILE).write_bytes(source.onnx)
+        for name, content in contents.items():
+            (scratch / name).write_bytes(content)
+        samples = next(iter(calibration_found.samples.values()))[:_COMPARED]
+        agreements = check_agreement(scratch, quantized.graph, list(files.contents), samples)
+        manifest = {
+            **facts,
+            "changes": [asdict(change) for change in (*quantized.changes, *files.changes)],
+            "notes": list(files.notes),
+            "agreement": facts_of(agreements),
+            "layers": quantized.statistics,
+            "files": {
+                name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+                for name, content in contents.items()
+            },
+        }
         text = json.dumps(manifest, indent=1, allow_nan=False) + "\n"
         (scratch / MANIFEST_FILE).write_text(text, encoding="utf-8")
-    return ExportResult(out, manifest, quantized.graph)
+    return ExportResult(out, manifest, quantized.graph, tuple(agreements))
 
 
 def _example(dataset: Dataset, preprocessing: Preprocessing | None) -> npt.NDArray[np.float32]:

@@ -9,9 +9,12 @@ from typing import Any
 from edgeq.errors import FormatError, UsageError
 
 MODEL_FILE = "model.edgeq"
+ONNX_FILE = "model.onnx"
+TFLITE_FILE = "model.tflite"
 REFERENCE_FILE = "reference.onnx"
 MANIFEST_FILE = "manifest.json"
-FILES = (MODEL_FILE, REFERENCE_FILE, MANIFEST_FILE)
+FILES = (MODEL_FILE, ONNX_FILE, TFLITE_FILE, REFERENCE_FILE, MANIFEST_FILE)
+"""Everything that an export may write; one that it does not write any more is removed from the folder."""
 
 
 def model_file(target: Path) -> Path:
@@ -23,7 +26,9 @@ def model_file(target: Path) -> Path:
     if target.is_dir():
         path = target / MODEL_FILE
         if not path.is_file():
-            raise UsageError(f"{target} holds no {MODEL_FILE}; name a folder that `edgeq export` wrote, or a .edgeq file")
+            raise UsageError(
+                f"{target} holds no {MODEL_FILE}; name a folder that `edgeq export` wrote, or a .edgeq file"
+            )
         return path
     if not target.is_file():
         raise UsageError(f"{target}: there is no such file or folder")
