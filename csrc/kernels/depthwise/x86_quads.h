@@ -70,14 +70,16 @@ EDGEQ_INLINE void finish(const DepthwiseParams& p, const Strip& strip, int row, 
   for (int v = 0; v < 4; ++v) {
     q[v] = round_below<V>(V::mul(V::to_float(acc[v]), V::load_float(strip.scale + v * V::kBytes)), hi);
   }
-  auto codes = pack_codes<V>(q[0], q[1], q[2], q[3], p.range);
-  if (p.table != nullptr) codes = look_up<V>(codes, p.table);
+  const auto codes = pack_codes<V>(q[0], q[1], q[2], q[3], p.range);
   V::store(strip.dst[row] + static_cast<ptrdiff_t>(x) * p.dst_pixel_stride, codes, strip.count);
 }
 
 /// Any kernel width, stride and dilation: columns are interleaved anew for each tap.
 template <typename E, int kRows>
-void run_any(const DepthwiseParams& p, const Strip& strip) {
+void run_any(const DepthwiseParams& params, const Strip& given) {
+  // Local copies: stores of bytes could change anything else, for all that the compiler knows.
+  const DepthwiseParams p = params;
+  const Strip strip = given;
   const auto hi = upper_bound<typename E::Vec>(p.range);
   for (size_t x = 0; x < p.width_out; ++x) {
     typename E::Sums sums[kRows];
@@ -116,7 +118,9 @@ EDGEQ_INLINE void emit3(const DepthwiseParams& p, const Strip& strip, size_t x,
 
 /// Three columns, stride 1: each column is interleaved once and stays in registers for three outputs.
 template <typename E, int kRows>
-void run_3_stride_1(const DepthwiseParams& p, const Strip& strip) {
+void run_3_stride_1(const DepthwiseParams& params, const Strip& given) {
+  const DepthwiseParams p = params;
+  const Strip strip = given;
   const auto hi = upper_bound<typename E::Vec>(p.range);
   typename E::Column a, b, c;
   fetch<E>(p, strip, 0, 0, a);
@@ -136,7 +140,9 @@ void run_3_stride_1(const DepthwiseParams& p, const Strip& strip) {
 
 /// Three columns, stride 2: the last column of an output is the first of the next.
 template <typename E, int kRows>
-void run_3_stride_2(const DepthwiseParams& p, const Strip& strip) {
+void run_3_stride_2(const DepthwiseParams& params, const Strip& given) {
+  const DepthwiseParams p = params;
+  const Strip strip = given;
   const auto hi = upper_bound<typename E::Vec>(p.range);
   typename E::Column a, b, c;
   fetch<E>(p, strip, 0, 0, a);
@@ -152,6 +158,17 @@ void run_3_stride_2(const DepthwiseParams& p, const Strip& strip) {
   }
 }
 
+/// Replaces the codes of one output row by their table entries.
+template <typename V>
+void look_up_row(const DepthwiseParams& p, const Strip& strip, int row) {
+  for (size_t x = 0; x < p.width_out; ++x) {
+    act_t* dst = strip.dst[row] + static_cast<ptrdiff_t>(x) * p.dst_pixel_stride;
+    alignas(64) uint8_t codes[V::kBytes];
+    std::memcpy(codes, dst, strip.count);
+    V::store(dst, look_up<V>(V::load(codes), p.table), strip.count);
+  }
+}
+
 template <typename E, int kRows>
 void run_strip(const DepthwiseParams& p, const Strip& strip) {
   const bool narrow = p.kernel_w == 3 && strip.groups == 1 && p.dilation_w == 1;
@@ -162,6 +179,8 @@ void run_strip(const DepthwiseParams& p, const Strip& strip) {
   } else {
     run_any<E, kRows>(p, strip);
   }
+  if (p.table == nullptr) return;
+  for (int r = 0; r < kRows; ++r) look_up_row<typename E::Vec>(p, strip, r);
 }
 
 /// Points strip.row at the input rows of output row y (and, for two output rows, of y + 1).
