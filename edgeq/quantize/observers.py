@@ -122,7 +122,8 @@ class StreamingHistogram:
             middles = self.low + (self.high - self.low) * ((np.arange(parts) + 0.5) / parts)
             weights = np.repeat(self.counts / self.SPLIT, self.SPLIT)
         index = np.clip(np.floor((middles - low) * (self.bins / (high - low))), 0, self.bins - 1).astype(np.int64)
-        return np.bincount(index, weights=weights, minlength=self.bins)
+        moved: npt.NDArray[np.float64] = np.bincount(index, weights=weights, minlength=self.bins).astype(np.float64)
+        return moved
 
     def edges(self) -> npt.NDArray[np.float64]:
         """Returns the bins' bounds, shape (bins + 1,)."""

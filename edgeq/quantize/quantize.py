@@ -175,7 +175,8 @@ def _statistics(node: Node, graph: Graph, result: Graph, shifts: dict[str, float
     quant = result.quant(weights.name)
     original = next(other for other in graph.nodes if other.name == node.name)
     reference = graph.constant(original.inputs[WEIGHTS])
-    assert weights.data is not None and reference is not None
+    assert weights.data is not None
+    assert reference is not None
     found: dict[str, Any] = {
         "name": node.name,
         "op": node.op,

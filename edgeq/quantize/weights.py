@@ -23,7 +23,8 @@ def minmax_ranges(flat: Array, bits: int) -> Ranges:
         flat: Weights, shape (channels, taps).
         bits: 4 or 8.
     """
-    return np.abs(flat).max(axis=1, initial=0.0).astype(np.float64)
+    largest: Ranges = np.abs(flat).max(axis=1, initial=0.0).astype(np.float64)
+    return largest
 
 
 def mse_ranges(flat: Array, bits: int) -> Ranges:
@@ -31,7 +32,8 @@ def mse_ranges(flat: Array, bits: int) -> Ranges:
     largest = minmax_ranges(flat, bits)
     limit = qparams.weight_limit(bits)
     wide = flat.astype(np.float64)
-    best, found = np.full(largest.shape, np.inf), largest.copy()
+    found: Ranges = largest.copy()
+    best = np.full(largest.shape, np.inf)
     for share in np.linspace(1.0, 0.3, 71):
         step = np.where(largest > 0, share * largest / limit, 1.0)[:, None]
         error = ((np.clip(np.rint(wide / step), -limit, limit) * step - wide) ** 2).sum(axis=1)
@@ -108,7 +110,7 @@ def _per_channel(scales: npt.NDArray[np.float32], bits: int) -> QuantParams:
 
 
 def sqnr_db(reference: npt.NDArray[Any], approximation: npt.NDArray[Any]) -> float | None:
-    """Signal-to-quantization-noise ratio in dB: 10 log10(sum r^2 / sum (r - a)^2); None where there is no noise or signal."""
+    """Signal-to-quantization-noise ratio in dB, 10 log10(sum r^2 / sum (r - a)^2); None without noise or signal."""
     signal = float((reference.astype(np.float64) ** 2).sum())
     noise = float(((reference.astype(np.float64) - approximation.astype(np.float64)) ** 2).sum())
     return None if signal == 0 or noise == 0 else 10 * float(np.log10(signal / noise))

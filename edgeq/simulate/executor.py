@@ -65,7 +65,9 @@ def simulate_codes(graph: Graph, inputs: Feeds, *, chunk: int | None = None, thr
     return _in_chunks(graph, feeds, run, chunk, threads)
 
 
-def run_float_graph(graph: Graph, inputs: Feeds, *, chunk: int | None = None, threads: int | None = None) -> list[Array]:
+def run_float_graph(
+    graph: Graph, inputs: Feeds, *, chunk: int | None = None, threads: int | None = None
+) -> list[Array]:
     """Runs a float graph with the operators' float statements; arrays are as for `simulate`."""
     feeds = checked_feeds(graph, inputs, np.float32)
 
@@ -179,9 +181,7 @@ def _in_chunks(
         chunk = max(1, CHUNK_ELEMENTS // max(largest, 1))
 
     def run_from(begin: int) -> list[Array]:
-        return run(
-            {name: value[begin : begin + chunk] if name in free else value for name, value in feeds.items()}
-        )
+        return run({name: value[begin : begin + chunk] if name in free else value for name, value in feeds.items()})
 
     begins = range(0, batch, chunk)
     threads = min(threads or os.cpu_count() or 1, len(begins))

@@ -39,12 +39,14 @@ def mixed_graph() -> Graph:
     """Concat, gate, constants, dense weights shared by two layers, a layer without bias, no clamp and ReLU."""
     b = Builder(3)
     stem = b.conv("stem", "x", 8, 3, clamp=RELU)
-    scaled = b.node("mul", "scale", [stem, b.constant("factor", np.full((1, 8, 1, 1), 0.7, np.float32))], ElementwiseAttrs())
+    factor = b.constant("factor", np.full((1, 8, 1, 1), 0.7, np.float32))
+    offset = b.constant("offset", b.rng.normal(0, 1, (1, 16, 1, 1)).astype(np.float32))
+    scaled = b.node("mul", "scale", [stem, factor], ElementwiseAttrs())
     left, right = b.conv("left", scaled, 8, clamp=NO_CLAMP), b.conv("right", stem, 8, 3, clamp=RELU6)
     gate = b.node("sigmoid", "gate", [left], Attrs())
     gated = b.node("mul", "gated", [gate, right], ElementwiseAttrs())
     joined = b.node("concat", "join", [gated, right], ConcatAttrs(1))
-    shifted = b.node("add", "shift", [joined, b.constant("offset", b.rng.normal(0, 1, (1, 16, 1, 1)).astype(np.float32))], ElementwiseAttrs(RELU))
+    shifted = b.node("add", "shift", [joined, offset], ElementwiseAttrs(RELU))
     pooled = mean(b, "pool", shifted)
     one = b.linear("one", pooled, 12, bias=False)
     two = b.node("linear", "two", [pooled, "one.weight"], b.graph.nodes[-1].attrs)
@@ -186,7 +188,10 @@ def test_calibration_streams() -> None:
 def test_calibration_does_not_depend_on_batches() -> None:
     graph = inverted_residual()
     x = data(1, 50)
-    one, two = calibrate(graph, [x], observer="minmax"), calibrate(graph, [x[:1], x[1:33], x[33:]], observer="minmax")
+    one, two = (
+        calibrate(graph, [x], observer="minmax"),
+        calibrate(graph, [x[:1], x[1:33], x[33:]], observer="minmax"),
+    )
     for name in one.observers:
         np.testing.assert_allclose(one.observers[name].range(8), two.observers[name].range(8), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(one.samples["x"], x)
@@ -218,9 +223,9 @@ def test_bad_calibration_data(batches: list, message: str) -> None:
 
 
 def test_a_network_that_overflows_is_named() -> None:
+    graph = inverted_residual()
+    graph.add_tensor(Tensor.constant("head.weight", np.full((10, 8), 3e38, np.float32)))
     with pytest.raises(QuantizationError, match=r"head\.out"):
-        graph = inverted_residual()
-        graph.add_tensor(Tensor.constant("head.weight", np.full((10, 8), 3e38, np.float32)))
         calibrate(graph, [data(0, 2)])
 
 
