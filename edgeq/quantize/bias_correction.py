@@ -29,8 +29,8 @@ ACCUMULATOR_ELEMENTS = 1 << 26
 
 TOTAL_ELEMENTS = 1 << 27
 """Fewer samples are used where all activations together would be more than this: about 20 images for MobileNetV2 at
-224 x 224. It bounds the time. The differences of paired samples vary little: EfficientNet-Lite0 at w4a8 has 82.5, 80.8 and
-80.0 % top-1 on 120 images with 8, 32 and 64 samples, which is within the noise of so few images."""
+224 x 224. It bounds the time. The differences of paired samples vary little: EfficientNet-Lite0 at w4a8 has 82.5, 80.8
+and 80.0 % top-1 on 120 images with 8, 32 and 64 samples, which is within the noise of so few images."""
 
 Means = npt.NDArray[np.float64]
 
