@@ -111,6 +111,23 @@ class LitertBackend:
         return [np.concatenate([part[i] for part in parts]) for i in range(len(parts[0]))]
 
 
+def installed_version(package: str) -> str | None:
+    """Returns the version of a TFLite runtime, here or in the environment of EDGEQ_TFLITE_PYTHON; None without one."""
+    try:
+        return tflite_runner.find_runtime(package)[1]
+    except tflite_runner.RuntimeMissingError:
+        pass
+    python = os.environ.get(PYTHON_VARIABLE)
+    if not python:
+        return None
+    words = [python, "-c", "import sys, importlib.metadata as m; print(m.version(sys.argv[1]))", package]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
+
+
 class _InProcess:
     """A runtime of this environment."""
 
@@ -156,7 +173,7 @@ class _OtherPython:
         except OSError as error:
             raise BackendError(f"{PYTHON_VARIABLE}={command[0]} cannot be started ({error.strerror}).") from None
         if done.returncode:
-            raise BackendError(f"{command[2]}: the Python of {PYTHON_VARIABLE} failed ({_one_line(done.stderr)}).")
+            raise BackendError(f"{command[2]}: the Python of {PYTHON_VARIABLE} failed ({_last_line(done.stderr)}).")
         return done.stdout
 
 
@@ -186,3 +203,8 @@ def _sizes(shape: Sequence[int]) -> str:
 
 def _one_line(error: object) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _last_line(text: str) -> str:
+    """The line that says what failed; the runtime's own notices come before it."""
+    return _one_line(text.strip().rpartition("\n")[2])

@@ -22,8 +22,8 @@ from edgeq.cli.options import parse_preprocessing, preprocessing_options
     "--backend",
     default="native",
     show_default=True,
-    type=click.Choice(["native", "simulate", "onnxruntime"]),
-    help="Who runs the quantized model.",
+    metavar="NAME",
+    help="Who runs the quantized model; `edgeq backends` lists them.",
 )
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 64))
 @click.option("--samples", type=click.IntRange(1), help="Use the first N inputs only.")

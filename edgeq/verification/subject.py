@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.backends.protocol import Backend
+from edgeq.backends.registry import BackendKind, backend_kind, target_file
 from edgeq.data import Preprocessing
 from edgeq.errors import FormatError, UsageError
-
-BACKENDS = ("native", "simulate", "onnxruntime")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +56,16 @@ def resolve(
     Args:
         target: A folder of `edgeq export`, a .edgeq or .onnx file, or a backend.
         reference: A .onnx file, a backend, or None for reference.onnx beside the target.
-        backend: `native`, `simulate` or `onnxruntime`.
+        backend: A name in `edgeq.backends.registry.KINDS`.
         threads: For each runtime; None lets it choose.
 
     Raises:
         EdgeqError: If a file is missing, or its backend refuses it.
     """
-    if backend not in BACKENDS:
-        raise UsageError(f"There is no backend {backend!r}; use one of {', '.join(BACKENDS)}.")
+    kind = backend_kind(backend)
     path = _path_of(target)
-    file = None if path is None else _target_file(path, backend)
-    quantized = _target_backend(target, file, backend, threads)
+    file = None if path is None else target_file(path, kind)
+    quantized = _target_backend(target, file, kind, threads)
     reference_file = _reference_file(path, reference)
     runner = reference if reference_file is None else _onnx(reference_file, threads)
     if runner is None or isinstance(runner, (str, os.PathLike)):
@@ -95,45 +93,14 @@ def _path_of(target: str | os.PathLike[str] | Backend) -> Path | None:
     return Path(target) if isinstance(target, (str, os.PathLike)) else None
 
 
-def _target_file(path: Path, backend: str) -> Path:
-    if not path.exists():
-        raise UsageError(
-            f"{path}: there is no such file or folder. Name a folder that `edgeq export` wrote, or a .edgeq "
-            "file."
-        )
-    if not path.is_dir():
-        wanted = ".onnx" if backend == "onnxruntime" else ".edgeq"
-        if path.suffix.lower() in (".onnx", ".edgeq") and path.suffix.lower() != wanted:
-            other = "native or simulate" if wanted == ".onnx" else "onnxruntime"
-            raise UsageError(
-                f"{path}: backend {backend} runs {wanted} files. Use --backend {other} for this one."
-            )
-        return path
-    file = path / ("model.onnx" if backend == "onnxruntime" else "model.edgeq")
-    if not file.is_file():
-        raise UsageError(
-            f"{path}: holds no {file.name}, which backend {backend} runs. Export again, or choose another of "
-            f"{', '.join(BACKENDS)}."
-        )
-    return file
-
-
 def _target_backend(
-    target: str | os.PathLike[str] | Backend, file: Path | None, backend: str, threads: int | None
+    target: str | os.PathLike[str] | Backend, file: Path | None, kind: BackendKind, threads: int | None
 ) -> Backend:
-    if file is None:
-        if isinstance(target, (str, os.PathLike)):
-            raise UsageError(f"{target}: names no model.")
-        return target
-    if backend == "onnxruntime":
-        return _onnx(file, threads)
-    if backend == "simulate":
-        from edgeq.backends.simulate import SimulateBackend
-
-        return SimulateBackend(file)
-    from edgeq.backends.native import NativeBackend
-
-    return NativeBackend(file, threads)
+    if file is not None:
+        return kind.open(file, threads)
+    if isinstance(target, (str, os.PathLike)):
+        raise UsageError(f"{target}: names no model.")
+    return target
 
 
 def _onnx(path: Path, threads: int | None) -> Backend:
@@ -176,7 +143,7 @@ def _facts(file: Path | None, path: Path | None) -> _Facts:
     """Facts from the .edgeq file itself, or from the manifest beside a model of another kind."""
     if file is None or path is None:
         return _Facts({}, None, None)
-    if file.suffix.lower() != ".onnx":
+    if file.suffix.lower() == ".edgeq":
         from edgeq.importers.from_edgeq import load
 
         _, info = load(file)
