@@ -18,8 +18,7 @@ size_t gemm_no_scratch(const GemmShape&) { return 0; }
 /// A block of rows as int16: kr = 2, mr = 6.
 size_t gemm_widened_scratch(const GemmShape& shape) {
   const size_t depth = shape.taps * ((shape.k + 1) / 2 * 2);
-  const size_t rows = widened_rows(depth, 6);
-  return (shape.m < rows ? shape.m : rows) * widened_stride(depth) * sizeof(int16_t);
+  return widened_rows(depth, 6) * widened_stride(depth) * sizeof(int16_t);
 }
 
 constexpr GemmVariant kVariants[] = {

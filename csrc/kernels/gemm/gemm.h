@@ -96,7 +96,7 @@ struct GemmVariant {
   void (*run)(const GemmParams& params, size_t row_begin, size_t row_end, size_t panel_begin,
               size_t panel_end);
 
-  /// Bytes of scratch that one call needs (may be 0).
+  /// Bytes of scratch that one call needs (may be 0). Does not depend on m: a batch may come as one call.
   size_t (*scratch_bytes)(const GemmShape& shape);
 };
 
