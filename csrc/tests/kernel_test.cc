@@ -176,8 +176,7 @@ OutputRange random_range(Random& random) {
   return range;
 }
 
-// ----------------------------------------------------------------------------------------------------
-// rounding
+// ---- rounding ----
 
 void test_requantize() {
   // The integer trick of round_half_even against the library, over all halves and their neighbours.
@@ -214,8 +213,65 @@ void test_isa_cap() {
          "a wrong name is not refused with the list");
 }
 
-// --------------------------------------------------------------------------------------------------------
-// gemm
+// ---- gemm ----
+
+/// The tiles and the level that a name like gemm_u8s4c_u8_6x64x4_avx512vnni states.
+struct ParsedName {
+  int rows = 0, columns = 0, depth = 0, bits = 0;
+  std::string isa;
+};
+
+ParsedName parse_name(const std::string& name) {
+  ParsedName parsed;
+  char lhs[8], dst[8], isa[24];
+  const size_t family = name.find('_');
+  int bits = 0;
+  if (std::sscanf(name.c_str() + family, "_%2[us8]s%dc_%2[us8]_%dx%dx%d_%23s", lhs, &bits, dst, &parsed.rows,
+                  &parsed.columns, &parsed.depth, isa) == 7) {
+    parsed.bits = bits;
+    parsed.isa = isa;
+  }
+  return parsed;
+}
+
+void test_names() {
+  IsaSet all;
+  for (int i = 0; i < kIsaCount; ++i) all = all.with(static_cast<Isa>(i));
+  for (const GemmVariant* v : gemm_variants(all)) {
+    const ParsedName name = parse_name(v->name);
+    expect(name.rows == v->mr && name.columns == v->nr && name.depth == v->kr &&
+               name.bits == v->weight_bits && name.isa == isa_name(v->isa),
+           v->name, "the name does not say what the record does");
+    expect(v->nr % v->nr_step == 0, v->name, "nr is no multiple of nr_step");
+  }
+  for (const DepthwiseVariant* v : depthwise_variants(all)) {
+    const ParsedName name = parse_name(v->name);
+    expect(name.bits == v->weight_bits && name.isa == isa_name(v->isa), v->name,
+           "the name does not say what the record does");
+  }
+  // The variants without tiles end in their level's name.
+  const auto ends = [](const char* name, Isa isa) {
+    const std::string suffix = std::string("_") + isa_name(isa);
+    const std::string text = name;
+    return text.size() > suffix.size() &&
+           text.compare(text.size() - suffix.size(), suffix.size(), suffix) == 0;
+  };
+  const auto check = [&](const auto& variants) {
+    for (const auto* v : variants)
+      expect(ends(v->name, v->isa), v->name, "the name does not end in its level");
+  };
+  check(binary_variants(all));
+  check(lut_variants(all));
+  check(pool_variants(all));
+  check(mean_variants(all));
+  check(quantize_variants(all));
+  check(dequantize_variants(all));
+  check(recode_variants(all));
+  check(softmax_variants(all));
+  check(resize_variants(all));
+  check(copy_variants(all));
+  check(pad_variants(all));
+}
 
 struct GemmCase {
   size_t m, n, k, taps;
@@ -381,8 +437,7 @@ void test_gemm(IsaSet isas) {
   }
 }
 
-// ---------------------------------------------------------------------------------------------------
-// depthwise
+// ---- depthwise ----
 
 struct DepthwiseCase {
   DepthwiseShape shape;
@@ -535,8 +590,7 @@ void test_depthwise(IsaSet isas) {
   }
 }
 
-// -------------------------------------------------------------------------------------------------
-// elementwise
+// ---- elementwise ----
 
 void test_elementwise(IsaSet isas) {
   for (const BinaryVariant* variant : binary_variants(isas)) {
@@ -606,8 +660,7 @@ void test_elementwise(IsaSet isas) {
   }
 }
 
-// ---------------------------------------------------------------------------------------------------------
-// lut
+// ---- lut ----
 
 void test_lut(IsaSet isas) {
   for (const LutVariant* variant : lut_variants(isas)) {
@@ -642,8 +695,7 @@ void test_lut(IsaSet isas) {
   }
 }
 
-// --------------------------------------------------------------------------------------------------------
-// pool
+// ---- pool ----
 
 void test_pool(IsaSet isas) {
   for (const PoolVariant* variant : pool_variants(isas)) {
@@ -765,8 +817,7 @@ void test_pool(IsaSet isas) {
   }
 }
 
-// ----------------------------------------------------------------------------------------------------
-// quantize
+// ---- quantize ----
 
 void test_quantize(IsaSet isas) {
   const size_t pixel_counts[] = {1, 2, 15, 16, 17, 63, 64, 65, 131};
@@ -843,8 +894,7 @@ void test_quantize(IsaSet isas) {
   }
 }
 
-// -----------------------------------------------------------------------------------------------------
-// softmax
+// ---- softmax ----
 
 void test_softmax(IsaSet isas) {
   uint64_t table[256];
@@ -885,8 +935,7 @@ void test_softmax(IsaSet isas) {
   }
 }
 
-// ------------------------------------------------------------------------------------------------------
-// resize
+// ---- resize ----
 
 void test_resize(IsaSet isas) {
   for (const ResizeVariant* variant : resize_variants(isas)) {
@@ -943,8 +992,7 @@ void test_resize(IsaSet isas) {
   }
 }
 
-// --------------------------------------------------------------------------------------------------------
-// copy
+// ---- copy ----
 
 void test_copy(IsaSet isas) {
   for (const CopyVariant* variant : copy_variants(isas)) {
@@ -1071,6 +1119,7 @@ int main(int argc, char** argv) {
   const Family families[] = {
       {"requantize", [](edgeq::IsaSet) { edgeq::test_requantize(); }},
       {"isa_cap", [](edgeq::IsaSet) { edgeq::test_isa_cap(); }},
+      {"names", [](edgeq::IsaSet) { edgeq::test_names(); }},
       {"gemm", edgeq::test_gemm},
       {"depthwise", edgeq::test_depthwise},
       {"elementwise", edgeq::test_elementwise},

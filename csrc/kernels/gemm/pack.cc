@@ -19,17 +19,52 @@ size_t panel_bytes(const GemmVariant& variant, size_t width, size_t k, size_t ta
   return width * (sizeof(int32_t) + sizeof(float)) + (variant.weight_bits == 4 ? weights / 2 : weights);
 }
 
-/// The weight (j, t, c) or zero outside of the tensor.
-struct PaddedWeights {
-  WeightView view;
-  size_t n;
-  size_t k;
-  size_t taps;
+// Elements that are read at a time: whole group pairs of every variant.
+constexpr size_t kChunk = 512;
 
-  int8_t at(size_t j, size_t t, size_t c) const {
-    return j < n && c < k ? view.at((j * taps + t) * k + c) : int8_t{0};
+/// Reads `count` weights from element `first` on, and zeros up to kChunk; returns their sum.
+int32_t read_chunk(WeightView weights, size_t first, size_t count, int8_t (&chunk)[kChunk]) {
+  if (weights.bits == 8) {
+    std::memcpy(chunk, weights.data + weights.first + first, count);
+  } else {
+    for (size_t i = 0; i < count; ++i) chunk[i] = weights.at(first + i);
   }
-};
+  std::memset(chunk + count, 0, kChunk - count);
+  int32_t sum = 0;
+  for (size_t i = 0; i < kChunk; ++i) sum += chunk[i];
+  return sum;
+}
+
+/// Scatters the groups of one channel's chunk: `out` is where its first group lies, the next is `step` bytes
+/// on.
+template <size_t kKr>
+void scatter(const int8_t* chunk, size_t groups, int bits, size_t step, uint8_t* out) {
+  if (bits == 8) {
+    for (size_t g = 0; g < groups; ++g) std::memcpy(out + g * step, chunk + g * kKr, kKr);
+    return;
+  }
+  for (size_t pair = 0; pair < groups / 2; ++pair) {
+    const int8_t* even = chunk + 2 * pair * kKr;
+    for (size_t r = 0; r < kKr; ++r) out[pair * step + r] = int4_pack(even[r], even[kKr + r]);
+  }
+}
+
+void scatter(size_t kr, const int8_t* chunk, size_t groups, int bits, size_t step, uint8_t* out) {
+  switch (kr) {
+    case 1:
+      scatter<1>(chunk, groups, bits, step, out);
+      break;
+    case 2:
+      scatter<2>(chunk, groups, bits, step, out);
+      break;
+    case 4:
+      scatter<4>(chunk, groups, bits, step, out);
+      break;
+    default:
+      scatter<8>(chunk, groups, bits, step, out);
+      break;
+  }
+}
 
 }  // namespace
 
@@ -50,47 +85,37 @@ size_t gemm_packed_bytes(const GemmVariant& variant, size_t n, size_t k, size_t 
 
 void gemm_pack(const GemmVariant& variant, size_t n, size_t k, size_t taps, WeightView weights,
                const int32_t* bias, const float* scale, int32_t zp_lhs, uint8_t* packed) {
-  const PaddedWeights padded{weights, n, k, taps};
   const size_t nr = static_cast<size_t>(variant.nr);
   const size_t kr = static_cast<size_t>(variant.kr);
   const size_t groups = groups_of_tap(variant, k);
+  const size_t divisor = variant.weight_bits == 4 ? 2 : 1;
+  const size_t bytes = gemm_packed_bytes(variant, n, k, taps);
+  std::memset(packed, 0, bytes);
   for (size_t panel = 0; panel * nr < n; ++panel) {
     const size_t first = panel * nr;
     const size_t width = panel_width(n, panel, nr, static_cast<size_t>(variant.nr_step));
-    uint8_t* out_weights = packed + width * (sizeof(int32_t) + sizeof(float));
-    for (size_t j = 0; j < width; ++j) {
-      int32_t folded = 0;
-      float multiplier = 0.0f;
-      if (first + j < n) {
-        int32_t sum = 0;
-        for (size_t e = 0; e < taps * k; ++e) sum = wrapping_add(sum, weights.at((first + j) * taps * k + e));
-        folded = wrapping_add(bias == nullptr ? 0 : bias[first + j], wrapping_mul(-zp_lhs, sum));
-        multiplier = scale[first + j];
+    const size_t step = width * kr;
+    uint8_t* out = packed + width * (sizeof(int32_t) + sizeof(float));
+    for (size_t j = 0; j < width && first + j < n; ++j) {
+      int32_t sum = 0;
+      for (size_t t = 0; t < taps; ++t) {
+        const size_t row = ((first + j) * taps + t) * k;
+        for (size_t c = 0; c < k; c += kChunk) {
+          int8_t chunk[kChunk];
+          const size_t count = k - c < kChunk ? k - c : kChunk;
+          sum = wrapping_add(sum, read_chunk(weights, row + c, count, chunk));
+          const size_t first_group = c / kr;
+          const size_t left = groups - first_group;
+          const size_t chunk_groups = left < kChunk / kr ? left : kChunk / kr;
+          scatter(kr, chunk, chunk_groups, variant.weight_bits, step,
+                  out + (t * groups + first_group) / divisor * step + j * kr);
+        }
       }
+      const int32_t folded = wrapping_add(bias == nullptr ? 0 : bias[first + j], wrapping_mul(-zp_lhs, sum));
       std::memcpy(packed + j * sizeof(int32_t), &folded, sizeof folded);
-      std::memcpy(packed + width * sizeof(int32_t) + j * sizeof(float), &multiplier, sizeof multiplier);
+      std::memcpy(packed + width * sizeof(int32_t) + j * sizeof(float), scale + first + j, sizeof(float));
     }
-    for (size_t t = 0; t < taps; ++t) {
-      if (variant.weight_bits == 8) {
-        for (size_t g = 0; g < groups; ++g) {
-          for (size_t j = 0; j < width; ++j) {
-            for (size_t r = 0; r < kr; ++r) {
-              *out_weights++ = static_cast<uint8_t>(padded.at(first + j, t, g * kr + r));
-            }
-          }
-        }
-      } else {
-        for (size_t g = 0; g < groups; g += 2) {
-          for (size_t j = 0; j < width; ++j) {
-            for (size_t r = 0; r < kr; ++r) {
-              *out_weights++ =
-                  int4_pack(padded.at(first + j, t, g * kr + r), padded.at(first + j, t, (g + 1) * kr + r));
-            }
-          }
-        }
-      }
-    }
-    packed = out_weights;
+    packed += panel_bytes(variant, width, k, taps);
   }
 }
 

@@ -11,8 +11,7 @@ namespace {
 using V = Vector256;
 constexpr int kVectorBytes = 32;
 
-// -------------------------------------------------------------------------------------------------------------
-// W8
+// ---- W8 ----
 
 struct Words {
   template <int kRows, int kVectors>
@@ -91,8 +90,7 @@ void run_words(const GemmParams& p, size_t row_begin, size_t row_end, size_t pan
   }
 }
 
-// -------------------------------------------------------------------------------------------------------------
-// W4
+// ---- W4 ----
 
 /// Adds the products of kPairs pairs of groups to the sums of kVectors vectors of kRows rows.
 ///
