@@ -160,6 +160,10 @@ class TfliteSink(Protocol):
         """Makes a float output of the graph an int8 one in the file."""
         ...
 
+    def widen(self, node: Node) -> None:
+        """Records that the 4-bit weights of a node are stored as int8."""
+        ...
+
     def fix_batch(self, node: Node, why: str) -> None:
         """Makes the file one for batch 1 only, and says so in the export's summary."""
         ...

@@ -218,7 +218,7 @@ class Conv(Operator):
             fully_connected(sink, node, graph, node.inputs[0], weights[:, 0, 0], attrs.clamp)
             return
         packed = sink.int4 in (Int4Storage.PACKED, Int4Storage.OLD)
-        quant = quant if packed else widened(quant)
+        quant = quant if packed else widened(sink, node, quant)
         border = int(graph.quant(node.inputs[0]).zero_point)
         x, padding = windowed_input(sink, node, attrs.window, graph.tensor(node.outputs[0]).shape[1:3], border)
         bias = bias_or_zeros(sink, node, graph, outputs)

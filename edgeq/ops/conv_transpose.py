@@ -199,7 +199,7 @@ class ConvTranspose(Operator):
 
     def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
         """TRANSPOSE_CONV to all that the taps touch, then the cut; groups and dilation become zeros in the filters."""
-        attrs, quant = attrs_of(node, ConvTransposeAttrs), widened(graph.quant(node.inputs[1]))
+        attrs, quant = attrs_of(node, ConvTransposeAttrs), widened(sink, node, graph.quant(node.inputs[1]))
         y, source = graph.tensor(node.outputs[0]), graph.tensor(node.inputs[0])
         weights = graph.constant(node.inputs[1])
         assert weights is not None

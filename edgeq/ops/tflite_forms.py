@@ -106,8 +106,11 @@ def bias_or_zeros(sink: TfliteSink, node: Node, graph: Graph, channels: int) -> 
     return sink.constant(f"{node.name}.bias", np.zeros(channels, np.int32), quant)
 
 
-def widened(quant: QuantParams) -> QuantParams:
-    """The parameters of 4-bit weights that a file stores as 8-bit ones."""
+def widened(sink: TfliteSink, node: Node, quant: QuantParams) -> QuantParams:
+    """Returns the parameters of weights that a file stores as int8; 4-bit ones are recorded as such."""
+    if quant.bits == 8:
+        return quant
+    sink.widen(node)
     return replace(quant, bits=8)
 
 
@@ -183,7 +186,7 @@ def fully_connected(sink: TfliteSink, node: Node, graph: Graph, x: str, weights:
     """
     quant = graph.quant(node.inputs[1])
     if not packs_linear(sink.int4, weights.shape[1]):
-        quant = widened(quant)
+        quant = widened(sink, node, quant)
     keep = len(sink.tensor(x).shape) > 2
     sink.emit(
         "FULLY_CONNECTED",

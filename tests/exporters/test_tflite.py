@@ -146,6 +146,13 @@ def test_forms_of_4bit_weights(int4: Int4Storage, pointwise: Any, plain: Any, li
         assert found == expected
 
 
+def test_layers_stored_wider_are_named() -> None:
+    model = to_tflite(case("block inverted residual", "w4a8"))
+    assert [name[:4] for name in model.widened] == ["conv"]
+    assert "1 layers store their 4-bit weights as int8" in model.notes[-1]
+    assert to_tflite(case("block inverted residual", "w4a8"), int4=Int4Storage.PACKED).notes == ()
+
+
 def test_depthwise_weights() -> None:
     graph = convolution(6, 3, 1, (1,) * 4, "w4a8", groups=4)
     model = parse(to_tflite(graph, int4=Int4Storage.PACKED))

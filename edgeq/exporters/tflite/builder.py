@@ -124,6 +124,7 @@ class ModelBuilder:
         self.int4 = int4
         self.notes: list[str] = []
         self.fixed_batch = False
+        self.widened: list[str] = []
         self.operators: dict[str, int] = {}
         self._schema = schema()
         self._quantization_type = _shared_quantization(self._schema)
@@ -152,6 +153,10 @@ class ModelBuilder:
     def note(self, node: Node, text: str) -> None:
         """Records a sentence about a node for the export's summary."""
         self.notes.append(f"{node.name}: {text}")
+
+    def widen(self, node: Node) -> None:
+        """Records that the 4-bit weights of a node are stored as int8."""
+        self.widened.append(node.name)
 
     def fix_batch(self, node: Node, why: str) -> None:
         """Makes the file one for batch 1 only."""

@@ -24,12 +24,14 @@ class TfliteModel:
         data: The file.
         operators: How many operators of each builtin it has, by name.
         notes: Sentences about single layers, for the export's summary.
+        widened: Layers whose 4-bit weights are stored as int8.
         fixed_batch: Whether it takes batch 1 only.
     """
 
     data: bytes
     operators: Mapping[str, int]
     notes: tuple[str, ...]
+    widened: tuple[str, ...]
     fixed_batch: bool
 
 
@@ -70,7 +72,20 @@ def to_tflite(
         get(node.op).to_tflite(builder, node, graph)
     data = builder.finish(metadata)
     operators = dict(sorted(builder.operators.items()))
-    return TfliteModel(data, operators, tuple(builder.notes), builder.fixed_batch)
+    notes = list(builder.notes)
+    if builder.widened:
+        found = f"{len(builder.widened)} layers store their 4-bit weights as int8 ({builder.widened[0]} first)"
+        notes.append(f"{found}: {_WHY_WIDE[int4]}")
+    return TfliteModel(data, operators, tuple(notes), tuple(builder.widened), builder.fixed_batch)
+
+
+_WHY_WIDE = {
+    Int4Storage.FAST: "LiteRT's fast and exact 4-bit kernels are for 1x1 convolutions and linear layers with an even "
+    "number of inputs.",
+    Int4Storage.PACKED: "TRANSPOSE_CONV has no 4-bit form.",
+    Int4Storage.OLD: "TRANSPOSE_CONV has no 4-bit form.",
+    Int4Storage.NONE: "as asked.",
+}
 
 
 def _refuse_4bit_activations(graph: Graph) -> None:
