@@ -63,7 +63,7 @@ from edgeq.cli.options import parse_preprocessing, preprocessing_options
 @click.option(
     "--int4",
     type=click.Choice(["packed", "fast", "old", "none"]),
-    default="packed",
+    default="fast",
     show_default=True,
     help="Which 4-bit weights .onnx and .tflite store two to a byte.",
 )

@@ -45,7 +45,7 @@ class FormatOptions:
 
     io: Literal["float", "int8"] = "float"
     onnx_activations: Literal["uint8", "int8"] = "uint8"
-    int4: Literal["packed", "fast", "old", "none"] = "packed"
+    int4: Literal["packed", "fast", "old", "none"] = "fast"
 
 
 @dataclass(frozen=True, slots=True)
