@@ -112,12 +112,11 @@ namespace {
 
 bool has_lowest_weight(const Tensor& w) {
   if (w.type == DataType::kInt8) return std::memchr(w.data, 0x80, w.bytes) != nullptr;
-  bool found = false;
+  uint8_t found = 0;
   for (uint64_t i = 0; i < w.bytes; ++i) {
-    found |= (w.data[i] & 0x0F) == 0x08;
-    found |= (w.data[i] & 0xF0) == 0x80;
+    found = static_cast<uint8_t>(found | ((w.data[i] & 0x0F) == 0x08) | ((w.data[i] & 0xF0) == 0x80));
   }
-  return found;
+  return found != 0;
 }
 
 int64_t largest_magnitude_sum(const Tensor& w, int64_t channels, int64_t depth) {

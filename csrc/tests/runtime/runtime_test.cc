@@ -1,0 +1,206 @@
+// The runtime without Python: thread pool, arena layout, hash, errors of the reader, and sessions whose results must
+// not depend on threads, batch or instruction set.
+//
+// usage: runtime_test [MODEL.edgeq]...
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/xxh64.h"
+#include "runtime/model_file.h"
+#include "runtime/session.h"
+#include "runtime/thread_pool.h"
+
+namespace edgeq {
+namespace {
+
+int g_failures = 0;
+
+#define EXPECT(condition, ...)                                      \
+  do {                                                              \
+    if (!(condition)) {                                             \
+      std::fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition); \
+      std::fprintf(stderr, __VA_ARGS__);                            \
+      std::fprintf(stderr, "\n");                                   \
+      ++g_failures;                                                 \
+    }                                                               \
+  } while (false)
+
+void test_hash() {
+  // Values of the reference implementation (xxhsum -H64) for "", "a" and "abc".
+  const auto hash = [](const char* text) {
+    return xxh64(reinterpret_cast<const uint8_t*>(text), std::strlen(text));
+  };
+  EXPECT(hash("") == 0xEF46DB3751D8E999u, "%llx", static_cast<unsigned long long>(hash("")));
+  EXPECT(hash("a") == 0xD24EC4F1A98C6E5Bu, "%llx", static_cast<unsigned long long>(hash("a")));
+  EXPECT(hash("abc") == 0x44BC2CF5AD770999u, "%llx", static_cast<unsigned long long>(hash("abc")));
+}
+
+struct Team {
+  ThreadPool* pool;
+  std::vector<int64_t> values;
+  std::atomic<int> wrong{0};
+};
+
+void test_thread_pool() {
+  for (int threads : {1, 2, 3, 7}) {
+    ThreadPool pool(threads);
+    Team team;
+    team.pool = &pool;
+    team.values.assign(static_cast<size_t>(threads), 0);
+    for (int round = 0; round < 200; ++round) {
+      pool.run(
+          [](void* context, int thread) {
+            Team& t = *static_cast<Team*>(context);
+            for (int step = 0; step < 5; ++step) {
+              // Each thread writes its own value, then reads its neighbour's behind a barrier.
+              const int64_t before = t.values[static_cast<size_t>(thread)];
+              t.pool->barrier();
+              t.values[static_cast<size_t>(thread)] = before + 1;
+              t.pool->barrier();
+              const size_t next = static_cast<size_t>(thread + 1) % t.values.size();
+              if (t.values[next] != before + 1) ++t.wrong;
+              t.pool->barrier();
+            }
+          },
+          &team);
+      // Long enough for the workers to go to sleep now and then.
+      if (round % 50 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(3));
+    }
+    EXPECT(team.wrong == 0, "%d threads: %d wrong reads", threads, team.wrong.load());
+    EXPECT(team.values[0] == 1000, "%d threads: %lld steps", threads, static_cast<long long>(team.values[0]));
+  }
+}
+
+void test_arena_layout() {
+  std::mt19937 random(5);
+  for (int round = 0; round < 200; ++round) {
+    std::vector<Buffer> buffers(1 + random() % 40);
+    for (Buffer& buffer : buffers) {
+      buffer.bytes_per_image = 1 + random() % 5000;
+      buffer.first = static_cast<int>(random() % 30) - 1;
+      buffer.last = buffer.first + static_cast<int>(random() % 6);
+    }
+    const int64_t batch = 1 + random() % 4;
+    const auto layout = layout_arena(buffers, batch, 1 << 30);
+    EXPECT(layout.ok(), "%s", layout.status().message().c_str());
+    for (size_t i = 0; i < buffers.size(); ++i) {
+      const uint64_t begin = layout.value().offset[i];
+      const uint64_t end = begin + static_cast<uint64_t>(buffers[i].bytes_per_image * batch) + kReadSlack;
+      EXPECT(begin % 64 == 0 && end <= layout.value().bytes, "buffer %zu at %llu", i,
+             static_cast<unsigned long long>(begin));
+      for (size_t k = 0; k < i; ++k) {
+        const bool together = buffers[i].first <= buffers[k].last && buffers[k].first <= buffers[i].last;
+        const uint64_t other = layout.value().offset[k];
+        const uint64_t other_end = other + static_cast<uint64_t>(buffers[k].bytes_per_image * batch) + kReadSlack;
+        EXPECT(!together || end <= other || other_end <= begin, "buffers %zu and %zu overlap", i, k);
+      }
+    }
+  }
+  const std::vector<Buffer> huge = {{INT64_MAX / 2, 0, 0}};
+  EXPECT(!layout_arena(huge, INT64_MAX, 1 << 30).ok(), "an absurd arena was accepted");
+}
+
+std::vector<uint8_t> read_file(const std::string& path) {
+  std::ifstream stream(path, std::ios::binary);
+  return std::vector<uint8_t>((std::istreambuf_iterator<char>(stream)), std::istreambuf_iterator<char>());
+}
+
+int64_t elements(const EndInfo& end) {
+  int64_t count = 1;
+  for (size_t axis = 1; axis < end.shape.size(); ++axis) count *= end.shape[axis];
+  return count;
+}
+
+/// Runs a batch of float inputs that depend on the image's index alone; all outputs one after the other.
+std::vector<float> run_model(Session& session, int64_t batch) {
+  std::vector<std::vector<float>> in, out;
+  std::vector<InputArray> inputs;
+  std::vector<OutputArray> outputs;
+  for (const EndInfo& end : session.inputs()) {
+    in.emplace_back(batch * elements(end));
+    for (size_t i = 0; i < in.back().size(); ++i) in.back()[i] = static_cast<float>(i * 7919 % 511) * 0.02f - 5.0f;
+  }
+  for (auto& values : in) inputs.push_back({values.data(), true});
+  for (const EndInfo& end : session.outputs()) out.emplace_back(batch * elements(end));
+  for (auto& values : out) outputs.push_back({values.data(), true});
+  const Status status = session.run(inputs, outputs, batch);
+  EXPECT(status.ok(), "%s", status.message().c_str());
+  std::vector<float> all;
+  for (const auto& values : out) all.insert(all.end(), values.begin(), values.end());
+  return all;
+}
+
+void test_model(const std::string& path) {
+  SessionOptions options;
+  options.max_isa = "scalar";
+  auto reference = Session::load(path, options);
+  EXPECT(reference.ok(), "%s: %s", path.c_str(), reference.status().message().c_str());
+  if (!reference.ok()) return;
+  const std::vector<float> wanted1 = run_model(*reference.value(), 1);
+  const std::vector<float> wanted3 = run_model(*reference.value(), 3);
+  for (const char* isa : {"scalar", "avx2", "avxvnni", "avx512vnni", "amxint8"}) {
+    for (int threads : {1, 2, 5}) {
+      options.max_isa = isa;
+      options.threads = threads;
+      options.split_cost = 0;
+      auto session = Session::load(path, options);
+      EXPECT(session.ok(), "%s", session.status().message().c_str());
+      EXPECT(run_model(*session.value(), 1) == wanted1, "%s: %s, %d threads", path.c_str(), isa, threads);
+      EXPECT(run_model(*session.value(), 3) == wanted3, "%s: %s, %d threads", path.c_str(), isa, threads);
+      // Two callers at once: the session makes one wait.
+      std::vector<float> beside;
+      std::thread other([&] { beside = run_model(*session.value(), 3); });
+      EXPECT(run_model(*session.value(), 1) == wanted1, "%s: beside another caller", path.c_str());
+      other.join();
+      EXPECT(beside == wanted3, "%s: beside another caller", path.c_str());
+    }
+  }
+  const std::vector<uint8_t> file = read_file(path);
+  options = SessionOptions();
+  for (size_t size = 0; size < file.size(); size += 1 + file.size() / 97) {
+    const auto cut = Session::load(file.data(), size, options);
+    EXPECT(!cut.ok() && !cut.status().message().empty(), "%s cut at %zu was accepted", path.c_str(), size);
+  }
+  options.max_memory_bytes = 1000;
+  const auto starved = Session::load(path, options);
+  EXPECT(starved.status().code() == StatusCode::kOutOfMemory, "%s", starved.status().message().c_str());
+}
+
+void test_errors() {
+  SessionOptions options;
+  EXPECT(Session::load("/nonexistent.edgeq", options).status().code() == StatusCode::kIo, "a file that is not there");
+  options.threads = 1000;
+  EXPECT(Session::load("/nonexistent.edgeq", options).status().code() != StatusCode::kOk, "1000 threads");
+  options.threads = 1;
+  options.max_isa = "nonsense";
+  const uint8_t nothing[64] = {};
+  EXPECT(Session::load(nothing, sizeof nothing, options).status().code() == StatusCode::kInvalidArgument, "isa");
+  options.max_isa = "";
+  EXPECT(Session::load(nothing, sizeof nothing, options).status().code() == StatusCode::kInvalidModel, "zeros");
+}
+
+}  // namespace
+}  // namespace edgeq
+
+int main(int argc, char** argv) {
+  edgeq::test_hash();
+  edgeq::test_thread_pool();
+  edgeq::test_arena_layout();
+  edgeq::test_errors();
+  for (int i = 1; i < argc; ++i) edgeq::test_model(argv[i]);
+  if (edgeq::g_failures > 0) {
+    std::fprintf(stderr, "%d failures\n", edgeq::g_failures);
+    return 1;
+  }
+  std::printf("ok, %d models\n", argc - 1);
+  return 0;
+}
