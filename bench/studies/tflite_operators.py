@@ -62,7 +62,8 @@ def _row(case: Case, scheme: str) -> str:
     words = case.name.split()
     operator = words[0]
     if operator in ("conv", "linear", "conv_transpose"):
-        kind = "depthwise conv" if words[1:2] == ["depthwise"] else "conv 1x1" if words[1:2] == ["1x1"] else operator
+        kinds = {"depthwise": "conv depthwise", "1x1": "conv 1x1"}
+        kind = kinds.get(words[1], operator) if operator == "conv" else operator
         return f"{kind}, {scheme[:2]}"
     if operator == "resize":
         return " ".join(words[:2])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from quantized_graphs import CASES, Case
+from quantized_graphs import CASES, Case, build
 from tflite_graphs import (
     BUILTIN_FUNCTIONS,
     EXACT,
@@ -23,11 +23,13 @@ from tflite_graphs import (
 from edgeq.backends import tflite_runner
 from edgeq.backends.litert import PYTHON_VARIABLE
 from edgeq.exporters.tflite import to_tflite
-from edgeq.ir import Attrs, QuantParams
+from edgeq.exporters.tflite.builder import ModelBuilder
+from edgeq.ir import Attrs, Graph, QuantParams
 from edgeq.ir.tensor import Array
 from edgeq.ops.base import Int4Storage, dequantize
+from edgeq.ops.hard_swish import builtin_hard_swish
 from edgeq.passes import channels_last
-from edgeq.simulate import simulate_codes
+from edgeq.simulate.executor import execute
 
 litert = pytest.importorskip("ai_edge_litert.interpreter", reason="needs the extra edgeq[tflite]")
 
@@ -60,17 +62,34 @@ def test_functions_with_builtins(op: str, attrs: Attrs, output: QuantParams, ope
     model = to_tflite(graph, ends="int8")
     assert model.operators == operators
     every_code = np.arange(-128, 128, dtype=np.int8).reshape(1, 4, 4, 16)
-    expected = simulate_codes(graph, np.moveaxis(every_code, 3, 1))
-    wanted = [np.moveaxis(value, 1, 3) for value in expected]
+    wanted = [_statement(graph, every_code)]
     check(run(model.data, [every_code], True), wanted, EXACT)
     check(run(model.data, [every_code], False), wanted, ONE_STEP)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_builtin_hard_swish_is_known_to_the_bit(seed: int) -> None:
+    """The exporter uses the builtin only where its result is the statement's, so it must know the result."""
+    rng = np.random.default_rng(seed)
+    quant = QuantParams.per_tensor(float(np.exp(rng.uniform(-6, -1))), int(rng.integers(-128, 128)))
+    largest = max((127 - int(quant.zero_point)) * float(quant.scale), 0.4)
+    output = QuantParams.per_tensor(largest / float(rng.uniform(150, 300)), int(rng.integers(-128, -90)))
+    graph = function("hard_swish", Attrs(), output, quant=quant)
+    every_code = np.arange(-128, 128, dtype=np.int8).reshape(1, 4, 4, 16)
+    builder = ModelBuilder(graph, integer_ends=True)
+    builder.emit("HARD_SWISH", ["x"], ["y"])
+    (found,) = run(builder.finish(None), [every_code], False)
+    np.testing.assert_array_equal(found.reshape(-1), builtin_hard_swish(quant, output))
+    check(run(to_tflite(graph, ends="int8").data, [every_code], True), [_statement(graph, every_code)], EXACT)
+
+
+def _statement(graph: Graph, x: Array) -> Array:
+    return execute(graph, {"x": x}, ["y"])["y"]
 
 
 def test_float_ends_quantize_and_dequantize_as_the_statements() -> None:
     case = next(case for case in CASES if case.name == "block classifier")
     made = sample(case, "w8a8")
-    from quantized_graphs import build
-
     graph = channels_last(build(case, "w8a8", seed=3))
     model = to_tflite(graph)
     reals = [dequantize(value, graph.quant(name)) for name, value in zip(graph.inputs, made.inputs, strict=True)]
