@@ -44,7 +44,9 @@ double predicted_cost(const GemmVariant& variant, const GemmShape& shape) {
     // Fewer than about 10 chains do not hide the latency of the multiply-accumulate instruction.
     double group = multiplies > loads * 0.6 ? multiplies : loads * 0.6;
     if (group < 5.0) group = 5.0;
-    return groups * group + 4.0 * static_cast<double>(shape.taps) + 3.0 * multiplies + 12.0;
+    // The epilogue takes about four instructions a vector; a row of three vectors takes two stores.
+    const double stores = static_cast<double>(rows) * (vectors == 3.0 ? 2.0 : 1.0);
+    return groups * group + 4.0 * static_cast<double>(shape.taps) + 4.0 * multiplies + 2.0 * stores + 12.0;
   };
   const size_t full_panels = shape.n / nr;
   const size_t left_channels = shape.n % nr;

@@ -66,6 +66,8 @@ void run_words(const GemmParams& p, size_t row_begin, size_t row_end, size_t pan
   const size_t depth = p.taps * padded_k;
   const size_t stride = widened_stride(depth);
   const size_t block_rows = widened_rows(depth, kRows);
+  const bool large_scales =
+      any_large_scale<kVectors * V::kLanes, V::kLanes>(p, panel_begin, panel_end, 8 + depth);
   int16_t* widened = reinterpret_cast<int16_t*>(p.scratch);
   for (size_t block = row_begin; block < row_end; block += block_rows) {
     const size_t rows = row_end - block < block_rows ? row_end - block : block_rows;
@@ -82,6 +84,7 @@ void run_words(const GemmParams& p, size_t row_begin, size_t row_end, size_t pan
         Tile tile{};
         tile.groups = depth / 2;
         tile.row = block + first;
+        tile.large_scales = large_scales;
         tile.widened = widened + first * stride;
         tile.widened_stride = stride;
         run_in_panel<V, Words, kRows, kVectors>(p, tile, last - first, panel, 8 + depth);

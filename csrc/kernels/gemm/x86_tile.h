@@ -24,6 +24,7 @@ struct Tile {
   size_t row;                        // first row
   size_t column;                     // first output channel
   size_t columns;                    // output channels that exist, at most kVectors * V::kLanes
+  bool large_scales;                 // see any_large_scale
   const int16_t* widened = nullptr;  // rows of the tile as int16, where the kernel wants them so
   size_t widened_stride = 0;         // elements from row to row
 };
@@ -70,23 +71,73 @@ __attribute__((noinline)) void finish_rows(const GemmParams& p, const Tile& tile
   }
 }
 
+/// Whether a scale of these panels is 1 or more. Where none is, the clamp can wait until the codes are
+/// packed, where it costs one instruction for four vectors: |acc| <= 2^31 and |scale| <= 1 - 2^-24 give
+/// |product| < 2^31, which converts to an integer without overflow, and saturation and integer bounds commute
+/// with rounding.
+template <size_t kNr, size_t kStep>
+bool any_large_scale(const GemmParams& p, size_t panel_begin, size_t panel_end, size_t channel_bytes) {
+  int32_t large = 0;
+  for (size_t panel = panel_begin; panel < panel_end; ++panel) {
+    const size_t width = panel_width(p.n, panel, kNr, kStep);
+    const uint8_t* scale = p.packed + panel * kNr * channel_bytes + width * sizeof(int32_t);
+    for (size_t j = 0; j < width; ++j) {
+      int32_t bits;
+      std::memcpy(&bits, scale + j * sizeof(float), sizeof bits);
+      large |= (bits & 0x7FFFFFFF) >= 0x3F800000;
+    }
+  }
+  return large != 0;
+}
+
+/// Codes of a tile whose scales may be large: clamps before the conversion. Out of line, because it hardly
+/// ever runs.
+template <typename V, int kVectors>
+__attribute__((noinline)) void requantize_clamped(const GemmParams& p, const Tile& tile,
+                                                  const typename V::Int* sums, size_t rows,
+                                                  typename V::Int* codes) {
+  const auto hi = upper_bound<V>(p.range);
+  const uint8_t* scale = tile.panel + kVectors * V::kLanes * 4;
+  for (size_t i = 0; i < rows; ++i) {
+    typename V::Int q[kVectors];
+    for (int v = 0; v < kVectors; ++v) {
+      const auto value = V::to_float(sums[i * kVectors + static_cast<size_t>(v)]);
+      q[v] = round_below<V>(V::mul(value, V::load_float(scale + v * V::kLanes * 4)), hi);
+    }
+    codes[i] = pack_row<V, kVectors>(q, p.range);
+  }
+}
+
 /// Requantizes, finishes and stores a tile from its sums (bias included).
 template <typename V, int kRows, int kVectors>
 EDGEQ_INLINE void finish_tile(const GemmParams& p, const Tile& tile,
                               const typename V::Int (&sums)[kRows][kVectors]) {
   using Int = typename V::Int;
   constexpr int kVectorBytes = V::kLanes * 4;
-  const auto hi = upper_bound<V>(p.range);
-  const uint8_t* scale = tile.panel + kVectors * kVectorBytes;
   Int codes[kRows];
+  if (tile.large_scales) {
+    Int stored[kRows * kVectors];
+    Int clamped[kRows];
 #pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-    Int q[kVectors];
+    for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      q[v] = round_below<V>(V::mul(V::to_float(sums[r][v]), V::load_float(scale + v * kVectorBytes)), hi);
+      for (int v = 0; v < kVectors; ++v) stored[r * kVectors + v] = sums[r][v];
     }
-    codes[r] = pack_row<V, kVectors>(q, p.range);
+    requantize_clamped<V, kVectors>(p, tile, stored, kRows, clamped);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) codes[r] = clamped[r];
+  } else {
+    const uint8_t* scale = tile.panel + kVectors * kVectorBytes;
+    const Int highest = V::set1_byte(p.range.max);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      Int q[kVectors];
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        q[v] = V::round(V::mul(V::to_float(sums[r][v]), V::load_float(scale + v * kVectorBytes)));
+      }
+      codes[r] = V::min_bytes(pack_row<V, kVectors>(q, p.range), highest);
+    }
   }
   if (p.table != nullptr || p.residual.src != nullptr) {
     Int stored[kRows];
@@ -135,6 +186,8 @@ void run_tiles(const GemmParams& p, size_t row_begin, size_t row_end, size_t pan
   if (row_begin >= row_end || panel_begin >= panel_end) return;
   const size_t rows = row_end - row_begin;
   const size_t tiles = (rows + kRows - 1) / kRows;
+  const bool large_scales =
+      any_large_scale<kVectors * V::kLanes, V::kLanes>(p, panel_begin, panel_end, channel_bytes);
   // Rows are shared out evenly, so that no tile is left with a row or two.
   const auto run = [&](size_t tile_index, size_t panel) {
     const size_t first = row_begin + rows * tile_index / tiles;
@@ -142,6 +195,7 @@ void run_tiles(const GemmParams& p, size_t row_begin, size_t row_end, size_t pan
     Tile tile{};
     tile.groups = groups;
     tile.row = first;
+    tile.large_scales = large_scales;
     run_in_panel<V, Kernel, kRows, kVectors>(p, tile, last - first, panel, channel_bytes);
   };
   if ((panel_end - panel_begin) * kVectors * V::kLanes * channel_bytes <= kResidentWeights) {
