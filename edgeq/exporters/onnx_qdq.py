@@ -39,7 +39,7 @@ IR_VERSIONS = {OPSET: 8, OPSET_GELU: 9, OPSET_INT4: 10}
 RAW, CODES = ".raw", ".codes"
 """Suffixes of what an operator computes before it is quantized, and of its codes."""
 
-_MOVES_CODES = frozenset({"channel_shuffle", "max_pool", "mean"})
+_MOVES_CODES = frozenset({"channel_shuffle", "mean"})
 """Operators that may become several ONNX nodes, between which nothing but codes flows."""
 
 

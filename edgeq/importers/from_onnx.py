@@ -48,7 +48,7 @@ def load(source: Any, name: str | None = None) -> Graph:
         ImportModelError: If the model is malformed or cannot be expressed.
     """
     model = read_model(source)
-    return _Importer(model, name or model.graph.name or "model").run()
+    return OnnxImporter(model, name or model.graph.name or "model").run()
 
 
 def supported_operators() -> list[str]:
@@ -57,7 +57,7 @@ def supported_operators() -> list[str]:
     return sorted(types | set(PASSED_THROUGH))
 
 
-class _Importer:
+class OnnxImporter:
     """Walks the ONNX nodes in order; an `edgeq.ops.base.OnnxSource`."""
 
     def __init__(self, model: Any, name: str) -> None:

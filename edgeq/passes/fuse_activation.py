@@ -18,11 +18,12 @@ from edgeq.passes.editing import NodeList
 def fuse_activation(graph: Graph) -> Graph:
     """Returns the graph with each relu and clip fused into its producer, when it is the only reader.
 
-    Producers with a clamp are conv, conv_transpose, linear, add, sub and mul; two clips in a row become one.
+    Producers with a clamp are conv, conv_transpose, linear, add, sub and mul; two clips in a row become one. In a
+    quantized graph a clip that changes the quantization stays.
     """
     edit = NodeList.of(graph)
     for node in graph.nodes:
-        bounds = interval(node)
+        bounds = interval(node) if keeps_quantization(node, graph) else None
         before = None if bounds is None else edit.sole_producer(node.inputs[0])
         fused = None if before is None or bounds is None else _fused(before, bounds)
         if before is None or fused is None:
@@ -30,6 +31,12 @@ def fuse_activation(graph: Graph) -> Graph:
         else:
             edit.replace(before, fused.with_(outputs=node.outputs))
     return edit.finish()
+
+
+def keeps_quantization(node: Node, graph: Graph) -> bool:
+    """Whether the output of a one-input node has the parameters of its input; in a float graph neither has any."""
+    x, y = (graph.tensor(name).quant for name in (node.inputs[0], node.outputs[0]))
+    return x is y or (x is not None and x.same_as(y))
 
 
 def interval(node: Node) -> Clamp | None:

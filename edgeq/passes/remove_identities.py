@@ -9,7 +9,7 @@ import numpy as np
 from edgeq.errors import GraphError
 from edgeq.ir import BATCH, Graph, Node
 from edgeq.ops.avg_pool import AvgPoolAttrs
-from edgeq.ops.base import NO_CLAMP, Window, attrs_of, channel_axis
+from edgeq.ops.base import NO_CLAMP, Window, attrs_of, channel_axis, clamp_codes
 from edgeq.ops.channel_shuffle import ChannelShuffleAttrs
 from edgeq.ops.clip import ClipAttrs
 from edgeq.ops.elementwise import ElementwiseAttrs
@@ -53,9 +53,10 @@ def remove_identities(graph: Graph) -> Graph:
 
 
 def changes_nothing(node: Node, graph: Graph) -> bool:
-    """Whether a node gives its (one activation) input back."""
-    shape = graph.tensor(node.outputs[0]).shape
-    if graph.tensor(_activation(node, graph)).shape != shape:
+    """Whether a node gives its (one activation) input back, in a quantized graph code by code."""
+    shape, x = graph.tensor(node.outputs[0]).shape, graph.tensor(_activation(node, graph))
+    quant = graph.tensor(node.outputs[0]).quant
+    if x.shape != shape or not (x.quant is quant or (quant is not None and quant.same_as(x.quant))):
         return False
     match node.attrs:
         case ReshapeAttrs() | SliceAttrs():
@@ -66,6 +67,8 @@ def changes_nothing(node: Node, graph: Graph) -> bool:
         case PadAttrs(before, after):
             return not any(before + after)
         case ClipAttrs(low, high):
+            if quant is not None:
+                return clamp_codes((low, high), quant) == (quant.qmin, quant.qmax)
             return (low, high) == NO_CLAMP
         case ChannelShuffleAttrs(groups):
             return groups in (1, shape[channel_axis(len(shape), graph.layout)])

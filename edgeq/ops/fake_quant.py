@@ -1,0 +1,47 @@
+"""Rounding to the values that codes can stand for. Float graphs only; `passes.absorb_quantization` removes it.
+
+What QuantizeLinear and DequantizeLinear do together: importers of quantized models put one where the model rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgeq.errors import GraphError
+from edgeq.ir import Attrs, Graph, Node, QuantParams
+from edgeq.ir.tensor import Array
+from edgeq.ops.base import Operator, Shape, attrs_of, dequantize, operand, quantize, register
+
+
+@dataclass(frozen=True, slots=True)
+class FakeQuantAttrs(Attrs):
+    """Attributes of `fake_quant`.
+
+    Attributes:
+        quant: Per-tensor, 4 or 8 bits.
+    """
+
+    quant: QuantParams
+
+
+@register
+class FakeQuant(Operator):
+    """y = (clamp(rne(x / s) + z) - z) * s."""
+
+    name = "fake_quant"
+    attrs_type = FakeQuantAttrs
+
+    def infer(self, node: Node, graph: Graph) -> list[tuple[Shape, str]]:
+        attrs_of(node, FakeQuantAttrs)
+        return [(graph.tensor(node.inputs[0]).shape, "float32")]
+
+    def run_float(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
+        quant = attrs_of(node, FakeQuantAttrs).quant
+        return [dequantize(quantize(operand(values, 0), quant), quant)]
+
+    def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
+        raise GraphError(f"{node.name}: fake_quant has no integer meaning; run edgeq.passes.absorb_quantization first")
+
+    def check_quant(self, node: Node, graph: Graph) -> None:
+        raise GraphError(f"{node.name}: a quantized graph cannot hold fake_quant; run edgeq.passes.absorb_quantization")
