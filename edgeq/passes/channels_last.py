@@ -414,7 +414,11 @@ def _axis(rewrite: _Rewrite, node: Node) -> None:
     """Operators with one axis (concat, softmax): any arrangement that the activations share."""
     activations = [name for name in node.inputs if rewrite.is_activation(name)]
     choices = {rewrite.permutation(name) for name in activations}
-    permutation = choices.pop() if len(choices) == 1 else preferred(rewrite.shape(activations[0]))
+    default = preferred(rewrite.shape(activations[0]))
+    permutation = choices.pop() if len(choices) == 1 else default
+    # The float32 output of softmax can only be a graph output, so nothing may come between.
+    if node.op == "softmax" and permutation != tuple(range(len(default))):
+        permutation = default
     attrs: Any = node.attrs
     axis = attrs.axis % len(permutation)
     inputs = [
