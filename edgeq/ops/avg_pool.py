@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import GraphError
-from edgeq.ir import Attrs, Graph, Node
+from edgeq.ir import Attrs, Graph, Node, QuantParams
 from edgeq.ir.tensor import Array
 from edgeq.ops.base import (
+    NO_CLAMP,
     OnnxSink,
     OnnxSource,
     Operator,
@@ -29,7 +30,7 @@ from edgeq.ops.base import (
 from edgeq.ops.mean import MeanAttrs
 from edgeq.ops.pad import PadAttrs
 from edgeq.ops.pooling import infer_pool, pool_window, taps_inside
-from edgeq.ops.tflite_forms import pad, pool_options, requantized, windowed_input
+from edgeq.ops.tflite_forms import convolution_options, pool_options, requantized, windowed_input
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,21 +138,64 @@ class AvgPool(Operator):
         )
 
     def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
-        """AVERAGE_POOL_2D divides by the taps inside; where padding counts, it becomes part of the image."""
+        """A depthwise convolution with equal weights, or AVERAGE_POOL_2D where the divisor changes at the border.
+
+        AVERAGE_POOL_2D rounds ties away from zero and XNNPACK has none for int8; the convolution computes what the
+        statement does.
+        """
         attrs, y = attrs_of(node, AvgPoolAttrs), graph.tensor(node.outputs[0])
-        quant = graph.quant(node.inputs[0])
-        window, x = attrs.window, node.inputs[0]
-        if attrs.count_include_pad and any(window.pads):
-            top, left, bottom, right = window.pads
-            border = int(quant.zero_point)
-            x = pad(sink, f"{y.name}.padded", x, (0, top, left, 0), (0, bottom, right, 0), border)
-            padding = "VALID"
-        else:
-            x, padding = windowed_input(sink, node, window, y.shape[1:3], int(quant.zero_point))
-            if x != node.inputs[0]:
-                raise sink.fail(node, f"AVERAGE_POOL_2D cannot leave padding {window.pads} out of its count")
-        same = quant.same_as(y.quant)
-        out = y.name if same else sink.activation(f"{y.name}.average", y.shape, quant)
-        sink.emit("AVERAGE_POOL_2D", [x], [out], version=2, **pool_options(window, padding))
+        quant, out, window = graph.quant(node.inputs[0]), graph.quant(y.name), attrs.window
+        x, padding = windowed_input(sink, node, window, y.shape[1:3], int(quant.zero_point))
+        height, width, channels = graph.tensor(node.inputs[0]).shape[1:]
+        counts = pool_counts(attrs, height, width)
+        if np.ptp(counts) == 0:
+            scale = _unit_weight_scale(quant, out, int(counts[0, 0])) / np.float32(WEIGHT_CODE)
+            weights = sink.constant(
+                f"{node.name}.weights",
+                np.full((1, *window.kernel, channels), WEIGHT_CODE, np.int8),
+                QuantParams.per_tensor(float(scale), 0),
+            )
+            zeros = sink.constant(
+                f"{node.name}.bias",
+                np.zeros(channels, np.int32),
+                QuantParams.per_tensor(float(np.float32(quant.scale) * scale), 0, 32),
+            )
+            sink.emit(
+                "DEPTHWISE_CONV_2D",
+                [x, weights, zeros],
+                [y.name],
+                version=3,
+                clamp=NO_CLAMP,
+                depth_multiplier=1,
+                **convolution_options(window, padding),
+            )
+            return
+        if x != node.inputs[0]:
+            raise sink.fail(node, f"AVERAGE_POOL_2D cannot leave padding {window.pads} out of its count")
+        same = quant.same_as(out)
+        average = y.name if same else sink.activation(f"{y.name}.average", y.shape, quant)
+        sink.emit("AVERAGE_POOL_2D", [x], [average], version=2, **pool_options(window, padding))
         if not same:
-            requantized(sink, out, y.name)
+            requantized(sink, average, y.name)
+
+
+WEIGHT_CODE = 64
+"""The code of every weight of an average that is written as a convolution.
+
+A power of two changes no bit of a float32 product, and the bits that it adds below the point are those in which the
+built-in kernels' two roundings err.
+"""
+
+
+def _unit_weight_scale(quant: QuantParams, out: QuantParams, count: int) -> np.float32:
+    """Returns the scale s_w with (s_x * s_w) / s_y = (s_x / s_y) / count in float32, or the nearest to it."""
+    source, target = np.float32(quant.scale), np.float32(out.scale)
+    wanted = (source / target) / np.float32(count)
+    scale = np.float32(1) / np.float32(count)
+    candidates = [scale]
+    for direction in (np.float32(0), np.float32(2)):
+        near = scale
+        for _ in range(4):
+            near = np.nextafter(near, direction)
+            candidates.append(near)
+    return min(candidates, key=lambda s: abs(float((source * s) / target) - float(wanted)))
