@@ -201,8 +201,8 @@ class _Rewrite:
         """Adds a graph input: in its own order where the source turns it to NCHW first, else as preferred."""
         shape = self.shape(name)
         readers = [node for node in self.source.nodes if name in node.inputs]
-        turned = [n for n in readers if n.op == "transpose" and attrs_of(n, TransposeAttrs).permutation == _TO_NCHW]
-        if len(shape) == 4 and readers and len(turned) == len(readers) and name not in self.source.outputs:
+        turned = len(shape) == 4 and bool(readers) and all(_turns_to_nchw(node, shape) for node in readers)
+        if turned and name not in self.source.outputs:
             self.plain_ends.add(name)
             self.define(name, (0, 1, 2, 3))
         else:
@@ -253,6 +253,15 @@ class _Rewrite:
             (change.get(source, source), order, shape): change.get(out, out)
             for (source, order, shape), out in self.converted.items()
         }
+
+
+def _turns_to_nchw(node: Node, shape: Shape) -> bool:
+    """Whether a reader of an [N, H, W, C] input makes [N, C, H, W] of it; a reshape does where axes have one entry."""
+    if node.op == "transpose":
+        return attrs_of(node, TransposeAttrs).permutation == _TO_NCHW
+    moves_only_ones = shape[3] == 1 or shape[1:3] == (1, 1)
+    target = tuple(shape[axis] for axis in _TO_NCHW)
+    return node.op == "reshape" and moves_only_ones and attrs_of(node, ReshapeAttrs).target == target
 
 
 # --- how each operator is rewritten ---
