@@ -1,8 +1,8 @@
 """Random graphs: simulate in NCHW, in NHWC and read back from the file, and the native engine agree.
 
 The matrix of single operators and typical blocks is in tests/native/test_conformance.py, tests/passes and
-tests/exporters, all over the cases of `quantized_graphs`. Here operators meet in every order, with branches and several readers, which
-is where fusion, in-place concatenation and layout changes could go wrong.
+tests/exporters, all over the cases of `quantized_graphs`. Here operators meet in every order, with branches and
+several readers, which is where fusion, in-place concatenation and layout changes could go wrong.
 """
 
 from __future__ import annotations
@@ -69,8 +69,9 @@ def _image(b: QuantizedBuilder, rng: np.random.Generator, x: str, pool: list[str
     fits = height + pads[0] + pads[2] >= kernel and width + pads[1] + pads[3] >= kernel
     clamp = bool(rng.random() < 0.5)
     kind = rng.choice(
-        ["conv1", "conv1", "conv", "depthwise", "groups", "add", "mul", "unary", "prelu", "max_pool", "avg_pool", "mean",
-         "concat", "slice", "pad", "resize", "shuffle", "flatten", "sequence", "transpose", "deconv", "gate", "constant"]
+        ["conv1", "conv1", "conv", "depthwise", "groups", "add", "mul", "unary", "prelu", "max_pool", "avg_pool",
+         "mean", "concat", "slice", "pad", "resize", "shuffle", "flatten", "sequence", "transpose", "deconv", "gate",
+         "constant"]
     )  # fmt: skip
     if height * width > 400 and kind in ("deconv", "resize", "pad"):
         return None
