@@ -50,8 +50,8 @@ class QdqOptions:
     Attributes:
         activations: "uint8" (codes + 128) or "int8"; 4-bit activations are uint4 or int4 alike.
         io: "float" for real inputs and outputs, "int8" for codes at both ends (of a softmax: always float32).
-        packed_int4: Whether 4-bit weights are stored as INT4, two to a byte; else as INT8, the same values, for
-            runtimes without 4-bit types.
+        packed_int4: Whether 4-bit weights are stored as INT4, two to a byte, and cast to INT8 where they are read (a
+            constant expression); else as INT8, the same values, for runtimes without 4-bit types.
     """
 
     activations: Literal["uint8", "int8"] = "uint8"
@@ -103,7 +103,7 @@ def runtime_notes(graph: Graph, options: QdqOptions | None = None) -> list[Runti
     options = options or QdqOptions()
     found: dict[str, list[str]] = {}
     for node in graph.nodes:
-        reason = _float_reason(node, graph, options)
+        reason = _float_reason(node, graph)
         if reason:
             found.setdefault(reason, []).append(node.name)
     if options.activations == "int8":
@@ -113,15 +113,12 @@ def runtime_notes(graph: Graph, options: QdqOptions | None = None) -> list[Runti
     return [RuntimeNote(tuple(names), text) for text, names in found.items()]
 
 
-_WEIGHTED = frozenset({"conv", "conv_transpose", "linear"})
 _INTEGER = frozenset({"add", "avg_pool", "concat", "conv", "leaky_relu", "linear", "mean", "mul", "sigmoid"})
 _COPIED = frozenset({"channel_shuffle", "lut", "max_pool", "reshape", "resize", "slice", "transpose"})
 
 
-def _float_reason(node: Node, graph: Graph, options: QdqOptions) -> str:
+def _float_reason(node: Node, graph: Graph) -> str:
     """Why ONNX Runtime computes a node in float; empty when it does not."""
-    if node.op in _WEIGHTED and graph.quant(node.inputs[1]).bits == 4 and options.packed_int4:
-        return "4-bit weights: unpacked to float, computed in float"
     quants = [graph.tensor(name).quant for name in (node.inputs[0], node.outputs[0])]
     if any(quant is not None and quant.bits == 4 for quant in quants):
         return "4-bit activations: unpacked to float, computed in float"
@@ -331,18 +328,36 @@ class _Writer:
         self.sink.add(codes, kind, (tensor.data.astype(np.int16) + offset).astype(dtype), tensor.quant.bits)
         self.sink.dequantized(codes, name, tensor.quant)
 
-    def _weights(self, name: str, data: Array, real: str, axis: int) -> None:
-        """Weights, or a bias: symmetric, one scale an index of `axis` or one for all."""
+    def _weights(self, name: str, data: Array, real: str, axis: int, four_bit_ends: bool = False) -> None:
+        """Weights, or a bias: symmetric, one scale an index of `axis` or one for all.
+
+        Args:
+            name: Of the constant in the graph.
+            data: Its codes as ONNX wants them.
+            real: Name for the real values.
+            axis: Of `data`, along which the scales lie.
+            four_bit_ends: Whether the layer's input and output have 4 bits, so that it is computed in float anyway.
+        """
         import onnx
 
         quant = self.graph.quant(name)
         if real in self.written:
             return
         self.written.add(real)
-        bits = quant.bits if quant.bits == 32 or self.options.packed_int4 else 8
-        kind = {4: onnx.TensorProto.INT4, 8: onnx.TensorProto.INT8, 32: onnx.TensorProto.INT32}[bits]
+        bits = 8 if quant.bits == 4 else quant.bits
+        kind = onnx.TensorProto.INT8 if bits == 8 else onnx.TensorProto.INT32
         codes = self.sink.fresh(f"{real}{CODES}")
-        self.sink.add(codes, kind, data, bits)
+        if bits != quant.bits and self.options.packed_int4 and four_bit_ends:
+            # ONNX Runtime 1.31 would take 4-bit activations and 8-bit weights for a case of QLinearConv, which fails.
+            kind, bits = onnx.TensorProto.INT4, 4
+            self.sink.add(codes, kind, data, 4)
+        elif bits != quant.bits and self.options.packed_int4:
+            packed = self.sink.fresh(f"{real}.packed")
+            self.sink.add(packed, onnx.TensorProto.INT4, data, 4)
+            # Folded when the model is loaded: a runtime that computes 8-bit weights in integers does so with these.
+            self.sink.emit("Cast", [packed], [codes], f"{real}.unpack", to=kind)
+        else:
+            self.sink.add(codes, kind, data, bits)
         zeros = np.zeros(quant.zero_point.shape, data.dtype)
         operands = [codes, self.sink.scale(quant.scale), self.sink.zero(kind, zeros, bits)]
         where = {} if quant.axis is None else {"axis": axis}
@@ -369,16 +384,13 @@ class _Writer:
             return
         computed = raw if clamp == NO_CLAMP or narrow else sink.fresh(f"{y.name}.preactivation")
         sink.final, sink.between = computed, y.quant if node.op in _MOVES_CODES else None
+        x_bits = self.graph.quant(node.inputs[0]).bits
         if node.op == "max_pool" and sink.four_bits:
-            # Without effect, but ONNX Runtime 1.31 would pool the 4-bit codes, for which it has no kernel.
-            lowest = (np.float32(y.quant.qmin) - np.float32(y.quant.zero_point)) * y.quant.scale
-            lowest = sink.initializer(f"{node.name}.lowest", lowest)
-            before, pooled = sink.fresh(f"{y.name}.before"), sink.fresh(f"{y.name}.pooled")
-            sink.between = None
-            sink.emit("Max", [plain.inputs[0], lowest], [before], f"{node.name}.before")
-            self.graph.add_tensor(self.graph.tensor(plain.inputs[0]).with_(name=before))
-            self._row(plain.with_(inputs=(before,)), pooled)
-            sink.emit("Max", [pooled, lowest], [computed], f"{node.name}.after")
+            pooled = sink.fresh(f"{y.name}.pooled")
+            self._row(self._apart(plain), pooled)
+            sink.emit("Max", [pooled, self._lowest(node.name, y.quant)], [computed], f"{node.name}.after")
+        elif node.op == "conv" and sink.four_bits and x_bits == 4 and self.graph.quant(node.inputs[1]).bits == 8:
+            self._row(self._apart(plain), computed)
         else:
             self._row(plain, computed)
         sink.between = None
@@ -391,6 +403,23 @@ class _Writer:
         sink.requantized(raw, unclamped, y.quant)
         emit_clamp(sink, clamp, unclamped, clamped, node.name)
         sink.requantized(clamped, y.name, y.quant)
+
+    def _apart(self, node: Node) -> Node:
+        """Returns the node with something between the DequantizeLinear of its 4-bit input and itself.
+
+        It has no effect, but ONNX Runtime 1.31 would compute with the 4-bit codes, for which it has no kernel.
+        """
+        x = self.graph.tensor(node.inputs[0])
+        assert x.quant is not None
+        name = self.sink.fresh(f"{node.name}.input")
+        self.sink.emit("Max", [x.name, self._lowest(node.name, x.quant)], [name], f"{node.name}.before")
+        self.graph.add_tensor(x.with_(name=name))
+        return node.with_(inputs=(name, *node.inputs[1:]))
+
+    def _lowest(self, stem: str, quant: QuantParams) -> str:
+        """The initializer of the smallest value of a tensor."""
+        lowest = np.float32(quant.qmin - int(quant.zero_point)) * quant.scale
+        return self.sink.initializer(f"{stem}.lowest", lowest)
 
     def _row(self, node: Node, raw: str) -> None:
         """Emits the operator itself, from real values to `raw`."""
@@ -418,7 +447,8 @@ class _Writer:
             if bias:
                 self.sink.emit("Add", [product, bias], [raw], f"{node.name}.bias")
         else:
-            self._weights(node.inputs[1], weights, node.inputs[1], 0)
+            ends = [graph.quant(node.inputs[0]).bits, self.sink.four_bits]
+            self._weights(node.inputs[1], weights, node.inputs[1], 0, four_bit_ends=ends == [4, True])
             get(node.op).to_onnx(self.sink, written, graph)
 
     def _conv_transpose(self, node: Node, weights: Array, bias: str) -> None:

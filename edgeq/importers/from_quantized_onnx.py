@@ -258,6 +258,8 @@ class _QuantizedImporter(OnnxImporter):
             node = self._as_clip(self._resolved(node))
         super()._node(node)
         source = node.input[0] if node.input else ""
+        if node.op_type in ("Cast", "Identity") and source in self.four_bits and node.output[0] in self.known:
+            self.four_bits.add(node.output[0])
         if node.op_type in _RESHAPES and source in self.dequantized and node.output[0] in self.known:
             self._follow(node, self.dequantized[source])
 
