@@ -128,6 +128,9 @@ class _Writer:
         return self.strings.setdefault(text, len(self.strings))
 
     def string_section(self) -> bytes:
+        for text in self.strings:
+            if "\0" in text:
+                raise FormatError(f"a name or label holds a zero character: {text!r}")
         encoded = [text.encode() for text in self.strings]
         ends = np.cumsum([len(text) for text in encoded], dtype=np.uint32)
         return struct.pack("<I", len(encoded)) + ends.astype("<u4").tobytes() + b"".join(encoded)

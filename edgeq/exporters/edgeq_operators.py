@@ -30,8 +30,11 @@ from edgeq.ops.softmax import SoftmaxAttrs
 from edgeq.ops.transpose import TransposeAttrs
 
 MAX_CONCAT = 1000
-MAX_POOL_TAPS = 1 << 22
-"""So many taps of 255 each stay below 2^31."""
+MAX_TAPS = (1 << 23) - 1
+"""So many codes of a pool or a mean, each at most 255 from the zero point, stay below 2^31."""
+
+MAX_MULTIPLIER = 1e30
+"""A multiplier up to this, times an accumulator of 32 bits, stays a float32 number."""
 
 SOFTMAX_ONE = 1 << 40
 MAX_SOFTMAX = 1 << 22
@@ -166,6 +169,26 @@ def check_operands(operator: FileOperator, inputs: Sequence[str], output: str, g
         raise GraphError("both its inputs are constants")
 
 
+def check_arithmetic(node: Node, graph: Graph) -> None:
+    """Raises GraphError when the scales of a node give a multiplier that is not a sane number, or a sum is too long."""
+    scales = [
+        graph.quant(name).scale for name in (*node.inputs[:2], *node.outputs) if graph.tensor(name).quant is not None
+    ]
+    with np.errstate(over="ignore"):
+        if node.op in ("conv", "conv_transpose", "linear", "mul"):
+            multipliers = [(scales[0] * scales[1]) / scales[2]]
+        elif node.op in ("add", "sub"):
+            multipliers = [scales[0] / scales[2], scales[1] / scales[2]]
+        elif node.op in ("avg_pool", "mean"):
+            multipliers = [scales[0] / scales[1]]
+        else:
+            multipliers = []
+    if not all(np.all(multiplier <= MAX_MULTIPLIER) for multiplier in multipliers):
+        raise GraphError("its scales give a multiplier that is not a sane number")
+    if node.op == "mean" and np.prod(graph.tensor(node.inputs[0]).shape[1:3]) > MAX_TAPS:
+        raise GraphError(f"it averages more than {MAX_TAPS} pixels")
+
+
 def _is_codes(tensor: Tensor) -> bool:
     return tensor.dtype == "int8" and tensor.quant is not None and tensor.quant.axis is None
 
@@ -294,8 +317,8 @@ def _write_max_pool(node: Node, graph: Graph) -> list[int]:
 
 def _read_pool_window(fields: Fields) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]:
     kernel, strides = fields.pair(1, MAX_DIMENSION), fields.pair(1, MAX_DIMENSION)
-    if kernel[0] * kernel[1] > MAX_POOL_TAPS:
-        raise GraphError(f"its kernel {kernel[0]} x {kernel[1]} has more than {MAX_POOL_TAPS} taps")
+    if kernel[0] * kernel[1] > MAX_TAPS:
+        raise GraphError(f"its kernel {kernel[0]} x {kernel[1]} has more than {MAX_TAPS} taps")
     return kernel, strides, fields.pads()
 
 

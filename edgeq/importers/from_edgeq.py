@@ -45,7 +45,7 @@ from edgeq.exporters.edgeq_format import (
     Section,
     value_bytes,
 )
-from edgeq.exporters.edgeq_operators import OPERATORS_BY_CODE, FileOperator, check_operands
+from edgeq.exporters.edgeq_operators import OPERATORS_BY_CODE, FileOperator, check_arithmetic, check_operands
 from edgeq.exporters.xxh64 import xxh64
 from edgeq.ir import BATCH, Graph, Node, QuantParams, Tensor, validate
 from edgeq.ir.tensor import Array
@@ -156,8 +156,8 @@ class _Reader:
                 raise FormatError(f"{where}: its kind is unknown to this edgeq and must not be skipped: update edgeq")
             self.sections[kind] = self.content[offset : offset + length]
             end = offset + length
-        if end != size:
-            raise FormatError(f"has {size - end} bytes after its last section")
+        if np.any(np.frombuffer(self.content[end:], np.uint8)):
+            raise FormatError(f"has {size - end} bytes that are not zero after its last section")
         for required in REQUIRED_SECTIONS:
             if required not in self.sections:
                 raise FormatError(f"has no section {required.name}")
@@ -179,6 +179,15 @@ class _Reader:
             raise FormatError("section STRINGS: string ends must ascend from 0")
         if self.string_ends[-1] != len(self.string_bytes):
             raise FormatError("section STRINGS: the last string does not end where the section ends")
+        try:
+            whole = bytes(self.string_bytes).decode()
+        except UnicodeDecodeError:
+            raise FormatError("section STRINGS is not UTF-8") from None
+        if "\0" in whole:
+            raise FormatError("section STRINGS holds a zero byte")
+        starts = np.frombuffer(self.string_bytes, np.uint8)[self.string_ends[self.string_ends < len(self.string_bytes)]]
+        if np.any(starts & 0xC0 == 0x80):
+            raise FormatError("section STRINGS is not UTF-8: a string begins inside a character")
 
     def string(self, index: int, where: str) -> str:
         if index >= len(self.string_ends):
@@ -368,6 +377,7 @@ class _Reader:
                 raise GraphError(f"its output is declared {list(graph.tensors[result].shape)}, computed {list(shape)}")
             if graph.tensors[result].quant is not None:
                 definition.check_quant(node, graph)
+                check_arithmetic(node, graph)
         except EdgeqError as error:
             raise FormatError(f"{where}: {error}") from None
         graph.nodes.append(node)
