@@ -351,6 +351,9 @@ class Planner {
       }
       planned.output = value_of(output_of(n));
       lowered.out_stride = planned.output.stride;
+      for (const ValueRef& input : planned.inputs) {
+        planned.shares_buffer |= input.buffer == planned.output.buffer;
+      }
       lowered.x = inputs[0] < 0 ? nullptr : &tensor(inputs[0]);
       if (role.pad >= 0) spatial_pads(view(role.pad), lowered.extra_pads);
       if (role.table >= 0) lowered.table = &model_.nodes[role.table];

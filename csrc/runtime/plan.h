@@ -29,6 +29,7 @@ struct PlannedStep {
   std::unique_ptr<Step> step;
   std::vector<ValueRef> inputs;
   ValueRef output;
+  bool shares_buffer = false;  // an input and the output are slices of one buffer
 };
 
 /// What became of a node of the file.

@@ -32,25 +32,6 @@ void part_of(int64_t count, int64_t grain, int64_t index, int64_t parts, int64_t
   *end = std::min(count, units * (index + 1) / parts * grain);
 }
 
-/// The share of thread `thread` in a step's work; empty when it has none.
-bool share_of(const Work& work, int64_t split_cost, int thread, int threads, WorkRange* range) {
-  *range = {0, work.rows, 0, work.columns};
-  if (threads == 1 || work.cost < split_cost) return thread == 0;
-  const int64_t units = (work.rows + work.row_grain - 1) / work.row_grain;
-  int64_t row_parts, column_parts;
-  if (work.prefer_columns && work.columns > 1) {
-    column_parts = std::min<int64_t>(threads, work.columns);
-    row_parts = std::min<int64_t>(units, threads / column_parts);
-  } else {
-    row_parts = std::min<int64_t>(threads, units);
-    column_parts = std::min<int64_t>(work.columns, threads / row_parts);
-  }
-  if (thread >= row_parts * column_parts) return false;
-  part_of(work.rows, work.row_grain, thread / column_parts, row_parts, &range->row_begin, &range->row_end);
-  part_of(work.columns, 1, thread % column_parts, column_parts, &range->column_begin, &range->column_end);
-  return range->row_begin < range->row_end && range->column_begin < range->column_end;
-}
-
 EndInfo end_info(const Plan& plan, const PlanEnd& end) {
   const Activation& activation = plan.activations[end.activation];
   EndInfo info;
@@ -206,43 +187,109 @@ Status Session::run(const std::vector<InputArray>& inputs, const std::vector<Out
   } catch (const std::bad_alloc&) {
     return Status::out_of_memory("no memory to plan the batch");
   }
-  RunState state = {this, &inputs, &outputs, plan, batch};
-  pool_.run(
-      [](void* context, int thread) {
-        const RunState& run = *static_cast<const RunState*>(context);
-        run.session->run_thread(run, thread);
-      },
-      &state);
+  RunState state;
+  state.session = this;
+  state.inputs = &inputs;
+  state.outputs = &outputs;
+  state.plan = plan;
+  state.batch = batch;
+  for (size_t i = 0; i < inputs_.size(); ++i) run_end(state, i, true);
+  run_steps(state);
+  for (size_t i = 0; i < outputs_.size(); ++i) run_end(state, i, false);
   last_batch_ = batch;
   if (profile_) ++runs_profiled_;
   return Status();
 }
 
-void Session::run_thread(const RunState& state, int thread) {
-  const int threads = pool_.threads();
-  uint8_t* scratch = scratch_.data() + scratch_stride_ * static_cast<size_t>(thread);
-  for (size_t i = 0; i < inputs_.size(); ++i) run_input(state, i, thread);
-  pool_.barrier();
-  const bool timed = profile_ && thread == 0;
-  int64_t before = timed ? now_ns() : 0;
-  for (size_t i = 0; i < plan_.steps.size(); ++i) {
-    const Step& step = *plan_.steps[i].step;
-    WorkRange range;
-    if (share_of(step.work(state.batch), split_cost_, thread, threads, &range)) {
-      const StepIo io = {state.plan->inputs[i].data(), state.plan->output[i], state.batch};
-      step.run(io, range, scratch);
+/// Chooses the grid of parts for the step at hand.
+void Session::split(RunState& state) const {
+  const Work& work = state.work;
+  state.row_parts = state.column_parts = 1;
+  int64_t parts = 1;
+  if (pool_.threads() > 1) {
+    // Twice as many parts as threads where they are large: who is done early takes one more.
+    constexpr int64_t kLarge = 500000;
+    const int64_t threads = pool_.threads();
+    const int64_t most = std::min<int64_t>(ThreadPool::kMaxParts, work.cost >= 2 * threads * kLarge ? 2 * threads : threads);
+    parts = split_cost_ > 0 ? std::min(most, work.cost / split_cost_) : most;
+  }
+#if defined(__SANITIZE_THREAD__)
+  // A kernel may read (and drop) bytes behind the end of a pixel. Where input and output are channel slices of
+  // one buffer, those are bytes that another thread writes: harmless, but a race to the sanitizer.
+  if (plan_.steps[state.index].shares_buffer) parts = 1;
+#endif
+  if (parts > 1) {
+    const int64_t units = (work.rows + work.row_grain - 1) / work.row_grain;
+    if (work.prefer_columns && work.columns > 1) {
+      state.column_parts = std::min(parts, work.columns);
+      state.row_parts = std::min(units, parts / state.column_parts);
+    } else {
+      state.row_parts = std::min(parts, units);
+      state.column_parts = std::min(work.columns, parts / state.row_parts);
     }
-    pool_.barrier();
-    if (timed) {
+  }
+  state.parts = static_cast<int>(state.row_parts * state.column_parts);
+}
+
+void Session::run_part(const RunState& state, int part, int thread) {
+  const Session& session = *state.session;
+  WorkRange range;
+  part_of(state.work.rows, state.work.row_grain, part / state.column_parts, state.row_parts, &range.row_begin,
+          &range.row_end);
+  part_of(state.work.columns, 1, part % state.column_parts, state.column_parts, &range.column_begin,
+          &range.column_end);
+  if (range.row_begin >= range.row_end || range.column_begin >= range.column_end) return;
+  const StepIo io = {state.plan->inputs[state.index].data(), state.plan->output[state.index], state.batch};
+  session.plan_.steps[state.index].step->run(io, range, session.scratch(thread));
+}
+
+uint8_t* Session::scratch(int thread) const {
+  return scratch_.data() + scratch_stride_ * static_cast<size_t>(thread);
+}
+
+void Session::run_steps(RunState& state) {
+  // From here on, sleeping threads are worth waking: about 10 microseconds of work for each.
+  constexpr int64_t kWakeCost = 500000;
+  int64_t before = profile_ ? now_ns() : 0;
+  for (state.index = 0; state.index < plan_.steps.size(); ++state.index) {
+    state.work = plan_.steps[state.index].step->work(state.batch);
+    split(state);
+    pool_.run(
+        state.parts, state.work.cost >= kWakeCost,
+        [](void* context, int part, int thread) { run_part(*static_cast<const RunState*>(context), part, thread); },
+        &state);
+    if (profile_) {
       const int64_t after = now_ns();
-      step_ns_[i * kProfiledRuns + static_cast<size_t>(runs_profiled_ % kProfiledRuns)] = after - before;
+      step_ns_[state.index * kProfiledRuns + static_cast<size_t>(runs_profiled_ % kProfiledRuns)] = after - before;
       before = after;
     }
   }
-  for (size_t i = 0; i < outputs_.size(); ++i) run_output(state, i, thread);
 }
 
-void Session::run_input(const RunState& state, size_t index, int thread) const {
+void Session::run_end(RunState& state, size_t index, bool input) {
+  const PlanEnd& end = input ? plan_.inputs[index] : plan_.outputs[index];
+  const Activation& activation = plan_.activations[static_cast<size_t>(end.activation)];
+  const int64_t elements = state.batch * activation.pixels * activation.channels;
+  state.index = index;
+  state.parts = 1;
+  if (pool_.threads() > 1) {
+    const int64_t parts = std::min<int64_t>(pool_.threads(), activation.pixels);
+    state.parts = static_cast<int>(split_cost_ > 0 ? std::max<int64_t>(1, std::min(parts, elements / split_cost_)) : parts);
+  }
+  pool_.run(
+      state.parts, true,
+      input ? [](void* context, int part, int) {
+        const RunState& run = *static_cast<const RunState*>(context);
+        run.session->run_input(run, part);
+      } : [](void* context, int part, int) {
+        const RunState& run = *static_cast<const RunState*>(context);
+        run.session->run_output(run, part);
+      },
+      &state);
+}
+
+void Session::run_input(const RunState& state, int part) const {
+  const size_t index = state.index;
   const PlanEnd& end = plan_.inputs[index];
   const Activation& to = plan_.activations[end.activation];
   const InputArray& from = (*state.inputs)[index];
@@ -250,7 +297,7 @@ void Session::run_input(const RunState& state, size_t index, int thread) const {
   const int64_t image = to.pixels * to.channels;
   for (int64_t n = 0; n < state.batch; ++n) {
     int64_t begin, end_pixel;
-    part_of(to.pixels, 1, thread, pool_.threads(), &begin, &end_pixel);
+    part_of(to.pixels, 1, part, state.parts, &begin, &end_pixel);
     if (begin == end_pixel) continue;
     const int64_t pixel_stride = end.nchw ? 1 : to.channels;
     const int64_t channel_stride = end.nchw ? to.pixels : 1;
@@ -285,7 +332,8 @@ void Session::run_input(const RunState& state, size_t index, int thread) const {
   }
 }
 
-void Session::run_output(const RunState& state, size_t index, int thread) const {
+void Session::run_output(const RunState& state, int part) const {
+  const size_t index = state.index;
   const PlanEnd& end = plan_.outputs[index];
   const Activation& from = plan_.activations[end.activation];
   const OutputArray& to = (*state.outputs)[index];
@@ -293,7 +341,7 @@ void Session::run_output(const RunState& state, size_t index, int thread) const 
   const int64_t image = from.pixels * from.channels;
   for (int64_t n = 0; n < state.batch; ++n) {
     int64_t begin, end_pixel;
-    part_of(from.pixels, 1, thread, pool_.threads(), &begin, &end_pixel);
+    part_of(from.pixels, 1, part, state.parts, &begin, &end_pixel);
     if (begin == end_pixel) continue;
     const int64_t pixel_stride = end.nchw ? 1 : from.channels;
     const int64_t channel_stride = end.nchw ? from.pixels : 1;

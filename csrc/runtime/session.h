@@ -17,14 +17,14 @@
 namespace edgeq {
 
 struct SessionOptions {
-  int threads = 1;             // 0: as many as the process may use, at most 16
+  int threads = 1;             // 0: as many as the process may use, at most 16; at most 32
   std::string max_isa;         // "": what EDGEQ_MAX_ISA says, else no cap
   uint64_t max_memory_bytes = uint64_t{4} << 30;  // packed weights, maps and arena together
   bool profile = false;        // time every step
   bool keep_all = false;       // keep every activation (no fusion), for Session::read_activation
-  // A step below this many elementary operations is not worth a second thread: its caches would have to
-  // fetch what the first one has. Tests set 0 to split everything.
-  int64_t split_cost = 20000;
+  // A part of a step has at least this many elementary operations: below it, a second thread is not worth what
+  // its caches would have to fetch. Tests set 0 to split everything.
+  int64_t split_cost = 16384;
 };
 
 /// The caller's array at one end: contiguous, the batch first, in the source model's layout.
@@ -113,21 +113,32 @@ class Session {
     std::vector<uint8_t*> output;
     bool bound = false;  // the pointers belong to the arena as it is now
   };
+  /// One run, and what of it is being computed: an input, a step or an output.
   struct RunState {
-    Session* session;
+    const Session* session;
     const std::vector<InputArray>* inputs;
     const std::vector<OutputArray>* outputs;
     const BatchPlan* plan;
     int64_t batch;
+    size_t index = 0;  // of the input, step or output
+    int parts = 1;
+    // A step's grid of parts.
+    Work work = {};
+    int64_t row_parts = 1;
+    int64_t column_parts = 1;
   };
 
   Session(int threads, IsaSet isas) : pool_(threads), isas_(isas) {}
   Status prepare(const uint8_t* data, size_t size, const SessionOptions& options);
   Status plan_batch(int64_t batch, BatchPlan** plan);
-  void run_thread(const RunState& state, int thread);
-  void run_input(const RunState& state, size_t index, int thread) const;
+  void run_steps(RunState& state);
+  void split(RunState& state) const;
+  void run_end(RunState& state, size_t index, bool input);
+  static void run_part(const RunState& state, int part, int thread);
+  void run_input(const RunState& state, int part) const;
   int64_t median_ns(size_t step) const;
-  void run_output(const RunState& state, size_t index, int thread) const;
+  void run_output(const RunState& state, int part) const;
+  uint8_t* scratch(int thread) const;
 
   ThreadPool pool_;
   IsaSet isas_;
@@ -136,7 +147,7 @@ class Session {
   std::vector<EndInfo> outputs_;
   uint64_t arena_limit_ = 0;
   AlignedBuffer arena_;
-  AlignedBuffer scratch_;
+  mutable AlignedBuffer scratch_;  // one piece a thread
   size_t scratch_stride_ = 0;
   std::map<int64_t, BatchPlan> batches_;
   mutable std::mutex mutex_;

@@ -12,8 +12,8 @@
 namespace edgeq {
 namespace {
 
-// About 50 microseconds of spinning before a worker sleeps, and a few before a waiting thread offers its CPU
-// to others: when there are more threads than free CPUs, the one that is waited for needs it.
+// Some tens of microseconds before a worker sleeps, and a few before a waiting caller offers its CPU to others:
+// where there are more threads than free CPUs, the one that is waited for needs it.
 constexpr int kSpinsBeforeSleep = 2000;
 constexpr int kSpinsBeforeYield = 500;
 
@@ -25,16 +25,7 @@ void pause_cpu() {
 #endif
 }
 
-template <typename Done>
-void spin_until(Done done) {
-  for (int spins = 0; !done(); ++spins) {
-    if (spins < kSpinsBeforeYield) {
-      pause_cpu();
-    } else {
-      std::this_thread::yield();
-    }
-  }
-}
+constexpr uint64_t kParts = 0xFFFFFFFFu;
 
 }  // namespace
 
@@ -49,69 +40,92 @@ int ThreadPool::available_cpus() {
 
 ThreadPool::ThreadPool(int threads) : threads_(std::min(std::max(threads, 1), kMaxThreads)) {
   workers_.reserve(static_cast<size_t>(threads_ - 1));
-  for (int thread = 1; thread < threads_; ++thread) workers_.emplace_back([this, thread] { work(thread); });
+  try {
+    for (int thread = 1; thread < threads_; ++thread) workers_.emplace_back([this, thread] { work(thread); });
+  } catch (...) {
+    // The system has no more threads: those that started must end before the error goes on.
+    stop();
+    throw;
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::stop() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    stop_ = true;
-    generation_.fetch_add(1, std::memory_order_seq_cst);
+    stop_.store(true, std::memory_order_seq_cst);
   }
   wake_.notify_all();
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::run(void (*task)(void*, int), void* context) {
-  if (threads_ > 1) {
-    task_ = task;
-    context_ = context;
-    running_.store(threads_ - 1, std::memory_order_relaxed);
-    generation_.fetch_add(1, std::memory_order_seq_cst);
-    // A worker counts itself as a sleeper before it looks at the generation for the last time, so that one
-    // of the two sides always sees the other.
-    if (sleepers_.load(std::memory_order_seq_cst) > 0) {
-      std::lock_guard<std::mutex> lock(mutex_);
-      wake_.notify_all();
-    }
-  }
-  task(context, 0);
-  spin_until([this] { return threads_ == 1 || running_.load(std::memory_order_acquire) == 0; });
-}
-
-void ThreadPool::barrier() {
-  if (threads_ == 1) return;
-  const uint32_t phase = phase_.load(std::memory_order_acquire);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
-    arrived_.store(0, std::memory_order_relaxed);
-    phase_.store(phase + 1, std::memory_order_release);
+void ThreadPool::run(int parts, bool wake, Task task, void* context) {
+  if (threads_ == 1 || parts == 1) {
+    for (int part = 0; part < parts; ++part) task(context, part, 0);
     return;
   }
-  spin_until([this, phase] { return phase_.load(std::memory_order_acquire) != phase; });
+  task_ = task;
+  context_ = context;
+  pending_.store(parts, std::memory_order_relaxed);
+  const uint64_t number = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
+  ticket_.store(number << 32 | (parts == kMaxParts ? kParts : (uint64_t{1} << parts) - 1),
+                std::memory_order_seq_cst);
+  // A worker counts itself as a sleeper before it looks at the ticket for the last time, so that one of the two
+  // sides always sees the other.
+  if (wake && sleepers_.load(std::memory_order_seq_cst) > 0) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    wake_.notify_all();
+  }
+  for (int part = claim(0); part >= 0; part = claim(0)) {
+    task(context, part, 0);
+    pending_.fetch_sub(1, std::memory_order_release);
+  }
+  for (int spins = 0; pending_.load(std::memory_order_acquire) > 0; ++spins) {
+    if (spins < kSpinsBeforeYield) {
+      pause_cpu();
+    } else {
+      std::this_thread::yield();
+    }
+  }
+}
+
+int ThreadPool::claim(int thread) {
+  uint64_t ticket = ticket_.load(std::memory_order_acquire);
+  while ((ticket & kParts) != 0) {
+    // The thread's own part if it is free, else the next one after it, round about.
+    const uint32_t free = static_cast<uint32_t>(ticket);
+    const int own = thread % kMaxParts;
+    const uint32_t behind = free >> own << own;
+    const int part = __builtin_ctz(behind != 0 ? behind : free);
+    if (ticket_.compare_exchange_weak(ticket, ticket & ~(uint64_t{1} << part), std::memory_order_acq_rel,
+                                      std::memory_order_acquire)) {
+      return part;
+    }
+  }
+  return -1;
 }
 
 void ThreadPool::work(int thread) {
-  uint64_t seen = 0;
-  while (true) {
-    int spins = 0;
-    while (generation_.load(std::memory_order_acquire) == seen) {
-      if (++spins < kSpinsBeforeSleep) {
-        pause_cpu();
-        continue;
-      }
-      std::unique_lock<std::mutex> lock(mutex_);
-      sleepers_.fetch_add(1, std::memory_order_seq_cst);
-      wake_.wait(lock, [&] { return generation_.load(std::memory_order_seq_cst) != seen; });
-      sleepers_.fetch_sub(1, std::memory_order_relaxed);
+  for (int spins = 0; !stop_.load(std::memory_order_relaxed);) {
+    const int part = claim(thread);
+    if (part >= 0) {
+      task_(context_, part, thread);
+      pending_.fetch_sub(1, std::memory_order_release);
+      spins = 0;
+      continue;
     }
-    seen = generation_.load(std::memory_order_acquire);
-    {
-      // Only the destructor sets stop_, under the mutex and before it raises the generation.
-      std::lock_guard<std::mutex> lock(mutex_);
-      if (stop_) return;
+    if (++spins < kSpinsBeforeSleep) {
+      pause_cpu();
+      continue;
     }
-    task_(context_, thread);
-    running_.fetch_sub(1, std::memory_order_release);
+    std::unique_lock<std::mutex> lock(mutex_);
+    sleepers_.fetch_add(1, std::memory_order_seq_cst);
+    wake_.wait(lock, [this] {
+      return stop_.load(std::memory_order_seq_cst) || (ticket_.load(std::memory_order_seq_cst) & kParts) != 0;
+    });
+    sleepers_.fetch_sub(1, std::memory_order_relaxed);
+    spins = 0;
   }
 }
 
