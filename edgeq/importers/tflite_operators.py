@@ -10,7 +10,7 @@ import numpy as np
 from edgeq.importers.tflite_constants import strided
 from edgeq.importers.tflite_file import ELEMENTS, FileOperator
 from edgeq.importers.tflite_graph import MAX_NUMBERS, Constant, TfliteSource, Value, shown
-from edgeq.ir import Attrs, Tensor
+from edgeq.ir import Attrs, QuantParams, Tensor
 from edgeq.ir.tensor import Array
 from edgeq.ops.avg_pool import AvgPoolAttrs
 from edgeq.ops.base import Clamp, Shape, Window
@@ -45,6 +45,9 @@ MAX_SIDE = 1 << 16
 """Pixels along a side of an image that is resized or gathered."""
 
 LOWEST = float(np.finfo(np.float32).min)
+
+_HEAVIEST = 127
+"""The largest weight."""
 
 _IMAGE_AXES = (0, 2, 3, 1)
 """Where each axis of an image of the file is in the graph."""
@@ -357,10 +360,42 @@ def _average_pool(source: TfliteSource, node: FileOperator) -> None:
     x, clamp = source.image_input(node), source.clamp(node)
     source.keeps_codes(node, x)
     window = _window(source, node, x.shape, _sizes(source, node, ("filter_height", "filter_width")), dilated=False)
-    if window.kernel == x.shape[1:3] and not any(window.pads):
+    if x.quant is not None and not any(window.pads) and math.prod(window.kernel) % 2 == 0:
+        _average_with_halves(source, node, x, x.quant, window, clamp)
+    elif window.kernel == x.shape[1:3] and not any(window.pads):
         source.emit("mean", node, [source.image(x)], MeanAttrs(keep_dims=True), image=True, clamp=clamp)
     else:
         source.emit("avg_pool", node, [source.image(x)], AvgPoolAttrs(window), image=True, clamp=clamp)
+
+
+def _average_with_halves(
+    source: TfliteSource, node: FileOperator, x: Value, quant: QuantParams, window: Window, clamp: Clamp
+) -> None:
+    """An average of an even number of codes, which can lie halfway between two.
+
+    AVERAGE_POOL_2D rounds halves away from code 0 of the file, edgeq's pools to even: a step of difference on one value
+    in 2 n, too many for a layer before a classifier. A depthwise convolution with weights 127 / (127 n) (1 + e) averages
+    too. Its bias moves the point that e stretches from the zero point to code 0, so that halves fall as in the file. Other
+    averages lie at least 1 / n from a half and move by at most 128 e, a quarter of that.
+    """
+    count, channels = math.prod(window.kernel), x.shape[3]
+    unsigned = source.file.tensors[node.inputs[0]].element == "uint8"
+    zero = int(quant.zero_point) + (128 if unsigned else 0)
+    stretch = 1 / ((1024 if unsigned else 512) * count)
+    bias = int(zero * _HEAVIEST * count * stretch)
+    if bias:
+        stretch = bias / (zero * _HEAVIEST * count)
+    scale = np.asarray((1 + stretch) / (_HEAVIEST * count), np.float32)
+    steps = np.full((channels, 1, *window.kernel), _HEAVIEST, np.int32)
+    weights = Constant(steps * scale, steps, scale, None, 0, 8)
+    bias_scale = np.asarray(np.float32(quant.scale) * scale, np.float32)
+    offsets = np.full(channels, bias, np.int32)
+    inputs = [
+        source.image(x),
+        source.add_constant(f"{node.label}.weight", weights),
+        source.add_constant(f"{node.label}.bias", Constant(offsets * bias_scale, offsets, bias_scale, None, 0, 32)),
+    ]
+    source.emit("conv", node, inputs, ConvAttrs(window, channels, clamp), image=True)
 
 
 def _mean(source: TfliteSource, node: FileOperator) -> None:
