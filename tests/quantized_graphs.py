@@ -512,6 +512,12 @@ def _transposes_around(b: QuantizedBuilder) -> Graph:
     return b.finish(b.conv(b.transpose(y, 0, 3, 1, 2), 3))
 
 
+@case("block a tensor beside its transpose", free=False)
+def _beside_its_transpose(b: QuantizedBuilder) -> Graph:
+    x = b.reshape(b.conv(b.input(5, 4, 3), 12), 12, 12)
+    return b.finish(b.linear(b.concat([x, b.transpose(x, 0, 2, 1)], 2), 7))
+
+
 @case("block with NHWC ends")
 def _nhwc_ends(b: QuantizedBuilder) -> Graph:
     x = b.transpose(b.input(7, 5, 3), 0, 3, 1, 2)

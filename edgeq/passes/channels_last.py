@@ -65,7 +65,8 @@ class _Rewrite:
         self.result = Graph(source.name, layout="nhwc")
         self.taken = {node.name for node in source.nodes} | source.tensors.keys()
         self.places: dict[str, _Place] = {}
-        self.converted: dict[tuple[str, ElementOrder, Shape], str] = {}
+        # One tensor may be held for two logical ones of different orders: a tensor and its transpose.
+        self.converted: dict[tuple[_Place, ElementOrder, Shape], str] = {}
         self.plain_ends: set[str] = set()
 
     def run(self) -> Graph:
@@ -127,7 +128,7 @@ class _Rewrite:
         held = self.result.tensor(place.name)
         if place.order == order and held.shape == shape:
             return place.name
-        key = (place.name, order, shape)
+        key = (place, order, shape)
         if key not in self.converted:
             self.converted[key] = self.convert(place, order, shape)
         return self.converted[key]
@@ -250,8 +251,8 @@ class _Rewrite:
             logical: _Place(change.get(place.name, place.name), place.order) for logical, place in self.places.items()
         }
         self.converted = {
-            (change.get(source, source), order, shape): change.get(out, out)
-            for (source, order, shape), out in self.converted.items()
+            (_Place(change.get(place.name, place.name), place.order), order, shape): change.get(out, out)
+            for (place, order, shape), out in self.converted.items()
         }
 
 

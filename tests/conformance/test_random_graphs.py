@@ -181,9 +181,9 @@ def check(seed: int, scheme: str) -> None:
     read, _ = decode(content)
     feeds = {batch: random_codes(graph, batch, seed + batch) for batch in (1, 3)}
     wanted = {batch: simulate_codes(graph, codes) for batch, codes in feeds.items()}
-    for other in (lowered, read):
+    for what, other in (("channels last", lowered), ("read back", read)):
         for found, expected in zip(simulate_codes(other, feeds[3]), wanted[3], strict=True):
-            np.testing.assert_array_equal(found, expected)
+            np.testing.assert_array_equal(found, expected, err_msg=f"seed {seed}, simulate {what}")
     for isa in native_module().cpu_info()["available"]:
         for threads in (1, 2):
             session = Session(content, threads, max_isa=isa)
