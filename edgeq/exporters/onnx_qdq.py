@@ -20,7 +20,8 @@ from edgeq.exporters.onnx_float import ModelSink, value_info
 from edgeq.ir import Graph, Node, QuantParams
 from edgeq.ir.tensor import Array
 from edgeq.ops import get
-from edgeq.ops.base import NO_CLAMP, Clamp, attrs_of, clamp_codes
+from edgeq.ops.avg_pool import AvgPoolAttrs
+from edgeq.ops.base import NO_CLAMP, Clamp, Window, attrs_of, clamp_codes
 from edgeq.ops.clip import ClipAttrs
 from edgeq.ops.conv import emit_clamp
 from edgeq.ops.conv_transpose import ConvTransposeAttrs
@@ -119,6 +120,8 @@ _COPIED = frozenset({"channel_shuffle", "lut", "max_pool", "reshape", "resize", 
 
 def _float_reason(node: Node, graph: Graph) -> str:
     """Why ONNX Runtime computes a node in float; empty when it does not."""
+    if isinstance(node.attrs, AvgPoolAttrs) and _averages_whole_windows(node.attrs):
+        return ""
     quants = [graph.tensor(name).quant for name in (node.inputs[0], node.outputs[0])]
     if any(quant is not None and quant.bits == 4 for quant in quants):
         return "4-bit activations: unpacked to float, computed in float"
@@ -129,6 +132,10 @@ def _float_reason(node: Node, graph: Graph) -> str:
         clamp: Clamp = getattr(node.attrs, "clamp", NO_CLAMP)
         return "its activation clips codes through float" if _is_narrow(clamp, quants[1]) else ""
     return f"no integer form of {node.op}"
+
+
+def _averages_whole_windows(attrs: AvgPoolAttrs) -> bool:
+    return attrs.count_include_pad or not any(attrs.window.pads)
 
 
 def _is_narrow(clamp: Clamp, quant: QuantParams | None) -> bool:
@@ -193,6 +200,13 @@ class _QdqSink(ModelSink):
         else:
             raw = np.ascontiguousarray(values).tobytes()
         self.initializers.append(onnx.TensorProto(dims=np.shape(values), data_type=kind, raw_data=raw, name=name))
+
+    def signed_type(self) -> int:
+        """The ONNX element type of 8-bit weights."""
+        import onnx
+
+        kind: int = onnx.TensorProto.INT8
+        return kind
 
     def stored_type(self, bits: int) -> tuple[int, int, type[Any]]:
         """The ONNX element type of an activation, what is added to its codes, and the numpy type of a code."""
@@ -424,6 +438,9 @@ class _Writer:
     def _row(self, node: Node, raw: str) -> None:
         """Emits the operator itself, from real values to `raw`."""
         graph, written = self.graph, node.with_(outputs=(raw,))
+        if isinstance(node.attrs, AvgPoolAttrs) and _averages_whole_windows(node.attrs):
+            self._average(node, node.attrs.window, raw)
+            return
         if node.op not in ("conv", "conv_transpose", "linear"):
             for name in node.inputs:
                 self._operand(name)
@@ -450,6 +467,40 @@ class _Writer:
             ends = [graph.quant(node.inputs[0]).bits, self.sink.four_bits]
             self._weights(node.inputs[1], weights, node.inputs[1], 0, four_bit_ends=ends == [4, True])
             get(node.op).to_onnx(self.sink, written, graph)
+
+    def _average(self, node: Node, window: Window, raw: str) -> None:
+        """An average of whole windows as a depthwise convolution with weights of one.
+
+        It is exact where runtimes compute convolutions in integers; they average in float, and a quarter of the means
+        of four codes lies halfway between two codes, where the last bit of a float decides. 4-bit codes take an
+        8-bit type for it.
+        """
+        sink, x, y = self.sink, self.graph.tensor(node.inputs[0]), self.graph.tensor(node.outputs[0])
+        assert x.quant is not None
+        assert y.quant is not None
+        source, result = x.name, raw
+        if x.quant.bits == 4:
+            source, result = sink.fresh(f"{node.name}.wide"), sink.fresh(f"{raw}.narrow")
+            sink.requantized(x.name, source, replace(x.quant, bits=8))
+        channels, count = x.shape[1], window.kernel[0] * window.kernel[1]
+        scale = _scale_of_one(float(x.quant.scale), float(y.quant.scale), count)
+        codes, weights = sink.fresh(f"{node.name}.ones{CODES}"), sink.fresh(f"{node.name}.ones")
+        ones = np.ones((channels, 1, *window.kernel), np.int8)
+        sink.add(codes, sink.signed_type(), ones, 8)
+        operands = [codes, sink.scale(scale), sink.zero(sink.signed_type(), np.zeros((), np.int8), 8)]
+        sink.emit("DequantizeLinear", operands, [weights], f"{weights}.dequantize")
+        sink.emit(
+            "Conv",
+            [source, weights],
+            [result],
+            node.name,
+            kernel_shape=list(window.kernel),
+            strides=list(window.strides),
+            pads=list(window.pads),
+            group=channels,
+        )
+        if result != raw:
+            sink.requantized(result, raw, replace(y.quant, bits=8))
 
     def _conv_transpose(self, node: Node, weights: Array, bias: str) -> None:
         """ONNX wants [I, O / groups, kh, kw]; with groups no axis of that is the output channels."""
@@ -514,6 +565,19 @@ class _Writer:
             raw = sink.fresh(f"{y.name}{RAW}")
             sink.dequantized(found, raw, replace(y.quant, bits=8))
             sink.requantized(raw, y.name, y.quant)
+
+
+def _scale_of_one(scale_in: float, scale_out: float, count: int) -> Array:
+    """The float32 near 1 / count with which a convolution has the multiplier (s_x / s_y) / count of an average."""
+    x, y, taps = np.float32(scale_in), np.float32(scale_out), np.float32(count)
+    wanted, best = (x / y) / taps, np.float32(1) / taps
+    for towards in (np.float32(0), np.float32(1)):
+        candidate = best
+        for _ in range(4):
+            if (x * candidate) / y == wanted:
+                return np.asarray(candidate)
+            candidate = np.nextafter(candidate, towards)
+    return np.asarray(best)
 
 
 def _with_ends_apart(graph: Graph, integer_ends: bool) -> tuple[Graph, dict[str, str]]:

@@ -16,7 +16,8 @@ from edgeq.errors import GraphError, ImportModelError
 from edgeq.ir import Attrs, Graph, Node, QuantParams, Tensor
 from edgeq.ir.tensor import Array
 from edgeq.ops import QuantRule, check_graph, get, unary_table
-from edgeq.ops.base import NO_CLAMP, clamp_codes, quantize
+from edgeq.ops.avg_pool import AvgPoolAttrs
+from edgeq.ops.base import NO_CLAMP, attrs_of, clamp_codes, quantize
 from edgeq.ops.channel_shuffle import ChannelShuffleAttrs
 from edgeq.ops.clip import ClipAttrs
 from edgeq.ops.concat import ConcatAttrs
@@ -102,8 +103,8 @@ def absorb_quantization(
         names = ", ".join(build.missing[:3]) + (", ..." if len(build.missing) > 3 else "")
         raise ImportModelError(
             f"the model leaves {len(build.missing)} tensors in float ({names}) that edgeq computes in integers. Give "
-            "some of the model's inputs, from which their scales are found (all others stay the model's own); or quantize "
-            "them in the model: QuantizeLinear and DequantizeLinear behind them, also at the model's output"
+            "some of the model's inputs, from which their scales are found (all others stay the model's own); or "
+            "quantize them in the model: QuantizeLinear and DequantizeLinear behind them, also at the model's output"
         )
     result = remove_identities(fuse_activation(result))
     check_graph(result)
@@ -619,6 +620,10 @@ class _Build:
             raise ImportModelError(
                 f"{node.name} ({node.op}): its weights are float, while its input is quantized; quantize both"
             )
+        if _is_average(node, known, x.quant, self.result.quant(held)):
+            window = attrs_of(node, ConvAttrs).window
+            self.emit("avg_pool", name, [x.name], held, AvgPoolAttrs(window, any(window.pads)))
+            return
         largest = int(np.abs(known.steps).max(initial=0))
         bits = 4 if known.bits == 4 and largest <= _LIMIT[4] else 8
         copies = max(1, -(-largest // _LIMIT[8]))
@@ -707,6 +712,19 @@ def _union(first: list[QuantParams], second: list[QuantParams]) -> list[QuantPar
 
 def _grouped(node: Node) -> bool:
     return isinstance(node.attrs, (ConvAttrs, ConvTransposeAttrs)) and node.attrs.groups > 1
+
+
+def _is_average(node: Node, weights: QuantizedConstant, x: QuantParams, y: QuantParams) -> bool:
+    """Whether a layer is an average over windows, to the bit: a depthwise convolution with weights of one."""
+    attrs, steps = node.attrs, weights.steps
+    if not isinstance(attrs, ConvAttrs) or attrs.clamp != NO_CLAMP or attrs.window.dilations != (1, 1):
+        return False
+    if any(node.inputs[2:]) or attrs.groups != steps.shape[0] or steps.shape[1] != 1 or np.ndim(weights.scale):
+        return False
+    count = np.float32(attrs.window.kernel[0] * attrs.window.kernel[1])
+    product = np.float32(np.float32(x.scale) * weights.scale) / np.float32(y.scale)
+    averaging = (np.float32(x.scale) / np.float32(y.scale)) / count
+    return count > 1 and bool(np.all(steps == 1)) and bool(product == averaging)
 
 
 def _split(steps: Array, copies: int, interleaved: bool) -> Array:
