@@ -99,17 +99,17 @@ def _correct_layer(
     axis = acc_channel_axis(node, accumulators[0].ndim)
     shape = [-1 if i == axis else 1 for i in range(accumulators[0].ndim)]
     others = tuple(i for i in range(accumulators[0].ndim) if i != axis)
-    positions = sum(acc.size // acc.shape[axis] for acc in accumulators)
-    sums = sum(pool.map(lambda acc: acc.sum(axis=others, dtype=np.int64), accumulators))
+    found = np.stack(list(pool.map(lambda acc: acc.mean(axis=others, dtype=np.float64), accumulators)))
     bias = graph.tensor(node.inputs[BIAS])
     scale = graph.quant(bias.name).scale.astype(np.float64)
     assert bias.data is not None
     old = bias.data.astype(np.int64)
-    new = np.clip(old + np.rint(wanted / scale - sums / positions).astype(np.int64), 1 - BIAS_LIMIT, BIAS_LIMIT - 1)
-    shift = (new - old).astype(np.int32)
+    shift = np.rint(shrunk_mean(wanted / scale - found)).astype(np.int64)
+    new = np.clip(old + shift, 1 - BIAS_LIMIT, BIAS_LIMIT - 1)
+    shift = new - old
     graph.add_tensor(bias.with_(data=new.astype(np.int32)))
     shifts[node.name] = float(np.max(np.abs(shift) * scale) / float(graph.quant(node.outputs[0]).scale))
-    moved = shift.reshape(shape)
+    moved = shift.astype(np.int32).reshape(shape)
     return list(pool.map(lambda acc: [finish(node, acc + moved, graph)], accumulators))
 
 
@@ -125,19 +125,38 @@ def _operands(node: Node, graph: Graph, part: Mapping[str, Array]) -> list[Array
     return operands
 
 
+def shrunk_mean(differences: Means) -> Means:
+    """The mean d over samples of each channel, less where it may be chance: d * max(0, 1 - (2 e / d)^2).
+
+    e is the standard error of d, so a mean within two standard errors of zero counts for nothing and one far beyond is
+    kept. Without it a few samples with clipped outliers shift whole channels: MobileNetV2 at w8a8 (20 samples, 60 images)
+    has a logit SQNR of 10.9 dB with plain means, 16.4 dB without bias correction and 17.3 dB with this.
+
+    Args:
+        differences: Shape (samples, channels).
+    """
+    mean: Means = differences.mean(axis=0)
+    count = len(differences)
+    if count < 2:
+        return mean
+    error = 4 * differences.var(axis=0, ddof=1) / count
+    square = mean * mean
+    ratio = np.divide(error, square, out=np.ones_like(square), where=square > 0)
+    return mean * np.maximum(0.0, 1 - ratio)
+
+
 def _float_means(graph: Graph, layers: list[Node], feeds: Mapping[str, Array], threads: int) -> dict[str, Means]:
-    """Means over samples and positions of each channel of the layers' outputs before their clamps, by output."""
+    """Means over positions of the layers' outputs before their clamps, by output: shape (samples, channels)."""
     names = [node.outputs[0] for node in layers]
     session = FloatSession(to_float_onnx(graph, names, before_clamps=True), threads)
-    count = max(value.shape[0] for value in feeds.values())
-    sums: dict[str, Means] = {}
-    for begin in range(count):
+    means: dict[str, list[Means]] = {name: [] for name in names}
+    for begin in range(max(value.shape[0] for value in feeds.values())):
         values = session.run(slice_feeds(graph, feeds, begin, begin + 1))
         for node, value in zip(layers, values, strict=True):
             axis = acc_channel_axis(node, value.ndim)
-            mean = value.mean(axis=tuple(i for i in range(value.ndim) if i != axis), dtype=np.float64)
-            sums[node.outputs[0]] = sums.get(node.outputs[0], np.zeros_like(mean)) + mean
-    return {name: total / count for name, total in sums.items()}
+            others = tuple(i for i in range(value.ndim) if i != axis)
+            means[node.outputs[0]].append(value.mean(axis=others, dtype=np.float64))
+    return {name: np.stack(found) for name, found in means.items()}
 
 
 def _sample_count(graph: Graph, samples: Mapping[str, Array]) -> int:

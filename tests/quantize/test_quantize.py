@@ -16,6 +16,7 @@ from edgeq.ops.check import check_graph
 from edgeq.ops.concat import ConcatAttrs
 from edgeq.ops.elementwise import ElementwiseAttrs
 from edgeq.quantize import OBSERVERS, SCHEMES, QuantizeOptions, Scheme, calibrate, quantize
+from edgeq.quantize.bias_correction import shrunk_mean
 from edgeq.quantize.calibrate import FloatSession
 from edgeq.simulate import execute, run_float_graph, simulate
 
@@ -97,6 +98,15 @@ def test_the_float_graph_is_untouched_and_the_result_repeatable() -> None:
         assert tensor.quant is None or tensor.quant.same_as(other.quant)
         if tensor.data is not None:
             np.testing.assert_array_equal(tensor.data, other.data)
+
+
+def test_means_within_two_standard_errors_count_for_nothing(rng: np.random.Generator) -> None:
+    noise = rng.normal(0, 1, (400, 1000))
+    assert (shrunk_mean(noise) == 0).mean() > 0.9
+    np.testing.assert_allclose(shrunk_mean(noise + 5), (noise + 5).mean(axis=0), rtol=1e-3)
+    np.testing.assert_array_equal(shrunk_mean(np.zeros((3, 2))), 0)
+    np.testing.assert_array_equal(shrunk_mean(np.array([[2.0, -1.0]])), [2.0, -1.0])
+    np.testing.assert_allclose(shrunk_mean(np.full((3, 1), 2.5)), 2.5)
 
 
 def test_bias_correction_restores_the_means() -> None:
