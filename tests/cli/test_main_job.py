@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-FILES = {"model.edgeq", "reference.onnx", "manifest.json"}
+FILES = {"model.edgeq", "model.onnx", "model.tflite", "reference.onnx", "manifest.json"}
 
 
 def edgeq(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -35,7 +35,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("bits, least", [("w8a8", 0.97), ("w4a8", 0.95), ("w4a4", 0.80)])
 def test_export_then_verify(exported: dict[str, Path], tmp_path: Path, bits: str, least: float) -> None:
     folder = exported[bits]
-    assert {path.name for path in folder.iterdir()} == FILES
+    absent = {"model.tflite"} if bits == "w4a4" else set()
+    assert {path.name for path in folder.iterdir()} == FILES - absent
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["scheme"] == bits
     figures, report = tmp_path / "figures.json", tmp_path / "report.html"
@@ -81,6 +82,37 @@ def test_native_simulate_and_runtime_agree(exported: dict[str, Path], tmp_path: 
     assert logits["native"] == logits["simulate"]
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "litert"])
+def test_exported_formats_verify_in_their_runtimes(exported: dict[str, Path], tmp_path: Path, backend: str) -> None:
+    figures = tmp_path / "figures.json"
+    edgeq("verify", exported["w8a8"], "--data", "digits", "--backend", backend, "--json", figures)
+    assert json.loads(figures.read_text())["quantized"]["top1"] >= 0.97
+
+
+def test_formats_agree_before_they_are_kept(exported: dict[str, Path]) -> None:
+    for bits, files in (("w8a8", 2), ("w4a8", 2), ("w4a4", 1)):
+        found = json.loads((exported[bits] / "manifest.json").read_text())["agreement"]
+        assert len(found) == files
+        assert all(one["mean_steps"] <= 0.5 for one in found), found
+
+
+def test_four_bit_activations_are_refused_for_tflite(tmp_path: Path) -> None:
+    done = edgeq(
+        "export", "--bits", "w4a4", "--to", "tflite", "--calib", "digits", "-o", tmp_path / "out", check=False
+    )
+    assert done.returncode == 1
+    assert "w4a8" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_export_replaces_all_of_the_one_before(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    edgeq("export", "--bits", "w8a8", "--calib", "digits", "-o", out)
+    (out / "notes.txt").write_text("mine")
+    edgeq("export", "--bits", "w4a4", "--to", "edgeq", "--calib", "digits", "-o", out)
+    assert {path.name for path in out.iterdir()} == {"model.edgeq", "reference.onnx", "manifest.json", "notes.txt"}
+
+
 def test_run_writes_the_sessions_output(exported: dict[str, Path], tmp_path: Path) -> None:
     import edgeq as package
 
@@ -108,7 +140,7 @@ def test_bench_inspect_info(exported: dict[str, Path], tmp_path: Path) -> None:
 
 def test_same_export_gives_the_same_bytes(exported: dict[str, Path], tmp_path: Path) -> None:
     edgeq("export", "--bits", "w4a8", "--calib", "digits", "-o", tmp_path / "again")
-    for name in FILES:
+    for name in sorted(FILES):
         assert (tmp_path / "again" / name).read_bytes() == (exported["w4a8"] / name).read_bytes()
 
 
