@@ -69,16 +69,19 @@ def read(source: str | os.PathLike[str] | bytes, name: str | None = None) -> Tfl
     result.finish()
     graph = result.graph.prune()
     quantized = any(isinstance(node.attrs, FakeQuantAttrs) for node in graph.nodes)
+    ends = frozenset(name for name in (*graph.inputs, *graph.outputs) if len(graph.tensor(name).shape) == 4)
+    notes = tuple(result.notes)
     try:
         if quantized:
             absorbed = absorb_quantization(graph, result.integers)
-            return TfliteModel(absorbed.graph, True, absorbed.notes)
+            graph, notes = absorbed.graph, notes + absorbed.notes
         check_graph(graph)
     except ImportModelError:
         raise
     except EdgeqError as error:
         raise ImportModelError(f"{name}: {error}") from None
-    return TfliteModel(graph, False, ())
+    graph.plain_ends = ends
+    return TfliteModel(graph, quantized, notes)
 
 
 def supported_operators() -> list[str]:

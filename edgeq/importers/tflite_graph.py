@@ -105,6 +105,7 @@ class TfliteSource:
         made_by: The operator that makes each activation.
         indices: Codes on their way into a table, by tensor number: the activation, and what is added to its signed
             codes, one number or one a channel.
+        notes: (node, sentence) pairs: where the graph does not do literally what the file says.
         taken: Names that no new tensor or node may have.
         fold_budget: Elements that may still be computed from constants.
     """
@@ -116,6 +117,7 @@ class TfliteSource:
     integers: dict[str, QuantizedConstant] = field(default_factory=dict)
     made_by: dict[int, FileOperator] = field(default_factory=dict)
     indices: dict[int, tuple[Value, Array]] = field(default_factory=dict)
+    notes: list[tuple[str, str]] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
     fold_budget: int = MAX_FOLDED
 
@@ -279,10 +281,10 @@ class TfliteSource:
             raise self.fail(node, f"its output {self.file.tensors[number].name!r} is a constant or is defined twice")
         self.values[number] = value
 
-    def keeps_codes(self, node: FileOperator, value: Value, output: int = 0) -> None:
+    def keeps_codes(self, node: FileOperator, index: int = 0, output: int = 0) -> None:
         """Raises ImportModelError when an operator that copies codes has other parameters at its output."""
-        quant = self.quant(node, output)
-        if (quant is None) != (value.quant is None) or (quant is not None and not quant.same_as(value.quant)):
+        before, after = self.quant_of(self.file.tensors[node.inputs[index]]), self.quant(node, output)
+        if (before is None) != (after is None) or (before is not None and not before.same_as(after)):
             raise self.fail(node, "it copies codes, but its input and output are not quantized alike")
 
     def add_constant(self, stem: str, constant: Constant) -> str:

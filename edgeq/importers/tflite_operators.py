@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -43,6 +44,8 @@ from edgeq.ops.transpose import TransposeAttrs
 
 MAX_SIDE = 1 << 16
 """Pixels along a side of an image that is resized or gathered."""
+
+_COORDINATES = (Coordinates.ASYMMETRIC, Coordinates.HALF_PIXEL, Coordinates.ALIGN_CORNERS)
 
 LOWEST = float(np.finfo(np.float32).min)
 
@@ -184,7 +187,16 @@ def _layer(
     image: bool,
 ) -> None:
     """Emits a layer with its weights and its bias, if it has one."""
-    stem = source.file.tensors[node.inputs[1]].name or f"{node.label}.weight"
+    stored = source.file.tensors[node.inputs[1]]
+    stem = stored.name or f"{node.label}.weight"
+    if weights.steps is not None and x.quant is None and stored.data is not None:
+        source.notes.append(
+            (
+                node.label,
+                "its weights are integers and its input is float: TFLite rounds the input to 8 bits while it runs, "
+                "edgeq computes with the real weights",
+            )
+        )
     inputs = [given, source.add_constant(stem, weights)]
     if source.has(node, bias):
         found = source.require(node, bias, "bias")
@@ -267,8 +279,9 @@ def _extreme(source: TfliteSource, node: FileOperator) -> None:
     found = [_operand(source, node, i) for i in range(2)]
     values = [operand for operand in found if isinstance(operand, Value)]
     constants = [operand for operand in found if isinstance(operand, Constant)]
-    for value in values:
-        source.keeps_codes(node, value)
+    for index, operand in enumerate(found):
+        if isinstance(operand, Value):
+            source.keeps_codes(node, index)
     if len(constants) == 1 and constants[0].value.size == 1:
         bound = float(constants[0].value.reshape(-1)[0])
         attrs = ClipAttrs(low=bound) if node.op == "MAXIMUM" else ClipAttrs(high=bound)
@@ -346,19 +359,25 @@ def _softmax(source: TfliteSource, node: FileOperator) -> None:
     source.emit("softmax", node, [source.plain(x)], SoftmaxAttrs(len(x.shape) - 1), image=False)
 
 
+def _behind_softmax(source: TfliteSource, node: FileOperator) -> Value | None:
+    """What goes into the softmax whose output this operator moves, if one does; it is moved there instead."""
+    before = source.made_by.get(node.inputs[0]) if node.inputs else None
+    return source.value(before) if before is not None and before.op == "SOFTMAX" else None
+
+
 # --- pools, means, sizes ---
 
 
 def _max_pool(source: TfliteSource, node: FileOperator) -> None:
     x = source.image_input(node)
-    source.keeps_codes(node, x)
+    source.keeps_codes(node)
     window = _window(source, node, x.shape, _sizes(source, node, ("filter_height", "filter_width")), dilated=False)
     source.emit("max_pool", node, [source.image(x)], MaxPoolAttrs(window), image=True, clamp=source.clamp(node))
 
 
 def _average_pool(source: TfliteSource, node: FileOperator) -> None:
     x, clamp = source.image_input(node), source.clamp(node)
-    source.keeps_codes(node, x)
+    source.keeps_codes(node)
     window = _window(source, node, x.shape, _sizes(source, node, ("filter_height", "filter_width")), dilated=False)
     if x.quant is not None and not any(window.pads) and math.prod(window.kernel) % 2 == 0:
         _average_with_halves(source, node, x, x.quant, window, clamp)
@@ -374,9 +393,9 @@ def _average_with_halves(
     """An average of an even number of codes, which can lie halfway between two.
 
     AVERAGE_POOL_2D rounds halves away from code 0 of the file, edgeq's pools to even: a step of difference on one value
-    in 2 n, too many for a layer before a classifier. A depthwise convolution with weights 127 / (127 n) (1 + e) averages
-    too. Its bias moves the point that e stretches from the zero point to code 0, so that halves fall as in the file. Other
-    averages lie at least 1 / n from a half and move by at most 128 e, a quarter of that.
+    in 2 n, too many for a layer before a classifier. A depthwise convolution with weights 127 / (127 n) (1 + e)
+    averages too. Its bias moves the point that e stretches from the zero point to code 0, so that halves fall as in the
+    file. Other averages lie at least 1 / n from a half and move by at most 1 / (4 n).
     """
     count, channels = math.prod(window.kernel), x.shape[3]
     unsigned = source.file.tensors[node.inputs[0]].element == "uint8"
@@ -424,7 +443,7 @@ def _mean(source: TfliteSource, node: FileOperator) -> None:
 
 def _resize_bilinear(source: TfliteSource, node: FileOperator) -> None:
     x, size = source.image_input(node), _new_size(source, node)
-    source.keeps_codes(node, x)
+    source.keeps_codes(node)
     coordinates = Coordinates.ASYMMETRIC
     if node.option("half_pixel_centers", False):
         coordinates = Coordinates.HALF_PIXEL
@@ -436,15 +455,11 @@ def _resize_bilinear(source: TfliteSource, node: FileOperator) -> None:
 
 def _resize_nearest(source: TfliteSource, node: FileOperator) -> None:
     x, size = source.image_input(node), _new_size(source, node)
-    source.keeps_codes(node, x)
+    source.keeps_codes(node)
     centres, corners = (bool(node.option(name, False)) for name in ("half_pixel_centers", "align_corners"))
-    if max(x.shape[1:3]) > MAX_SIDE:
-        raise source.fail(node, f"an image of {shown(x.shape)} is too large to be resized")
     wanted = [tflite_nearest_index(x.shape[axis + 1], size[axis], centres, corners) for axis in range(2)]
-    attrs = _nearest_attrs(x.shape, size, wanted)
-    if attrs is None:
+    if not _nearest(source, node, x, wanted):
         raise source.fail(node, f"no rule of edgeq picks its pixels from {shown(x.shape)}")
-    source.emit("resize", node, [source.image(x)], attrs, image=True)
 
 
 def _new_size(source: TfliteSource, node: FileOperator) -> tuple[int, int]:
@@ -452,16 +467,6 @@ def _new_size(source: TfliteSource, node: FileOperator) -> tuple[int, int]:
     if len(size) != 2 or min(size) < 1 or max(size) > MAX_SIDE:
         raise source.fail(node, f"size {size} must be a height and a width up to {MAX_SIDE}")
     return size[0], size[1]
-
-
-def _nearest_attrs(shape: Shape, size: tuple[int, int], wanted: Sequence[Array]) -> ResizeAttrs | None:
-    """Returns the rule by which `resize` picks these rows and columns of an image of the file, if there is one."""
-    for coordinates in (Coordinates.ASYMMETRIC, Coordinates.HALF_PIXEL, Coordinates.ALIGN_CORNERS):
-        for rounding in (NearestRounding.FLOOR, NearestRounding.ROUND_PREFER_CEIL, NearestRounding.ROUND_PREFER_FLOOR):
-            attrs = ResizeAttrs(size, ResizeMode.NEAREST, coordinates, rounding)
-            if all(np.array_equal(nearest_index(shape[a + 1], size[a], attrs), wanted[a]) for a in range(2)):
-                return attrs
-    return None
 
 
 # --- movements ---
@@ -480,7 +485,7 @@ def _reshape(source: TfliteSource, node: FileOperator) -> None:
 
 def _reshape_to(source: TfliteSource, node: FileOperator, x: Value, target: Sequence[int]) -> None:
     """Reshapes to a shape that holds at batch 1, in which one size may be left open."""
-    source.keeps_codes(node, x)
+    source.keeps_codes(node)
     total, sizes = math.prod(x.shape[1:]), list(target)
     rest = math.prod(size for size in sizes if size != -1)
     if sizes.count(-1) > 1 or min(sizes, default=1) < -1 or rest == 0 or total % rest:
@@ -489,7 +494,12 @@ def _reshape_to(source: TfliteSource, node: FileOperator, x: Value, target: Sequ
         sizes[sizes.index(-1)] = total // rest
     if not sizes or sizes[0] != 1 or math.prod(sizes) != total:
         raise source.fail(node, f"it turns {shown(x.shape)} into {sizes}; the batch must stay axis 0 by itself")
-    source.emit("reshape", node, [source.plain(x)], ReshapeAttrs((x.shape[0], *sizes[1:])), image=False)
+    attrs, logits = ReshapeAttrs((x.shape[0], *sizes[1:])), _behind_softmax(source, node)
+    if logits is not None and len(sizes) > 1 and sizes[-1] == x.shape[-1]:
+        moved = source.step("reshape", f"{node.label}.logits", [source.plain(logits)], attrs)
+        source.emit("softmax", node, [moved], SoftmaxAttrs(len(sizes) - 1), image=False)
+        return
+    source.emit("reshape", node, [source.plain(x)], attrs, image=False)
 
 
 def _channel_shuffle(source: TfliteSource, node: FileOperator) -> bool:
@@ -509,7 +519,7 @@ def _channel_shuffle(source: TfliteSource, node: FileOperator) -> bool:
         or declared.shape[1:] != x.shape[1:]
     ):
         return False
-    source.keeps_codes(node, x)
+    source.keeps_codes(node)
     image = len(x.shape) == 4
     attrs = ChannelShuffleAttrs(parts.shape[-2])
     source.emit("channel_shuffle", node, [source.held(x, image)], attrs, image=image)
@@ -539,9 +549,14 @@ def _expand_dims(source: TfliteSource, node: FileOperator) -> None:
 
 def _transpose(source: TfliteSource, node: FileOperator) -> None:
     x, order = source.value(node), source.numbers(node, 1, "permutation")
-    source.keeps_codes(node, x)
+    source.keeps_codes(node)
     if sorted(order) != list(range(len(x.shape))) or order[0] != 0:
         raise source.fail(node, f"permutation {order} of {shown(x.shape)} moves the batch axis or is none")
+    logits = _behind_softmax(source, node)
+    if logits is not None:
+        turned = source.step("transpose", f"{node.label}.logits", [source.plain(logits)], TransposeAttrs(tuple(order)))
+        source.emit("softmax", node, [turned], SoftmaxAttrs(order.index(len(order) - 1)), image=False)
+        return
     source.emit("transpose", node, [source.plain(x)], TransposeAttrs(tuple(order)), image=False)
 
 
@@ -566,7 +581,7 @@ def _space_to_depth(source: TfliteSource, node: FileOperator) -> None:
 def _rearranged(
     source: TfliteSource, node: FileOperator, x: Value, inner: Shape, order: tuple[int, ...], outer: Shape
 ) -> None:
-    source.keeps_codes(node, x)
+    source.keeps_codes(node)
     split = source.step("reshape", f"{node.label}.split", [source.plain(x)], ReshapeAttrs(inner))
     turned = source.step("transpose", f"{node.label}.turned", [split], TransposeAttrs(order))
     source.emit("reshape", node, [turned], ReshapeAttrs(outer), image=False)
@@ -574,7 +589,7 @@ def _rearranged(
 
 def _pad(source: TfliteSource, node: FileOperator) -> None:
     x, amounts = source.value(node), source.numbers(node, 1, "padding")
-    source.keeps_codes(node, x)
+    source.keeps_codes(node)
     if len(amounts) != 2 * len(x.shape) or min(amounts) < 0 or any(amounts[:2]):
         raise source.fail(node, f"padding {amounts} of {shown(x.shape)} is negative, of the batch, or does not fit")
     border = 0.0
@@ -604,11 +619,13 @@ def _slice(source: TfliteSource, node: FileOperator) -> None:
         raise source.fail(node, f"begin {begin} and size {size} cut the batch axis or do not fit {shown(x.shape)}")
     kept = [x.shape[a] - begin[a] if size[a] == -1 else size[a] for a in range(len(x.shape))]
     attrs = SliceAttrs(tuple(begin), (1,) * len(begin), (x.shape[0], *kept[1:]))
-    _cut(source, node, x, attrs)
+    _cut(source, node, attrs)
 
 
-def _cut(source: TfliteSource, node: FileOperator, x: Value, attrs: SliceAttrs, output: int = 0) -> None:
-    source.keeps_codes(node, x, output)
+def _cut(source: TfliteSource, node: FileOperator, attrs: SliceAttrs, output: int = 0, index: int = 0) -> None:
+    """Emits a slice of an input, given with the file's axes."""
+    source.keeps_codes(node, index, output)
+    x = source.value(node, index)
     image = bool(x.image)
     moved = SliceAttrs(_moved(attrs.begin, image), _moved(attrs.stride, image), _moved(attrs.size, image))
     source.emit("slice", node, [source.held(x, image)], moved, image=image, output=output)
@@ -634,9 +651,9 @@ def _strided_slice(source: TfliteSource, node: FileOperator) -> None:
         raise source.fail(node, "it drops the batch axis")
     attrs = SliceAttrs((0, *begin[1:]), (1, *stride[1:]), (x.shape[0], *size[1:]))
     if not dropped:
-        _cut(source, node, x, attrs)
+        _cut(source, node, attrs)
         return
-    source.keeps_codes(node, x)
+    source.keeps_codes(node)
     part_name = source.step("slice", f"{node.label}.part", [source.plain(x)], attrs)
     target = tuple(size for axis, size in enumerate(attrs.size) if axis not in dropped)
     source.emit("reshape", node, [part_name], ReshapeAttrs(target), image=False)
@@ -657,7 +674,7 @@ def _split(source: TfliteSource, node: FileOperator) -> None:
         raise source.fail(node, f"parts of {sizes} do not make up axis {axis} of {shown(x.shape)}")
     begin = 0
     for output, size in enumerate(sizes):
-        _cut(source, node, x, part_of(x.shape, axis, begin, size), output)
+        _cut(source, node, part_of(x.shape, axis, begin, size), output, value)
         begin += size
 
 
@@ -668,7 +685,7 @@ def _unpack(source: TfliteSource, node: FileOperator) -> None:
         raise source.fail(node, f"{len(node.outputs)} parts do not make up axis {axis} of {shown(x.shape)}")
     target = ReshapeAttrs(x.shape[:axis] + x.shape[axis + 1 :])
     for output in range(len(node.outputs)):
-        source.keeps_codes(node, x, output)
+        source.keeps_codes(node, 0, output)
         attrs = part_of(x.shape, axis, output, 1)
         part = source.step("slice", f"{node.label}.part", [source.plain(x)], attrs)
         source.emit("reshape", node, [part], target, image=False, output=output)
@@ -699,8 +716,8 @@ def _pack(source: TfliteSource, node: FileOperator) -> None:
         raise source.fail(node, "it has no inputs")
     axis = source.axis(node, int(node.option("axis")), len(values[0].shape) + 1)
     inputs = []
-    for value in values:
-        source.keeps_codes(node, value)
+    for index, value in enumerate(values):
+        source.keeps_codes(node, index)
         given = source.plain(value)
         target = ReshapeAttrs((*value.shape[:axis], 1, *value.shape[axis:]))
         inputs.append(source.step("reshape", f"{given}.row", [given], target))
@@ -759,7 +776,7 @@ def _gather(source: TfliteSource, node: FileOperator) -> None:
         return
     x, picked = source.value(node), source.require(node, 1, "indices").value
     axis = source.axis(node, int(node.option("axis")), len(x.shape))
-    source.keeps_codes(node, x)
+    source.keeps_codes(node)
     indices = picked.reshape(-1).astype(np.int64)
     count = x.shape[axis]
     if node.option("batch_dims") or picked.ndim > 1 or not indices.size or picked.dtype.kind not in "iu":
@@ -773,16 +790,38 @@ def _gather(source: TfliteSource, node: FileOperator) -> None:
     steps = np.unique(np.diff(indices))
     if steps.size <= 1 and (not steps.size or steps[0] > 0):
         stride = int(steps[0]) if steps.size else 1
-        _cut(source, node, x, part_of(x.shape, axis, int(indices[0]), indices.size, stride))
+        _cut(source, node, part_of(x.shape, axis, int(indices[0]), indices.size, stride))
         return
-    wanted = [np.arange(size) for size in x.shape[1:3]]
-    attrs = None
-    if len(x.shape) == 4 and axis < 3 and max(x.shape[1:3]) <= MAX_SIDE:
-        wanted[axis - 1] = indices
-        attrs = _nearest_attrs(x.shape, (wanted[0].size, wanted[1].size), wanted)
-    if attrs is None:
+    if not _nearest_rows_and_columns(source, node, x, axis, indices):
         raise source.fail(node, "only indices with one positive step, or those of a nearest resize, are supported")
-    source.emit("resize", node, [source.image(x)], attrs, image=True)
+
+
+def _nearest_rows_and_columns(source: TfliteSource, node: FileOperator, x: Value, axis: int, indices: Array) -> bool:
+    """Recognises rows, columns, or first rows and then columns, as a nearest resize picks them, and emits one."""
+    if len(x.shape) != 4 or axis == 3:
+        return False
+    wanted = [np.arange(size) for size in x.shape[1:3]]
+    wanted[axis - 1] = indices
+    before = source.made_by.get(node.inputs[0])
+    if before is not None and before.op == "GATHER" and axis == 2 and before.option("axis") == 1:
+        first = source.value(before)
+        rows = source.require(before, 1, "indices").value.reshape(-1).astype(np.int64)
+        if _nearest(source, node, first, [rows, indices]):
+            return True
+    return _nearest(source, node, x, wanted)
+
+
+def _nearest(source: TfliteSource, node: FileOperator, x: Value, wanted: Sequence[Array]) -> bool:
+    """Emits the nearest resize that picks these rows and columns, if there is one."""
+    size = (wanted[0].size, wanted[1].size)
+    if max(*x.shape[1:3], *size) > MAX_SIDE:
+        raise source.fail(node, f"an image of {shown(x.shape)} is too large to be resized")
+    for coordinates, rounding in itertools.product(_COORDINATES, NearestRounding):
+        attrs = ResizeAttrs(size, ResizeMode.NEAREST, coordinates, rounding)
+        if all(np.array_equal(nearest_index(x.shape[a + 1], size[a], attrs), wanted[a]) for a in range(2)):
+            source.emit("resize", node, [source.image(x)], attrs, image=True)
+            return True
+    return False
 
 
 def _lookup(source: TfliteSource, node: FileOperator) -> None:

@@ -55,7 +55,8 @@ class Graph:
         tensors: Every tensor by name.
         layout: Where rank-4 activations keep their channels: "nchw" (axis 1) or "nhwc" (axis 3).
         plain_ends: Rank-4 inputs and outputs of an NHWC graph that the source model too has in the tensor's own
-            order of axes; callers give and get all others as NCHW.
+            order of axes; callers give and get all others as NCHW. In an NCHW graph, the ends that `channels_last` must
+            make so: those of models that are NHWC themselves.
     """
 
     name: str

@@ -78,8 +78,12 @@ class Clip(Unary):
     def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:
         attrs, x, y = attrs_of(node, ClipAttrs), node.inputs[0], node.outputs[0]
         quant = graph.quant(y)
+        codes = clamp_codes((attrs.low, attrs.high), quant)
         if not quant.same_as(graph.quant(x)):
+            if codes == (quant.qmin, quant.qmax):
+                requantized(sink, x, y)
+                return
             # Rounding is monotone, so that clamping after it gives the same codes.
             x = sink.activation(f"{y}.unclipped", graph.tensor(y).shape, quant)
             requantized(sink, node.inputs[0], x)
-        sink.clamp_between(x, y, clamp_codes((attrs.low, attrs.high), quant))
+        sink.clamp_between(x, y, codes)

@@ -35,8 +35,9 @@ def channels_last(graph: Graph) -> Graph:
     """Returns the graph with rank-4 activations as [N, H, W, C] and convolution weights as [O, kh, kw, I/g].
 
     Graph inputs and outputs of rank 4 become NHWC too, and callers keep giving and getting NCHW (`Graph.is_turned`).
-    Where the source model itself takes or gives NHWC, the end stays as it is (`Graph.plain_ends`). Tensors of other
-    ranks at the ends keep their axes. Works on float and on quantized graphs; values do not change by a bit.
+    Where the source model itself takes or gives NHWC, the end stays as it is (`Graph.plain_ends`): where the source
+    graph says so, or turns it to NCHW first. Tensors of other ranks at the ends keep their axes. Works on float and on
+    quantized graphs; values do not change by a bit.
 
     Raises:
         GraphError: If the graph is not NCHW, or a node moves the batch axis.
@@ -199,11 +200,12 @@ class _Rewrite:
         self.result.nodes.append(node.with_(inputs=tuple(inputs), attrs=attrs))
 
     def begin(self, name: str) -> None:
-        """Adds a graph input: in its own order where the source turns it to NCHW first, else as preferred."""
+        """Adds a graph input: in its own order where it is a plain end or turned to NCHW first, else as preferred."""
         shape = self.shape(name)
         readers = [node for node in self.source.nodes if name in node.inputs]
-        turned = len(shape) == 4 and bool(readers) and all(_turns_to_nchw(node, shape) for node in readers)
-        if turned and name not in self.source.outputs:
+        turned = [n for n in readers if n.op == "transpose" and attrs_of(n, TransposeAttrs).permutation == _TO_NCHW]
+        found = len(shape) == 4 and readers and len(turned) == len(readers) and name not in self.source.outputs
+        if found or name in self.source.plain_ends:
             self.plain_ends.add(name)
             self.define(name, (0, 1, 2, 3))
         else:
@@ -215,7 +217,8 @@ class _Rewrite:
         shape = self.shape(name)
         wanted = preferred(shape)
         order = self.places[name].order
-        if order != ElementOrder.of(shape, wanted) and order == ElementOrder.of(shape):
+        held_so = order != ElementOrder.of(shape, wanted) and order == ElementOrder.of(shape)
+        if held_so or name in self.source.plain_ends:
             wanted = tuple(range(len(shape)))
             self.plain_ends.add(name)
         held = self.aligned(name, wanted)
@@ -254,15 +257,6 @@ class _Rewrite:
             (_Place(change.get(place.name, place.name), place.order), order, shape): change.get(out, out)
             for (place, order, shape), out in self.converted.items()
         }
-
-
-def _turns_to_nchw(node: Node, shape: Shape) -> bool:
-    """Whether a reader of an [N, H, W, C] input makes [N, C, H, W] of it; a reshape does where axes have one entry."""
-    if node.op == "transpose":
-        return attrs_of(node, TransposeAttrs).permutation == _TO_NCHW
-    moves_only_ones = shape[3] == 1 or shape[1:3] == (1, 1)
-    target = tuple(shape[axis] for axis in _TO_NCHW)
-    return node.op == "reshape" and moves_only_ones and attrs_of(node, ReshapeAttrs).target == target
 
 
 # --- how each operator is rewritten ---
