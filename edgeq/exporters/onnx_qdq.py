@@ -21,7 +21,7 @@ from edgeq.ir import Graph, Node, QuantParams
 from edgeq.ir.tensor import Array
 from edgeq.ops import get
 from edgeq.ops.avg_pool import AvgPoolAttrs
-from edgeq.ops.base import NO_CLAMP, Clamp, Window, attrs_of, clamp_codes
+from edgeq.ops.base import NO_CLAMP, Clamp, Window, attrs_of, clamp_codes, quantize
 from edgeq.ops.clip import ClipAttrs
 from edgeq.ops.conv import emit_clamp
 from edgeq.ops.conv_transpose import ConvTransposeAttrs
@@ -387,6 +387,7 @@ class _Writer:
         raw = sink.fresh(f"{y.name}{RAW}")
         plain, clamp = _without_clamp(node)
         narrow = _is_narrow(clamp, y.quant)
+        clamp = _float_bounds(clamp, y.quant, narrow)
         sink.four_bits = y.quant.bits == 4
         if sink.four_bits and not narrow:
             clamp = NO_CLAMP  # Saturation does it.
@@ -565,6 +566,22 @@ class _Writer:
             raw = sink.fresh(f"{y.name}{RAW}")
             sink.dequantized(found, raw, replace(y.quant, bits=8))
             sink.requantized(raw, y.name, y.quant)
+
+
+def _float_bounds(clamp: Clamp, quant: QuantParams, narrow: bool) -> Clamp:
+    """The bounds with which float32 arithmetic clamps to the same codes.
+
+    A bound that lies halfway between two codes may be rounded to the other one there. Of codes that are quantized already
+    the code's own value is as good a bound; before that, one that allows all codes can be left out.
+    """
+    codes, result = clamp_codes(clamp, quant), list(clamp)
+    for side, (bound, code) in enumerate(zip(clamp, codes, strict=True)):
+        rounded = quantize(np.float32(bound), quant) if np.isfinite(bound) else code
+        if int(rounded) != code and narrow:
+            result[side] = float(np.float32(code - int(quant.zero_point)) * quant.scale)
+        elif int(rounded) != code:
+            result[side] = -np.inf if side == 0 else np.inf
+    return result[0], result[1]
 
 
 def _scale_of_one(scale_in: float, scale_out: float, count: int) -> Array:

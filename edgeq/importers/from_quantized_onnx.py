@@ -88,7 +88,8 @@ def load(source: Any, name: str | None = None, samples: Mapping[str, Array] | No
     _rewrite(model)
     importer = _QuantizedImporter(model, name or model.graph.name or "model", four_bits)
     graph = importer.run()
-    absorbed = absorb_quantization(graph, importer.integers, samples)
+    with np.errstate(all="ignore"):  # Numbers that are not finite are found where they become codes or scales.
+        absorbed = absorb_quantization(graph, importer.integers, samples)
     return QuantizedModel(absorbed.graph, absorbed.notes)
 
 
@@ -99,7 +100,7 @@ def _widen_four_bits(model: Any) -> set[str]:
     """Stores 4-bit constants as 8-bit ones, in place; returns their names."""
     import onnx
 
-    kinds = {onnx.TensorProto.INT4: np.int8, onnx.TensorProto.UINT4: np.uint8}
+    kinds = {onnx.TensorProto.INT4: onnx.TensorProto.INT8, onnx.TensorProto.UINT4: onnx.TensorProto.UINT8}
     found: set[str] = set()
 
     def widen(tensor: Any, name: str) -> None:
@@ -114,8 +115,9 @@ def _widen_four_bits(model: Any) -> set[str]:
         codes = np.stack([pairs & 15, pairs >> 4], axis=1).reshape(-1)[:size]
         if tensor.data_type == onnx.TensorProto.INT4:
             codes = (codes ^ 8).astype(np.int8) - np.int8(8)
-        wide = codes.astype(kinds[tensor.data_type]).reshape(list(tensor.dims))
-        tensor.CopyFrom(onnx.numpy_helper.from_array(wide, tensor.name))
+        tensor.data_type = kinds[tensor.data_type]
+        tensor.ClearField("int32_data")
+        tensor.raw_data = codes.tobytes()
         found.add(name)
 
     for tensor in model.graph.initializer:

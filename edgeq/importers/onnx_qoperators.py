@@ -126,7 +126,8 @@ class _Source:
         """Dequantizes an int32 bias, whose scale is the product of two others."""
         if not self.input(index):
             return []
-        scale = self.require(self.input(x_scale)) * self.require(self.input(w_scale)).reshape(-1)
+        with np.errstate(all="ignore"):  # A scale that is not finite is refused where it is used.
+            scale = self.require(self.input(x_scale)) * self.require(self.input(w_scale)).reshape(-1)
         name = self.into.fresh(f"{self.input(index)}.scale")
         scale = scale.reshape(()) if scale.size == 1 else scale
         self.into.initializers[name] = scale.astype(np.float32)
