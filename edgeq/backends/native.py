@@ -15,7 +15,7 @@ class NativeBackend:
     """A .edgeq classifier with one input, run by `edgeq.Session`.
 
     Args:
-        path: The .edgeq file.
+        path: The .edgeq file, or a quantized .onnx or .tflite file, which is converted.
         threads: Threads of the engine; None lets it choose.
 
     Raises:
@@ -27,9 +27,11 @@ class NativeBackend:
 
     def __init__(self, path: Path | str, threads: int | None = None) -> None:
         from edgeq import Session
+        from edgeq.backends.conversion import edgeq_bytes
 
         self.path = Path(path)
-        self._session = Session(path) if threads is None else Session(path, threads=threads)
+        source = self.path if self.path.suffix.lower() == ".edgeq" else edgeq_bytes(self.path)
+        self._session = Session(source) if threads is None else Session(source, threads=threads)
         if len(self._session.inputs) != 1:
             raise UsageError(
                 f"{path}: verification needs a model with one input, not {len(self._session.inputs)}."

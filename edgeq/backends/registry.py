@@ -123,7 +123,9 @@ def target_file(path: Path, kind: BackendKind) -> Path:
                 f"of {', '.join(one.name for one in KINDS)}."
             )
         return file
-    if path.suffix.lower() != kind.suffix:
+    # What comes with edgeq converts a quantized model of another tool first.
+    converts = kind.package is None and path.suffix.lower() in (".onnx", ".tflite")
+    if path.suffix.lower() != kind.suffix and not converts:
         fitting = [one.name for one in KINDS if one.suffix == path.suffix.lower()]
         cure = f"Use --backend {' or '.join(fitting)} for this one." if fitting else "Name a model file."
         raise UsageError(f"{path}: backend {kind.name} runs {kind.suffix} files. {cure}")

@@ -15,7 +15,7 @@ class SimulateBackend:
     """A .edgeq classifier with one input, run by `edgeq.simulate`.
 
     Args:
-        path: The .edgeq file.
+        path: The .edgeq file, or a quantized .onnx or .tflite file, which is converted.
 
     Raises:
         FormatError: If the file is damaged.
@@ -25,10 +25,12 @@ class SimulateBackend:
     name = "simulate"
 
     def __init__(self, path: Path | str) -> None:
-        from edgeq.importers.from_edgeq import load
+        from edgeq.backends.conversion import edgeq_bytes
+        from edgeq.importers.from_edgeq import decode, load
 
         self.path = Path(path)
-        self._graph, _ = load(self.path)
+        converted = self.path.suffix.lower() in (".onnx", ".tflite")
+        self._graph, _ = decode(edgeq_bytes(self.path)) if converted else load(self.path)
         if len(self._graph.inputs) != 1:
             raise UsageError(
                 f"{path}: verification needs a model with one input, not {len(self._graph.inputs)}."

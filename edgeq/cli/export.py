@@ -12,13 +12,7 @@ from edgeq.cli.options import parse_preprocessing, preprocessing_options
 
 @click.command("export")
 @click.argument("model", required=False)
-@click.option(
-    "--bits",
-    default="w8a8",
-    show_default=True,
-    metavar="w8a8|w4a8|w4a4",
-    help="Bits of weights and activations.",
-)
+@click.option("--bits", metavar="w8a8|w4a8|w4a4", help="Bits of weights and activations. [default: w8a8]")
 @click.option("--calib", "calibration", metavar="DATA", help="Inputs that show the model's typical ranges.")
 @click.option(
     "--calib-samples", default=1024, show_default=True, metavar="N", help="How many of them are used at most."
@@ -77,7 +71,7 @@ from edgeq.cli.options import parse_preprocessing, preprocessing_options
 )
 def command(
     model: str | None,
-    bits: str,
+    bits: str | None,
     calibration: str | None,
     calib_samples: int,
     observer: str,
@@ -99,7 +93,8 @@ def command(
 ) -> None:
     """Quantize MODEL and write it to a folder.
 
-    MODEL is a .onnx file, a .pt2 file or package.module:factory of a torch module. Without MODEL, the embedded demo:
+    MODEL is a .onnx file, a .pt2 file or package.module:factory of a torch module; a .onnx or .tflite file that another
+    tool has quantized keeps its own numbers and is converted. Without MODEL, the embedded demo:
     a small
     depthwise-separable network for 8x8 digits. DATA is digits, a .npz file (x, y), a folder with one sub-folder a
     class, a

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeq.backends.conversion import edgeq_bytes
 from edgeq.backends.latency import compare, measure
 from edgeq.errors import UsageError
 from edgeq.exporters.folder import REFERENCE_FILE, model_file
@@ -28,7 +29,8 @@ def bench_model(
     """Times a model with random inputs.
 
     Args:
-        target: A .edgeq file or an exported folder (`beside` needs a folder, for its float model).
+        target: A .edgeq file, a quantized .onnx or .tflite file, or an exported folder (which `beside` needs, for its
+            float model).
         threads: Threads of the engine, and of the peer.
         batch: Inputs a run.
         seconds: Time at least this long.
@@ -42,7 +44,8 @@ def bench_model(
         asked for.
     """
     path = model_file(target)
-    session = Session(path, threads=threads)
+    source = path if path.suffix.lower() == ".edgeq" else edgeq_bytes(path)
+    session = Session(source, threads=threads)
     (shape,) = (tuple(item.shape) for item in session.inputs[:1])
     x = np.random.default_rng(0).standard_normal((batch, *shape[1:])).astype(np.float32)
     latency = measure(lambda: session.run(x), min_seconds=seconds)
@@ -58,14 +61,14 @@ def bench_model(
         "gmac_per_s": session.macs * batch / latency.median_ms / 1e6,
     }
     if layers:
-        result["layers"] = _layers(path, x, threads, seconds)
+        result["layers"] = _layers(source, x, threads, seconds)
     if beside is not None:
         result["peers"] = _beside(target, session, x, threads, seconds, rounds)
     return result
 
 
-def _layers(path: Path, x: npt.NDArray[np.float32], threads: int, seconds: float) -> list[dict[str, Any]]:
-    session = Session(path, threads=threads, profile=True)
+def _layers(source: Path | bytes, x: npt.NDArray[np.float32], threads: int, seconds: float) -> list[dict[str, Any]]:
+    session = Session(source, threads=threads, profile=True)
     measure(lambda: session.run(x), min_seconds=seconds)
     times = [step.median_ms for step in session.layers]
     total = sum(times) or 1.0

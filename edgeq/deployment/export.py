@@ -16,16 +16,18 @@ import numpy.typing as npt
 from edgeq import __version__
 from edgeq.data import Dataset, Preprocessing, as_dataset, open_dataset
 from edgeq.deployment.formats import Agreement, FormatOptions, check_agreement, facts_of, make_files, parse_formats
-from edgeq.deployment.models import FloatModel, load_model
+from edgeq.deployment.models import load_model
 from edgeq.errors import DataError, UsageError
 from edgeq.exporters.edgeq_format import ModelInfo
-from edgeq.exporters.folder import FILES, MANIFEST_FILE, REFERENCE_FILE
+from edgeq.exporters.folder import FILES, MANIFEST_FILE, REFERENCE_FILE, REFERENCE_TFLITE
+from edgeq.importers import quantized as quantized_models
 from edgeq.ir import Graph
 from edgeq.ir.printer import format_shape
 from edgeq.ops import get
+from edgeq.ops.base import dequantize
 from edgeq.outputs import whole_folder
 from edgeq.passes import float_pipeline
-from edgeq.quantize import DEFAULT_SAMPLES, QuantizeOptions, Scheme, calibrate, quantize
+from edgeq.quantize import DEFAULT_SAMPLES, Change, QuantizeOptions, Scheme, calibrate, quantize
 
 _BATCH = 16
 """Samples that are read together; calibration splits them further where their activations need it."""
@@ -50,14 +52,19 @@ class ExportResult:
     graph: Graph
     agreements: tuple[Agreement, ...]
 
+    def _origin(self) -> str:
+        calibration = self.manifest["calibration"]
+        if calibration is None:
+            return "with its own quantization"
+        return f"calibrated on {calibration['samples']} samples"
+
     def summary(self) -> str:
         """Returns a few lines for the terminal: files with sizes, what was changed from the request, and why."""
         manifest = self.manifest
         files = manifest["files"]
         lines = [
-            f"{manifest['model']['name']}: {manifest['scheme']}, {len(manifest['layers'])} layers with weights, "
-            f"{manifest['model']['macs'] / 1e6:.1f} M multiply-accumulates, "
-            f"calibrated on {manifest['calibration']['samples']} samples",
+            f"{manifest['model']['name']}: {manifest['scheme']}, {manifest['model']['nodes']} nodes, "
+            f"{manifest['model']['macs'] / 1e6:.1f} M multiply-accumulates, {self._origin()}",
             *(f"  {self.out / name}  {files[name]['bytes']:,} bytes" for name in files),
         ]
         changes = manifest["changes"]
@@ -73,7 +80,7 @@ class ExportResult:
 def export(
     model: Any = None,
     *,
-    bits: str = "w8a8",
+    bits: str | None = None,
     calibration: Any = None,
     out: str | Path,
     calib_samples: int = DEFAULT_SAMPLES,
@@ -97,7 +104,7 @@ def export(
         model: Path of a .onnx or .pt2 file, "package.module:factory", a torch.nn.Module, an onnx.ModelProto, or None
             for the
             embedded demo.
-        bits: "w8a8", "w4a8" or "w4a4".
+        bits: "w8a8" (the default), "w4a8" or "w4a4"; None for a model that is quantized already.
         calibration: What `edgeq.data.open_dataset` opens, a Dataset, or an array of inputs; None is allowed for the
             demo only.
         out: Folder for the results; made when absent.
@@ -107,12 +114,10 @@ def export(
         bias_correction: Whether biases are shifted to keep each layer's mean output (Nagel et al. 2019, 2021).
         seed: Chooses the calibration samples.
         keep_8bit: Layers that keep 8 bits: "first", "last", layer names (several with commas), "none", or None for
-            the default
-            of the scheme.
+            the default of the scheme.
         preprocessing: How an image becomes the input; stored in the manifest and the file.
         to: Formats: "edgeq", "onnx", "tflite", several with commas; None for all that can be made, what is left out
-            being
-            recorded.
+            being recorded.
         format_options: How the files store what they hold.
         example_input: Inputs of a torch.nn.Module, an array or a sequence of them; without it, the first calibration
             sample.
@@ -124,8 +129,13 @@ def export(
     Raises:
         EdgeqError: Naming the cause and the cure; nothing has been written then.
     """
-    scheme = Scheme.parse(bits)
     formats = parse_formats(to)
+    storage = format_options or FormatOptions()
+    if isinstance(model, (str, Path)) and Path(model).is_file() and quantized_models.is_quantized(Path(model)):
+        if bits is not None:
+            raise UsageError(f"{model} is quantized already and keeps its own numbers; leave --bits out")
+        return _convert(Path(model), calibration, Path(out), preprocessing, formats, storage)
+    scheme = Scheme.parse(bits or "w8a8")
     if calib_samples < 1:
         raise UsageError(f"calib_samples must be at least 1, not {calib_samples}")
     keep = _keep(keep_8bit)
@@ -146,22 +156,14 @@ def export(
         batches = dataset.batches(_BATCH, preprocessing, chosen.tolist())
         show.begin("calibrating", len(chosen))
         inputs = (batch.inputs for batch in batches)
-        calibration_found = calibrate(graph, inputs, observer=observer, progress=show.reached)
+        ranges = calibrate(graph, inputs, observer=observer, progress=show.reached)
         show.begin("correcting biases", None)
         options = QuantizeOptions(
             weight_observer=weight_observer, keep_8bit=keep, bias_correction=bias_correction
         )
-        quantized = quantize(
-            graph, scheme, calibration_found, options, progress=lambda done, total: show.reached(done, total)
-        )
-    labels = source.labels or dataset.class_names
-    facts: dict[str, Any] = {
-        "format": 1,
-        "producer": f"edgeq {__version__}",
-        "model": _model_facts(source, quantized.graph),
+        quantized = quantize(graph, scheme, ranges, options, progress=show.reached)
+    facts = {
         "scheme": str(scheme),
-        "preprocessing": None if preprocessing is None else preprocessing.to_dict(),
-        "labels": None if labels is None else list(labels),
         "calibration": {
             "data": dataset.source,
             "data_sha256": dataset.digest(),
@@ -171,23 +173,134 @@ def export(
             "weight_observer": weight_observer,
             "bias_correction": bias_correction,
         },
-        "changes": [asdict(change) for change in quantized.changes],
     }
-    info = ModelInfo(preprocessing=preprocessing, labels=labels or (), metadata=_stored_in_file(facts))
-    files = make_files(quantized.graph, scheme, info, formats, format_options or FormatOptions())
-    contents = {**files.contents, REFERENCE_FILE: source.onnx}
-    out = Path(out)
+    return _write(
+        Path(out),
+        quantized.graph,
+        _Source(source.name, REFERENCE_FILE, source.onnx, preprocessing, source.labels or dataset.class_names),
+        facts,
+        quantized.changes,
+        (),
+        quantized.statistics,
+        next(iter(ranges.samples.values()))[:_COMPARED],
+        formats,
+        storage,
+    )
+
+
+def _convert(
+    path: Path,
+    calibration: Any,
+    out: Path,
+    preprocessing: Preprocessing | None,
+    formats: tuple[str, ...] | None,
+    storage: FormatOptions,
+) -> ExportResult:
+    """Writes a model that another tool has quantized in edgeq's formats; nothing is calibrated."""
+    samples = None
+    if calibration is not None:
+        samples = next(iter(_open(calibration).batches(_COMPARED, preprocessing))).inputs
+    given = None if samples is None else {_input_name(path): samples}
+    source = quantized_models.load(path, given)
+    graph = source.graph
+    if samples is None:
+        samples = _random_inputs(graph)
+    facts = {"scheme": _scheme_of(graph), "calibration": None}
+    reference = REFERENCE_FILE if source.suffix == ".onnx" else REFERENCE_TFLITE
+    return _write(
+        out,
+        graph,
+        _Source(source.name, reference, source.content, preprocessing, None),
+        facts,
+        (),
+        source.notes,
+        [],
+        samples,
+        formats,
+        storage,
+    )
+
+
+def _scheme_of(graph: Graph) -> str:
+    """Returns the widest bits of weights and activations as a scheme's name."""
+    weights = [t for t in graph.tensors.values() if t.is_constant and t.dtype == "int8"]
+    bits = [
+        max((tensor.quant.bits for tensor in found if tensor.quant is not None), default=8)
+        for found in (weights, graph.activations())
+    ]
+    return f"w{bits[0]}a{bits[1]}"
+
+
+def _input_name(path: Path) -> str:
+    import onnx
+
+    model = onnx.load(str(path), load_external_data=False)
+    constants = {value.name for value in model.graph.initializer}
+    return next(value.name for value in model.graph.input if value.name not in constants)
+
+
+def _random_inputs(graph: Graph) -> npt.NDArray[np.float32]:
+    """Returns inputs whose codes are uniform: what the formats are compared on where there are no data."""
+    tensor = graph.tensor(graph.inputs[0])
+    quant = graph.quant(tensor.name)
+    codes = np.random.default_rng(0).integers(quant.qmin, quant.qmax + 1, (_COMPARED, *tensor.shape[1:]))
+    return dequantize(codes, quant)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The model that an export starts from.
+
+    Attributes:
+        name: Shown to the user.
+        file: What it is called in the folder.
+        content: The file itself, which verification compares with.
+        preprocessing: How an image becomes the input.
+        labels: Class names.
+    """
+
+    name: str
+    file: str
+    content: bytes
+    preprocessing: Preprocessing | None
+    labels: tuple[str, ...] | None
+
+
+def _write(
+    out: Path,
+    graph: Graph,
+    source: _Source,
+    facts: Mapping[str, Any],
+    changes: Sequence[Change],
+    notes: Sequence[str],
+    layers: Sequence[Mapping[str, Any]],
+    samples: npt.NDArray[np.float32],
+    formats: tuple[str, ...] | None,
+    storage: FormatOptions,
+) -> ExportResult:
+    """Makes the files of a quantized graph, compares them on `samples`, and moves them into `out` together."""
+    stored = {
+        "format": 1,
+        "producer": f"edgeq {__version__}",
+        "model": _model_facts(source, graph),
+        **facts,
+        "changes": [asdict(change) for change in changes],
+    }
+    info = ModelInfo(preprocessing=source.preprocessing, labels=source.labels or (), metadata=stored)
+    files = make_files(graph, str(facts["scheme"]), info, formats, storage)
+    contents = {**files.contents, source.file: source.content}
     with whole_folder(out, FILES) as scratch:
         for name, content in contents.items():
             (scratch / name).write_bytes(content)
-        samples = next(iter(calibration_found.samples.values()))[:_COMPARED]
-        agreements = check_agreement(scratch, quantized.graph, list(files.contents), samples)
+        agreements = check_agreement(scratch, graph, list(files.contents), samples)
         manifest = {
-            **facts,
-            "changes": [asdict(change) for change in (*quantized.changes, *files.changes)],
-            "notes": list(files.notes),
+            **stored,
+            "preprocessing": None if source.preprocessing is None else source.preprocessing.to_dict(),
+            "labels": None if source.labels is None else list(source.labels),
+            "changes": [asdict(change) for change in (*changes, *files.changes)],
+            "notes": [*notes, *files.notes],
             "agreement": facts_of(agreements),
-            "layers": quantized.statistics,
+            "layers": layers,
             "files": {
                 name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
                 for name, content in contents.items()
@@ -195,7 +308,7 @@ def export(
         }
         text = json.dumps(manifest, indent=1, allow_nan=False) + "\n"
         (scratch / MANIFEST_FILE).write_text(text, encoding="utf-8")
-    return ExportResult(out, manifest, quantized.graph, tuple(agreements))
+    return ExportResult(out, manifest, graph, tuple(agreements))
 
 
 def _example(dataset: Dataset, preprocessing: Preprocessing | None) -> npt.NDArray[np.float32]:
@@ -203,20 +316,15 @@ def _example(dataset: Dataset, preprocessing: Preprocessing | None) -> npt.NDArr
     return next(iter(dataset.batches(1, preprocessing, [0]))).inputs
 
 
-def _model_facts(source: FloatModel, graph: Graph) -> dict[str, Any]:
+def _model_facts(source: _Source, graph: Graph) -> dict[str, Any]:
     return {
         "name": source.name,
-        "sha256": hashlib.sha256(source.onnx).hexdigest(),
+        "sha256": hashlib.sha256(source.content).hexdigest(),
         "inputs": {name: format_shape(graph.tensor(name).shape) for name in graph.inputs},
         "outputs": {name: format_shape(graph.tensor(name).shape) for name in graph.outputs},
         "nodes": len(graph.nodes),
         "macs": sum(get(node.op).macs(node, graph) for node in graph.nodes),
     }
-
-
-def _stored_in_file(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What model.edgeq says about itself; labels and preprocessing have sections of their own."""
-    return {name: value for name, value in facts.items() if name not in ("labels", "preprocessing")}
 
 
 def _open(calibration: Any) -> Dataset:

@@ -18,7 +18,7 @@ from edgeq.exporters.folder import MODEL_FILE, ONNX_FILE, TFLITE_FILE
 from edgeq.ir import Graph
 from edgeq.ops.base import Int4Storage
 from edgeq.passes import channels_last, lower
-from edgeq.quantize import Change, Scheme
+from edgeq.quantize import Change
 
 FORMATS = {"edgeq": MODEL_FILE, "onnx": ONNX_FILE, "tflite": TFLITE_FILE}
 """What `--to` takes, and the file that it makes."""
@@ -108,13 +108,13 @@ def parse_formats(to: str | Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def make_files(
-    graph: Graph, scheme: Scheme, info: ModelInfo, wanted: tuple[str, ...] | None, options: FormatOptions
+    graph: Graph, scheme: str, info: ModelInfo, wanted: tuple[str, ...] | None, options: FormatOptions
 ) -> Files:
     """Makes the files of a quantized NCHW graph.
 
     Args:
         graph: Quantized, NCHW.
-        scheme: What was asked for.
+        scheme: What was asked for, for the record of what is left out.
         info: Preprocessing, labels and metadata for the files.
         wanted: Formats; None for all, then one that cannot be made is left out and recorded.
         options: How numbers are stored.
@@ -137,7 +137,7 @@ def make_files(
         except (BackendError, QuantizationError) as error:
             if wanted is not None or name == "edgeq":
                 raise
-            changes.append(Change(FORMATS[name], str(scheme), "not written", str(error)))
+            changes.append(Change(FORMATS[name], scheme, "not written", str(error)))
             continue
         notes += [f"{FORMATS[name]}: {note}" for note in found]
     return Files(contents, tuple(notes), tuple(changes))

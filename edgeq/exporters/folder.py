@@ -12,8 +12,9 @@ MODEL_FILE = "model.edgeq"
 ONNX_FILE = "model.onnx"
 TFLITE_FILE = "model.tflite"
 REFERENCE_FILE = "reference.onnx"
+REFERENCE_TFLITE = "reference.tflite"
 MANIFEST_FILE = "manifest.json"
-FILES = (MODEL_FILE, ONNX_FILE, TFLITE_FILE, REFERENCE_FILE, MANIFEST_FILE)
+FILES = (MODEL_FILE, ONNX_FILE, TFLITE_FILE, REFERENCE_FILE, REFERENCE_TFLITE, MANIFEST_FILE)
 """Everything that an export may write; one that it does not write any more is removed from the folder."""
 
 

@@ -12,6 +12,7 @@ from edgeq.backends.protocol import Backend
 from edgeq.backends.registry import BackendKind, backend_kind, target_file
 from edgeq.data import Preprocessing
 from edgeq.errors import FormatError, UsageError
+from edgeq.exporters.folder import REFERENCE_FILE, REFERENCE_TFLITE
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def resolve(
     file = None if path is None else target_file(path, kind)
     quantized = _target_backend(target, file, kind, threads)
     reference_file = _reference_file(path, reference)
-    runner = reference if reference_file is None else _onnx(reference_file, threads)
+    runner = reference if reference_file is None else _reference_backend(reference_file, threads)
     if runner is None or isinstance(runner, (str, os.PathLike)):
         raise UsageError(
             "A backend as the target needs a reference: pass reference=, a .onnx file or a backend."
@@ -103,10 +104,8 @@ def _target_backend(
     return target
 
 
-def _onnx(path: Path, threads: int | None) -> Backend:
-    from edgeq.backends.onnxruntime import OnnxRuntimeBackend
-
-    return OnnxRuntimeBackend(path, threads)
+def _reference_backend(path: Path, threads: int | None) -> Backend:
+    return backend_kind("litert" if path.suffix.lower() == ".tflite" else "onnxruntime").open(path, threads)
 
 
 def _reference_file(path: Path | None, reference: str | os.PathLike[str] | Backend | None) -> Path | None:
@@ -114,20 +113,27 @@ def _reference_file(path: Path | None, reference: str | os.PathLike[str] | Backe
     if isinstance(reference, (str, os.PathLike)):
         file = Path(reference)
         if file.is_dir():
-            file = file / "reference.onnx"
-        if not file.is_file() or file.suffix.lower() != ".onnx":
+            file = _reference_in(file) or file
+        if not file.is_file() or file.suffix.lower() not in (".onnx", ".tflite"):
             raise UsageError(
-                f"{reference}: the reference must be a .onnx file, the float model before quantization."
+                f"{reference}: the reference must be a .onnx or .tflite file, the model before quantization."
             )
         return file
     if reference is not None or path is None:
         return None
-    beside = (path if path.is_dir() else path.parent) / "reference.onnx"
-    if not beside.is_file():
+    folder = path if path.is_dir() else path.parent
+    beside = _reference_in(folder)
+    if beside is None:
         raise UsageError(
-            f"{beside}: there is no float model beside the target. Name one with --reference MODEL.onnx."
+            f"{folder / REFERENCE_FILE}: there is no float model beside the target. Name one with --reference "
+            "MODEL.onnx."
         )
     return beside
+
+
+def _reference_in(folder: Path) -> Path | None:
+    found = (folder / name for name in (REFERENCE_FILE, REFERENCE_TFLITE))
+    return next((file for file in found if file.is_file()), None)
 
 
 @dataclass(frozen=True, slots=True)
