@@ -571,8 +571,8 @@ class _Writer:
 def _float_bounds(clamp: Clamp, quant: QuantParams, narrow: bool) -> Clamp:
     """The bounds with which float32 arithmetic clamps to the same codes.
 
-    A bound that lies halfway between two codes may be rounded to the other one there. Of codes that are quantized already
-    the code's own value is as good a bound; before that, one that allows all codes can be left out.
+    A bound that lies halfway between two codes may be rounded to the other one there. Of codes that are quantized
+    already the code's own value is as good a bound; before that, one that allows all codes can be left out.
     """
     codes, result = clamp_codes(clamp, quant), list(clamp)
     for side, (bound, code) in enumerate(zip(clamp, codes, strict=True)):
