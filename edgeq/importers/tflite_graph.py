@@ -245,6 +245,9 @@ class TfliteSource:
         stem = self.file.tensors[node.outputs[output]].name or node.label
         out = self.step(op, stem, inputs, attrs)
         if clamp != NO_CLAMP:
+            quant = self.quant(node, output)
+            if quant is not None:
+                out = self.step("fake_quant", f"{stem}.unclipped", [out], FakeQuantAttrs(quant))
             out = self.step("clip", f"{stem}.clip", [out], ClipAttrs(*clamp))
         self.define(node, output, out, image)
 
