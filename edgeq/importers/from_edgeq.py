@@ -315,7 +315,10 @@ class _Reader:
             if layout > (len(tensor.shape) == 4):
                 raise FormatError(f"{what}: source layout {layout} does not go with shape {list(tensor.shape)}")
             ends.append(tensor.name)
-            if len(tensor.shape) == 4 and not layout:
+            is_plain = len(tensor.shape) == 4 and not layout
+            if tensor.name in graph.inputs and ends is graph.outputs and is_plain != (tensor.name in plain):
+                raise FormatError(f"{what}: tensor {_short(tensor.name)} is an input of another source layout")
+            if is_plain:
                 plain.add(tensor.name)
         graph.plain_ends = frozenset(plain)
         self.written = set(graph.inputs)
