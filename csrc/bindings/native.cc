@@ -111,7 +111,8 @@ py::list run(Session& session, const std::vector<py::array>& arrays, bool codes)
     std::vector<py::ssize_t> shape(info.shape.begin(), info.shape.end());
     shape[0] = batch;
     const bool is_float = info.is_float || !codes;
-    py::array array = is_float ? py::array(py::dtype::of<float>(), shape) : py::array(py::dtype::of<int8_t>(), shape);
+    py::array array =
+        is_float ? py::array(py::dtype::of<float>(), shape) : py::array(py::dtype::of<int8_t>(), shape);
     outputs.push_back({array.mutable_data(), is_float});
     results.append(array);
   }
@@ -257,13 +258,14 @@ PYBIND11_MODULE(_native, m) {
       .def("layers", &layers)
       .def("read_activations", &read_activations)
       .def("set_profile", &Session::set_profile, py::arg("profile"))
-      .def("arena_bytes",
-           [](const Session& session, int64_t batch) {
-             auto bytes = session.arena_bytes(batch);
-             check(bytes.status());
-             return bytes.value();
-           },
-           py::arg("batch"))
+      .def(
+          "arena_bytes",
+          [](const Session& session, int64_t batch) {
+            auto bytes = session.arena_bytes(batch);
+            check(bytes.status());
+            return bytes.value();
+          },
+          py::arg("batch"))
       .def_property_readonly("inputs",
                              [](const Session& session) {
                                py::list ends;

@@ -4,8 +4,8 @@
 #include <limits>
 #include <vector>
 
-// What calibration asks of every activation of every image; plain loops over independent lanes, which compilers
-// turn into vector code at the build's base instruction set.
+// What calibration asks of every activation of every image; plain loops over independent lanes, which
+// compilers turn into vector code at the build's base instruction set.
 
 namespace edgeq {
 

@@ -22,8 +22,6 @@ Status check(const NodeView& view) {
   EDGEQ_RETURN_IF_ERROR(expect_attributes(view, 9));
   const Window window = window_of(view);
   EDGEQ_RETURN_IF_ERROR(check_pool(view, window));
-  // 255 times the taps stay within 32 bits.
-  if (window.kernel_h * window.kernel_w >= 1 << 23) return bad_model("its window has more than 2^23 taps");
   if (view.attribute(8) != 0 && view.attribute(8) != 1) {
     return bad_model("count_include_pad is %d, not 0 or 1", view.attribute(8));
   }

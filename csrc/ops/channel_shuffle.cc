@@ -27,9 +27,8 @@ Result<std::unique_ptr<Step>> prepare(const Lowered& lowered, Target& target) {
   const int64_t groups = lowered.view.attribute(0);
   const int64_t per_group = x.channels() / groups;
   StridedCopy copy;
-  copy.axes = {{x.pixels(), lowered.in_stride[0], lowered.out_stride},
-               {per_group, 1, groups},
-               {groups, per_group, 1}};
+  copy.axes = {
+      {x.pixels(), lowered.in_stride[0], lowered.out_stride}, {per_group, 1, groups}, {groups, per_group, 1}};
   copy.src_image_stride = x.pixels() * lowered.in_stride[0];
   copy.dst_image_stride = x.pixels() * lowered.out_stride;
   return make_copy_step({copy}, 1, x.elements, target);

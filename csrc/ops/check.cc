@@ -140,7 +140,8 @@ Status expect_weights(const NodeView& view, int weight_rank) {
     return bad_model("its weights must be a constant of type int8 or int4 and rank %d", weight_rank);
   }
   if (!w.quantized() || w.zero_point != 0 || (w.quant_axis != -1 && w.quant_axis != 0)) {
-    return bad_model("its weights must have zero point 0 and scales per tensor or per output channel (axis 0)");
+    return bad_model(
+        "its weights must have zero point 0 and scales per tensor or per output channel (axis 0)");
   }
   if (w.elements == 0) return bad_model("its weights are empty");
   const int64_t channels = w.dims[0];
@@ -152,9 +153,16 @@ Status expect_weights(const NodeView& view, int weight_rank) {
   int64_t largest_bias = 0;
   if (view.has_input(2)) {
     const Tensor& bias = view.input(2);
-    if (!bias.constant || bias.type != DataType::kInt32 || bias.rank != 1 || bias.dims[0] != channels) {
-      return bad_model("its bias must be a constant int32 vector of %lld elements",
-                       static_cast<long long>(channels));
+    if (!bias.constant || bias.type != DataType::kInt32 || bias.rank != 1 || bias.dims[0] != channels ||
+        bias.scale_count != w.scale_count) {
+      return bad_model(
+          "its bias must be a constant int32 vector of %lld elements with as many scales as the weights",
+          static_cast<long long>(channels));
+    }
+    for (uint32_t c = 0; c < w.scale_count; ++c) {
+      if (bias.scales[c] != x.scale() * w.scales[c]) {
+        return bad_model("scale %u of its bias is not s_x * s_w", c);
+      }
     }
     const int32_t* values = reinterpret_cast<const int32_t*>(bias.data);
     for (int64_t o = 0; o < channels; ++o) {

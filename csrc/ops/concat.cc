@@ -8,17 +8,18 @@ namespace edgeq {
 namespace {
 
 Status check(const NodeView& view) {
-  EDGEQ_RETURN_IF_ERROR(expect_inputs(view, 1, 1 << 16));
+  EDGEQ_RETURN_IF_ERROR(expect_inputs(view, 1, 1000));
   EDGEQ_RETURN_IF_ERROR(expect_attributes(view, 1));
   const Tensor& y = view.output();
   const int axis = view.attribute(0);
   const int rank = view.has_input(0) ? view.input(0).rank : 0;
-  if (axis < 1 || axis >= rank) return bad_model("axis %d is not behind the batch of a rank %d input", axis, rank);
+  if (axis < 1 || axis >= rank)
+    return bad_model("axis %d is not behind the batch of a rank %d input", axis, rank);
   int64_t dims[kMaxRank] = {};
   for (int i = 0; i < view.input_count(); ++i) {
     if (!view.has_input(i)) return bad_model("input %d is absent", i);
     const Tensor& x = view.input(i);
-    if (x.constant) return bad_model("input %d is a constant", i);
+    EDGEQ_RETURN_IF_ERROR(expect_quantized_activation(x, "an input"));
     EDGEQ_RETURN_IF_ERROR(expect_same_quantization(x, y));
     if (x.rank != rank) return bad_model("input %d has rank %d, not %d", i, x.rank, rank);
     for (int d = 0; d < rank; ++d) {
@@ -49,7 +50,8 @@ Result<std::unique_ptr<Step>> prepare(const Lowered& lowered, Target& target) {
       const std::vector<int64_t> src_strides = axis_strides(x, lowered.in_stride[i]);
       StridedCopy copy;
       copy.input = i;
-      for (int d = 1; d < x.rank; ++d) copy.axes.push_back({x.dims[d], src_strides[d - 1], dst_strides[d - 1]});
+      for (int d = 1; d < x.rank; ++d)
+        copy.axes.push_back({x.dims[d], src_strides[d - 1], dst_strides[d - 1]});
       copy.dst_offset = offset * dst_strides[axis - 1];
       copy.src_image_stride = x.pixels() * lowered.in_stride[i];
       copy.dst_image_stride = y.pixels() * lowered.out_stride;

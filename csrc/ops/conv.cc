@@ -9,7 +9,19 @@
 namespace edgeq {
 namespace {
 
-enum Attribute { kStrideH, kStrideW, kTop, kLeft, kBottom, kRight, kDilationH, kDilationW, kGroups, kLo, kHi };
+enum Attribute {
+  kStrideH,
+  kStrideW,
+  kTop,
+  kLeft,
+  kBottom,
+  kRight,
+  kDilationH,
+  kDilationW,
+  kGroups,
+  kLo,
+  kHi
+};
 constexpr int kAttributes = 11;
 
 Window window_of(const NodeView& view) {

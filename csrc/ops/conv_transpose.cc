@@ -7,8 +7,8 @@
 #include "ops/epilogue.h"
 #include "ops/window.h"
 
-// Transposed convolution. Output pixels with the same (oy mod stride, ox mod stride), a phase, all use the same
-// taps of the kernel; so that every phase is an ordinary convolution with stride 1 over the input:
+// Transposed convolution. Output pixels with the same (oy mod stride, ox mod stride), a phase, all use the
+// same taps of the kernel; so that every phase is an ordinary convolution with stride 1 over the input:
 //
 //   y(oy, ox) = sum over the taps ky, kx with (oy + top - ky * dilation) divisible by the stride of
 //               x((oy + top - ky * dilation) / stride, ...) * w(ky, kx)
@@ -19,10 +19,22 @@ namespace edgeq {
 namespace {
 
 enum Attribute {
-  kStrideH, kStrideW, kTop, kLeft, kBottom, kRight, kDilationH, kDilationW, kGroups, kOutPadH, kOutPadW, kLo, kHi
+  kStrideH,
+  kStrideW,
+  kTop,
+  kLeft,
+  kBottom,
+  kRight,
+  kDilationH,
+  kDilationW,
+  kGroups,
+  kOutPadH,
+  kOutPadW,
+  kLo,
+  kHi
 };
 constexpr int kAttributes = 13;
-constexpr int64_t kMaxStride = 64;
+constexpr int32_t kLimit = 1 << 24;
 
 Window window_of(const NodeView& view) {
   Window window;
@@ -39,30 +51,40 @@ Window window_of(const NodeView& view) {
   return window;
 }
 
-/// One axis: which input positions the taps of each phase read.
+/// One axis: each tap belongs to the one phase whose positions it reaches, and reads the input `offset`
+/// positions from the number of the output within its phase.
 struct Axis {
   struct Tap {
-    int64_t kernel;
-    int64_t offset;  // input position of the phase's output number 0
+    int64_t phase;
+    int64_t offset;
   };
-  std::vector<std::vector<Tap>> phases;
+  std::vector<Tap> taps;
+  int64_t phases = 1;
   int64_t before = 0;  // padding that the input needs for all of them
   int64_t after = 0;
+
+  /// The taps of a phase, in order.
+  std::vector<int64_t> of(int64_t phase) const {
+    std::vector<int64_t> found;
+    for (size_t tap = 0; tap < taps.size(); ++tap) {
+      if (taps[tap].phase == phase) found.push_back(static_cast<int64_t>(tap));
+    }
+    return found;
+  }
 };
 
 Axis axis_of(int64_t size, int64_t outputs, int64_t kernel, int64_t stride, int64_t dilation, int64_t pad) {
   Axis axis;
-  axis.phases.resize(std::min(stride, outputs));
-  for (int64_t phase = 0; phase < static_cast<int64_t>(axis.phases.size()); ++phase) {
+  axis.phases = std::min(stride, outputs);
+  for (int64_t tap = 0; tap < kernel; ++tap) {
+    const int64_t shift = tap * dilation - pad;
+    const int64_t phase = (shift % stride + stride) % stride;
+    const int64_t offset = (phase - shift) / stride;
+    axis.taps.push_back({phase, offset});
+    if (phase >= outputs) continue;
     const int64_t count = (outputs - phase + stride - 1) / stride;
-    for (int64_t tap = 0; tap < kernel; ++tap) {
-      const int64_t position = phase + pad - tap * dilation;
-      if (position % stride != 0) continue;
-      const int64_t offset = position / stride;
-      axis.phases[phase].push_back({tap, offset});
-      axis.before = std::max(axis.before, -offset);
-      axis.after = std::max(axis.after, offset + count - size);
-    }
+    axis.before = std::max(axis.before, -offset);
+    axis.after = std::max(axis.after, offset + count - size);
   }
   return axis;
 }
@@ -82,17 +104,11 @@ Status check(const NodeView& view) {
     return bad_model("weights %s in %lld groups do not fit %d input channels", shape_text(w).c_str(),
                      static_cast<long long>(groups), x.dims[3]);
   }
-  for (int i = 0; i < kGroups; ++i) {
-    const bool stride = i == kStrideH || i == kStrideW;
-    const bool pad = i >= kTop && i <= kRight;
+  for (int i = 0; i < kLo; ++i) {
+    const bool may_be_zero = (i >= kTop && i <= kRight) || i == kOutPadH || i == kOutPadW;
     const int32_t value = view.attribute(i);
-    if (value < (pad ? 0 : 1) || value > (stride ? kMaxStride : 1 << 20)) {
-      return bad_model("stride, padding or dilation %d is out of range", value);
-    }
-  }
-  for (int i : {kOutPadH, kOutPadW}) {
-    if (view.attribute(i) < 0 || view.attribute(i) > 1 << 20) {
-      return bad_model("output padding %d is out of range", view.attribute(i));
+    if (value < (may_be_zero ? 0 : 1) || value > kLimit) {
+      return bad_model("attribute %d is %d, out of range", i, value);
     }
   }
   EDGEQ_RETURN_IF_ERROR(expect_code_range(y, view.attribute(kLo), view.attribute(kHi)));
@@ -179,8 +195,7 @@ class ConvTransposeStep final : public Step {
             params.lhs.pixel_offset = map->pixel_offset.data();
             params.lhs.row_index = iota.data() + y / stride_h * padded_w;
             params.lhs.tap_index = phase.tap_index.data();
-            params.lhs.base =
-                reinterpret_cast<const act_t*>(io.in[0]) + image * image_stride + group * k;
+            params.lhs.base = reinterpret_cast<const act_t*>(io.in[0]) + image * image_stride + group * k;
           }
           params.packed = packed.data() + phase.packed[group];
           const int64_t pixel = row * out_w + phase_w;
@@ -220,8 +235,15 @@ Result<std::unique_ptr<Step>> prepare(const Lowered& lowered, Target& target) {
       axis_of(x.dims[1], step->out_h, window.kernel_h, window.stride_h, window.dilation_h, window.pad_top);
   const Axis columns =
       axis_of(x.dims[2], step->out_w, window.kernel_w, window.stride_w, window.dilation_w, window.pad_left);
-  step->phases_h = static_cast<int64_t>(rows.phases.size());
-  step->phases_w = static_cast<int64_t>(columns.phases.size());
+  step->phases_h = rows.phases;
+  step->phases_w = columns.phases;
+  const uint64_t phase_count = static_cast<uint64_t>(rows.phases) * static_cast<uint64_t>(columns.phases);
+  EDGEQ_RETURN_IF_ERROR(target.budget->take(
+      phase_count * (sizeof(ConvTransposeStep::Phase) + sizeof(size_t) * static_cast<size_t>(step->groups)),
+      "the phases of a transposed convolution"));
+  std::vector<std::vector<int64_t>> row_taps, column_taps;
+  for (int64_t phase = 0; phase < rows.phases; ++phase) row_taps.push_back(rows.of(phase));
+  for (int64_t phase = 0; phase < columns.phases; ++phase) column_taps.push_back(columns.of(phase));
   Window padded;
   padded.pad_top = rows.before;
   padded.pad_bottom = rows.after;
@@ -238,8 +260,8 @@ Result<std::unique_ptr<Step>> prepare(const Lowered& lowered, Target& target) {
   for (size_t i = 0; i < indices; ++i) step->iota[i] = static_cast<int32_t>(i);
 
   size_t most_taps = 1;
-  for (const auto& row : rows.phases) {
-    for (const auto& column : columns.phases) most_taps = std::max(most_taps, row.size() * column.size());
+  for (const auto& row : row_taps) {
+    for (const auto& column : column_taps) most_taps = std::max(most_taps, row.size() * column.size());
   }
   const int bits = w.type == DataType::kInt4 ? 4 : 8;
   const size_t n = static_cast<size_t>(step->n);
@@ -254,13 +276,14 @@ Result<std::unique_ptr<Step>> prepare(const Lowered& lowered, Target& target) {
   const int32_t* bias = view.has_input(2) ? reinterpret_cast<const int32_t*>(view.input(2).data) : nullptr;
 
   size_t total = 0;
-  for (const auto& row : rows.phases) {
-    for (const auto& column : columns.phases) {
+  for (const auto& row : row_taps) {
+    for (const auto& column : column_taps) {
       ConvTransposeStep::Phase phase;
-      for (const Axis::Tap& tap_y : row) {
-        for (const Axis::Tap& tap_x : column) {
-          phase.tap_index.push_back(static_cast<int32_t>((tap_y.offset + rows.before) * step->padded_w +
-                                                         tap_x.offset + columns.before));
+      for (int64_t tap_y : row) {
+        for (int64_t tap_x : column) {
+          phase.tap_index.push_back(
+              static_cast<int32_t>((rows.taps[tap_y].offset + rows.before) * step->padded_w +
+                                   columns.taps[tap_x].offset + columns.before));
         }
       }
       const size_t taps = std::max<size_t>(1, phase.tap_index.size());
@@ -280,18 +303,17 @@ Result<std::unique_ptr<Step>> prepare(const Lowered& lowered, Target& target) {
   std::vector<uint8_t> gathered;
   for (int64_t phase_h = 0; phase_h < step->phases_h; ++phase_h) {
     for (int64_t phase_w = 0; phase_w < step->phases_w; ++phase_w) {
-      const auto& row = rows.phases[phase_h];
-      const auto& column = columns.phases[phase_w];
+      const auto& row = row_taps[phase_h];
+      const auto& column = column_taps[phase_w];
       const auto& phase = step->phases[phase_h * step->phases_w + phase_w];
       const size_t taps = std::max<size_t>(1, phase.tap_index.size());
       for (int64_t group = 0; group < step->groups; ++group) {
         gathered.assign(bits == 4 ? int4_bytes(n * taps * k) : n * taps * k, 0);
         size_t at = 0;
         for (size_t o = 0; o < n; ++o) {
-          for (const Axis::Tap& tap_y : row) {
-            for (const Axis::Tap& tap_x : column) {
-              const size_t from =
-                  (((group * n + o) * window.kernel_h + tap_y.kernel) * window.kernel_w + tap_x.kernel) * k;
+          for (int64_t tap_y : row) {
+            for (int64_t tap_x : column) {
+              const size_t from = (((group * n + o) * window.kernel_h + tap_y) * window.kernel_w + tap_x) * k;
               for (size_t i = 0; i < k; ++i, ++at) {
                 const uint8_t code = static_cast<uint8_t>(weights.at(from + i));
                 if (bits == 8) {

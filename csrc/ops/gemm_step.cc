@@ -103,8 +103,12 @@ Result<std::unique_ptr<Step>> prepare_gemm(const Lowered& lowered, const GemmGeo
   if (epilogue.has_residual) step->residual_input = static_cast<int>(lowered.in_stride.size()) - 1;
   const int bits = w.type == DataType::kInt4 ? 4 : 8;
   const bool direct = geometry.map == nullptr;
-  const GemmShape shape = {static_cast<size_t>(geometry.m), static_cast<size_t>(geometry.n),
-                           static_cast<size_t>(geometry.k), static_cast<size_t>(geometry.taps), bits, direct};
+  const GemmShape shape = {static_cast<size_t>(geometry.m),
+                           static_cast<size_t>(geometry.n),
+                           static_cast<size_t>(geometry.k),
+                           static_cast<size_t>(geometry.taps),
+                           bits,
+                           direct};
   step->variant = select_gemm(shape, target.isas);
   step->panels = static_cast<int64_t>(gemm_panels(*step->variant, shape.n));
   step->scratch = step->variant->scratch_bytes(shape);

@@ -11,9 +11,9 @@ namespace edgeq {
 /// A matrix product (a group) per image: what convolutions and fully connected layers become.
 struct GemmGeometry {
   int64_t groups = 1;
-  int64_t m = 1;     // rows an image
-  int64_t n = 1;     // output channels a group
-  int64_t k = 1;     // input channels a group
+  int64_t m = 1;  // rows an image
+  int64_t n = 1;  // output channels a group
+  int64_t k = 1;  // input channels a group
   int64_t taps = 1;
   std::shared_ptr<const PixelMap> map;  // null: row i of the left-hand side is pixel i
   int64_t image_stride = 0;             // bytes from one input image to the next

@@ -22,8 +22,8 @@ Status check(const NodeView& view) {
   EDGEQ_RETURN_IF_ERROR(expect_quantized_activation(y, "the output"));
   const bool one = table.rank == 1 && table.dims[0] == 256;
   const bool per_channel = table.rank == 2 && table.dims[0] == x.channels() && table.dims[1] == 256;
-  if (!table.constant || table.type != DataType::kInt8 || (!one && !per_channel)) {
-    return bad_model("its table must be a constant int8 of shape [256] or [%lld, 256]",
+  if (!table.constant || table.type != DataType::kInt8 || table.quantized() || (!one && !per_channel)) {
+    return bad_model("its table must be a plain constant int8 of shape [256] or [%lld, 256]",
                      static_cast<long long>(x.channels()));
   }
   if (y.bits == 4) {
@@ -90,8 +90,7 @@ Result<std::unique_ptr<Step>> prepare(const Lowered& lowered, Target& target) {
   step->channels = x.channels();
   step->in_stride = lowered.in_stride[0];
   step->out_stride = lowered.out_stride;
-  step->flat =
-      !step->per_channel && step->in_stride == step->channels && step->out_stride == step->channels;
+  step->flat = !step->per_channel && step->in_stride == step->channels && step->out_stride == step->channels;
   EDGEQ_RETURN_IF_ERROR(allocate(step->table, table.bytes, "a table", *target.budget));
   for (uint64_t at = 0; at < table.bytes; at += 256) table_to_act(table.data + at, step->table.data() + at);
   step->info.kernel = step->variant->name;

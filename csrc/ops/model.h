@@ -25,9 +25,9 @@ struct Tensor {
   DataType type = DataType::kInt8;
   int rank = 0;
   bool constant = false;
-  int bits = 0;                   // of the codes: 4, 8 or 32; 0 when not quantized
-  int32_t dims[kMaxRank] = {};    // the batch axis of an activation is 1 here
-  int quant_axis = -1;            // -1: per tensor
+  int bits = 0;                 // of the codes: 4, 8 or 32; 0 when not quantized
+  int32_t dims[kMaxRank] = {};  // the batch axis of an activation is 1 here
+  int quant_axis = -1;          // -1: per tensor
   int32_t zero_point = 0;
   uint32_t scale_count = 0;
   const float* scales = nullptr;  // [scale_count]

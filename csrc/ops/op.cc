@@ -31,11 +31,11 @@ const OpDef* find_op(uint16_t code) {
 
 Status MemoryBudget::take(uint64_t bytes, std::string_view what) {
   if (bytes > left_) {
-    return Status::out_of_memory(format(
-        "%.*s needs %llu bytes, but only %llu of the %llu that the session may use are left; raise "
-        "max_memory_bytes if the model is trusted",
-        static_cast<int>(what.size()), what.data(), static_cast<unsigned long long>(bytes),
-        static_cast<unsigned long long>(left_), static_cast<unsigned long long>(limit_)));
+    return Status::out_of_memory(
+        format("%.*s needs %llu bytes, but only %llu of the %llu that the session may use are left; raise "
+               "max_memory_bytes if the model is trusted",
+               static_cast<int>(what.size()), what.data(), static_cast<unsigned long long>(bytes),
+               static_cast<unsigned long long>(left_), static_cast<unsigned long long>(limit_)));
   }
   left_ -= bytes;
   return Status();

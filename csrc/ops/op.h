@@ -22,8 +22,8 @@ struct Work {
   int64_t rows = 1;
   int64_t row_grain = 1;  // cut points are multiples of it, for speed
   int64_t columns = 1;
-  int64_t cost = 0;               // about how many elementary operations in all, to decide whether to split
-  bool prefer_columns = false;    // few rows, many weights: each thread then reads its own weights
+  int64_t cost = 0;             // about how many elementary operations in all, to decide whether to split
+  bool prefer_columns = false;  // few rows, many weights: each thread then reads its own weights
 };
 
 struct WorkRange {
@@ -43,12 +43,12 @@ struct StepIo {
 
 /// What a step tells about itself.
 struct StepInfo {
-  std::string kernel;       // name of the kernel variant; "" when the step only moves pointers
+  std::string kernel;  // name of the kernel variant; "" when the step only moves pointers
   Isa isa = Isa::kScalar;
-  int weight_bits = 0;      // 0: no weights
-  int64_t bytes_packed = 0; // weights as the kernel holds them, with bias and multipliers
-  int64_t macs = 0;         // multiply-accumulates at batch 1
-  int64_t work = 0;         // elementary operations at batch 1: macs, or elements read
+  int weight_bits = 0;       // 0: no weights
+  int64_t bytes_packed = 0;  // weights as the kernel holds them, with bias and multipliers
+  int64_t macs = 0;          // multiply-accumulates at batch 1
+  int64_t work = 0;          // elementary operations at batch 1: macs, or elements read
 };
 
 /// One prepared operator (or a fused chain of them): immutable, shared by all threads.

@@ -6,8 +6,8 @@
 #include "ops/check.h"
 #include "ops/copy_step.h"
 
-// A constant border. Where a convolution follows and the border is its zero point, the plan folds the pad into
-// it; else the output is filled and the input copied into its place.
+// A constant border. Where a convolution follows and the border is its zero point, the plan folds the pad
+// into it; else the output is filled and the input copied into its place.
 
 namespace edgeq {
 namespace {

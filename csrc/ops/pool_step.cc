@@ -79,6 +79,8 @@ Status check_pool(const NodeView& view, const Window& window) {
   EDGEQ_RETURN_IF_ERROR(expect_quantized_activation(view.output(), "the output"));
   if (x.rank != 4) return bad_model("its input must have rank 4, not %d", x.rank);
   EDGEQ_RETURN_IF_ERROR(check_window(window, x.dims[1], x.dims[2]));
+  // 255 times the taps stay within 32 bits.
+  if (window.kernel_h * window.kernel_w >= 1 << 23) return bad_model("its window has 2^23 taps or more");
   const int64_t out_h = window.out_h(x.dims[1]);
   const int64_t out_w = window.out_w(x.dims[2]);
   EDGEQ_RETURN_IF_ERROR(expect_output_shape(view, {1, out_h, out_w, x.dims[3]}));
@@ -121,11 +123,12 @@ Result<std::unique_ptr<Step>> prepare_pool(const Lowered& lowered, const Window&
   const int64_t taps = window.kernel_h * window.kernel_w;
   if (op == PoolOp::kAverage) {
     params.zp_in = x.zero_act();
-    EDGEQ_RETURN_IF_ERROR(
-        target.budget->take(4 * static_cast<uint64_t>(taps + 1 + step->out_h + step->out_w), "the divisors of a pool"));
+    EDGEQ_RETURN_IF_ERROR(target.budget->take(4 * static_cast<uint64_t>(taps + 1 + step->out_h + step->out_w),
+                                              "the divisors of a pool"));
     const float ratio = x.scale() / y.scale();
     step->multipliers.assign(taps + 1, 0.0f);
-    for (int64_t count = 1; count <= taps; ++count) step->multipliers[count] = ratio / static_cast<float>(count);
+    for (int64_t count = 1; count <= taps; ++count)
+      step->multipliers[count] = ratio / static_cast<float>(count);
     params.multiplier = step->multipliers.data();
     if (count_padding) {
       step->count_h.assign(step->out_h, static_cast<int32_t>(window.kernel_h));
@@ -133,7 +136,8 @@ Result<std::unique_ptr<Step>> prepare_pool(const Lowered& lowered, const Window&
     } else {
       step->count_h =
           taps_inside(step->height, step->out_h, window.kernel_h, window.stride_h, window.pad_top);
-      step->count_w = taps_inside(step->width, step->out_w, window.kernel_w, window.stride_w, window.pad_left);
+      step->count_w =
+          taps_inside(step->width, step->out_w, window.kernel_w, window.stride_w, window.pad_left);
     }
   }
   step->info.kernel = step->variant->name;

@@ -11,7 +11,7 @@ Status check(const NodeView& view) {
   EDGEQ_RETURN_IF_ERROR(expect_attributes(view, 0));
   const Tensor& x = view.input(0);
   const Tensor& y = view.output();
-  if (x.constant) return bad_model("its input is a constant");
+  EDGEQ_RETURN_IF_ERROR(expect_quantized_activation(x, "x"));
   EDGEQ_RETURN_IF_ERROR(expect_same_quantization(x, y));
   if (x.elements != y.elements) {
     return bad_model("shapes %s and %s have different numbers of elements", shape_text(x).c_str(),

@@ -6,8 +6,8 @@
 #include "ops/check.h"
 #include "ops/op.h"
 
-// Another height and width: nearest neighbour or bilinear, with the positions of docs/arithmetic.md, in float64
-// and in its order of operations.
+// Another height and width: nearest neighbour or bilinear, with the positions of docs/arithmetic.md, in
+// float64 and in its order of operations.
 
 namespace edgeq {
 namespace {

@@ -1,8 +1,8 @@
 #include "ops/check.h"
 #include "ops/copy_step.h"
 
-// Every stride-th element of each axis from a beginning. Contiguous channels of all pixels are no step at all:
-// the plan makes such an output a view.
+// Every stride-th element of each axis from a beginning. Contiguous channels of all pixels are no step at
+// all: the plan makes such an output a view.
 
 namespace edgeq {
 namespace {
@@ -11,7 +11,7 @@ Status check(const NodeView& view) {
   EDGEQ_RETURN_IF_ERROR(expect_inputs(view, 1, 1));
   const Tensor& x = view.input(0);
   const Tensor& y = view.output();
-  if (x.constant) return bad_model("its input is a constant");
+  EDGEQ_RETURN_IF_ERROR(expect_quantized_activation(x, "x"));
   EDGEQ_RETURN_IF_ERROR(expect_attributes(view, 2 * x.rank));
   EDGEQ_RETURN_IF_ERROR(expect_same_quantization(x, y));
   if (y.rank != x.rank) return bad_model("its output has rank %d, its input %d", y.rank, x.rank);

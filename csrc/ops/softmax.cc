@@ -31,8 +31,9 @@ Status check(const NodeView& view) {
     }
   }
   const int32_t axis = view.attribute(0);
-  if (axis < 1 || axis >= x.rank) return bad_model("axis %d is not behind the batch of %s", axis, shape_text(x).c_str());
-  if (x.dims[axis] >= 1 << 23) return bad_model("it has more than 2^23 classes");
+  if (axis < 1 || axis >= x.rank)
+    return bad_model("axis %d is not behind the batch of %s", axis, shape_text(x).c_str());
+  if (x.dims[axis] > 1 << 22) return bad_model("it has more than 2^22 classes");
   int64_t dims[kMaxRank];
   for (int i = 0; i < x.rank; ++i) dims[i] = x.dims[i];
   return expect_output_shape(view, dims, x.rank);

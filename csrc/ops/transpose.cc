@@ -10,7 +10,7 @@ Status check(const NodeView& view) {
   EDGEQ_RETURN_IF_ERROR(expect_inputs(view, 1, 1));
   const Tensor& x = view.input(0);
   const Tensor& y = view.output();
-  if (x.constant) return bad_model("its input is a constant");
+  EDGEQ_RETURN_IF_ERROR(expect_quantized_activation(x, "x"));
   EDGEQ_RETURN_IF_ERROR(expect_attributes(view, x.rank));
   EDGEQ_RETURN_IF_ERROR(expect_same_quantization(x, y));
   uint32_t seen = 0;

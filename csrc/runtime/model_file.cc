@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -82,6 +83,11 @@ constexpr uint32_t kMaxSections = 64;
 constexpr uint32_t kOptional = 0x80000000u;
 constexpr int32_t kMaxDimension = 1 << 24;
 constexpr int64_t kMaxElements = INT32_MAX;
+constexpr uint32_t kMaxStrings = 1 << 20;
+constexpr uint32_t kMaxTensors = 1 << 16;
+constexpr uint32_t kMaxNodes = 1 << 16;
+constexpr size_t kMaxNodeFields = 1024;
+constexpr size_t kMaxMetaBytes = 1 << 20;
 
 enum SectionKind : uint32_t {
   kStrings = 1,
@@ -169,8 +175,10 @@ bool valid_utf8(const uint8_t* text, size_t size) {
       ++i;
       continue;
     }
-    const int length = lead >= 0xC2 && lead <= 0xDF ? 2 : lead >= 0xE0 && lead <= 0xEF ? 3
-                       : lead >= 0xF0 && lead <= 0xF4 ? 4 : 0;
+    const int length = lead >= 0xC2 && lead <= 0xDF   ? 2
+                       : lead >= 0xE0 && lead <= 0xEF ? 3
+                       : lead >= 0xF0 && lead <= 0xF4 ? 4
+                                                      : 0;
     if (length == 0 || size - i < static_cast<size_t>(length)) return false;
     for (int k = 1; k < length; ++k) {
       if ((text[i + k] & 0xC0) != 0x80) return false;
@@ -228,9 +236,10 @@ class ModelReader {
     reader.read(size);
     reader.read(hash);
     if (version != kVersion) {
-      return Status::unsupported(format(
-          "the file has version %u of the .edgeq format; this build reads version %u: update edgeq or export again",
-          version, kVersion));
+      return Status::unsupported(
+          format("the file has version %u of the .edgeq format; this build reads version %u: update edgeq or "
+                 "export again",
+                 version, kVersion));
     }
     if (size != size_) {
       return bad_model("the header says %llu bytes, the file has %llu: it is truncated or damaged",
@@ -284,8 +293,8 @@ class ModelReader {
   Status read_strings() {
     Reader& reader = find(kStrings)->reader;
     uint32_t count = 0;
-    if (!reader.read(count) || count < 1 || reader.left() / 4 < count) {
-      return bad_model("section STRINGS is too short for its count");
+    if (!reader.read(count) || count < 1 || count > kMaxStrings || reader.left() / 4 < count) {
+      return bad_model("section STRINGS does not fit its count, or has too many strings");
     }
     Reader ends(reader.here(), static_cast<size_t>(count) * 4);
     reader.skip(static_cast<size_t>(count) * 4);
@@ -309,27 +318,42 @@ class ModelReader {
     Reader& reader = find(kTensors)->reader;
     const Reader& data = find(kData)->reader;
     uint32_t count = 0, record = 0;
-    if (!reader.read(count) || !reader.read(record) || record != kTensorBytes ||
+    if (!reader.read(count) || !reader.read(record) || record != kTensorBytes || count > kMaxTensors ||
         reader.left() != static_cast<uint64_t>(count) * kTensorBytes) {
-      return bad_model("section TENSORS does not have the size of its records");
+      return bad_model("section TENSORS does not have the size of its records, or has too many");
     }
     model.tensors.resize(count);
-    uint64_t values = 0, scales = 0;
     for (uint32_t i = 0; i < count; ++i) {
       Tensor& tensor = model.tensors[i];
-      Status status = read_tensor(reader, data, tensor);
-      if (status.ok()) {
-        // Bytes shared by many tensors would make the work of checking them grow beyond the file.
-        values += tensor.bytes;
-        scales += tensor.scale_count > 1 ? 4 * static_cast<uint64_t>(tensor.scale_count) : 0;
-        if (values > data.size() || scales > data.size()) {
-          status = bad_model("the values of the tensors overlap in section DATA");
-        }
-      }
+      const Status status = read_tensor(reader, data, tensor);
       if (!status.ok()) {
         return bad_model("tensor %u %s: %s", i, quoted(tensor.name).c_str(), status.message().c_str());
       }
     }
+    std::vector<std::string_view> names;
+    for (const Tensor& tensor : model.tensors) names.push_back(tensor.name);
+    return check_names(names, "tensor");
+  }
+
+  /// Every name is there and no two are the same.
+  Status check_names(std::vector<std::string_view>& names, const char* what) {
+    std::sort(names.begin(), names.end());
+    if (!names.empty() && names.front().empty()) return bad_model("a %s has no name", what);
+    const auto twice = std::adjacent_find(names.begin(), names.end());
+    if (twice != names.end()) return bad_model("two %ss are named %s", what, quoted(*twice).c_str());
+    return Status();
+  }
+
+  /// A part of DATA. The parts follow each other, so that nothing is read for two tensors: the work of
+  /// checking them stays proportional to the file.
+  Status take_data(const Reader& data, uint64_t offset, uint64_t bytes, uint64_t alignment, const char* what,
+                   const uint8_t** part) {
+    if (offset % alignment != 0 || offset > data.size() || bytes > data.size() - offset) {
+      return bad_model("its %s does not lie within DATA", what);
+    }
+    if (offset < data_used_) return bad_model("its %s overlaps what stands before it in DATA", what);
+    data_used_ = offset + bytes;
+    *part = data.data() + offset;
     return Status();
   }
 
@@ -405,10 +429,7 @@ class ModelReader {
       return bad_model("its value has %llu bytes; its type and dimensions need %llu",
                        static_cast<unsigned long long>(tensor.bytes), static_cast<unsigned long long>(bytes));
     }
-    if (value_offset % 64 != 0 || value_offset > data.size() || bytes > data.size() - value_offset) {
-      return bad_model("its value does not lie within DATA");
-    }
-    tensor.data = data.data() + value_offset;
+    EDGEQ_RETURN_IF_ERROR(take_data(data, value_offset, bytes, 64, "value", &tensor.data));
     if (tensor.type == DataType::kInt8 && tensor.bits == 4) {
       for (uint64_t i = 0; i < bytes; ++i) {
         const int code = static_cast<int8_t>(tensor.data[i]);
@@ -443,7 +464,8 @@ class ModelReader {
     if (tensor.bits != wanted) {
       return bad_model("%d bits do not fit the type %s", tensor.bits, data_type_name(tensor.type));
     }
-    if (tensor.type == DataType::kInt4 && !tensor.constant) return bad_model("only constants are packed int4");
+    if (tensor.type == DataType::kInt4 && !tensor.constant)
+      return bad_model("only constants are packed int4");
     tensor.quant_axis = axis;
     if (axis < -1 || axis >= tensor.rank) return bad_model("its quantization axis %d does not exist", axis);
     const uint32_t count = axis == -1 ? 1 : static_cast<uint32_t>(tensor.dims[axis]);
@@ -456,10 +478,9 @@ class ModelReader {
       return bad_model("its zero point %d is no %d-bit code", tensor.zero_point, tensor.bits);
     }
     const uint64_t bytes = 4 * static_cast<uint64_t>(count);
-    if (offset % 4 != 0 || offset > data.size() || bytes > data.size() - offset) {
-      return bad_model("its scales do not lie within DATA");
-    }
-    tensor.scales = reinterpret_cast<const float*>(data.data() + offset);
+    const uint8_t* part = nullptr;
+    EDGEQ_RETURN_IF_ERROR(take_data(data, offset, bytes, 4, "scales", &part));
+    tensor.scales = reinterpret_cast<const float*>(part);
     for (uint32_t i = 0; i < count; ++i) {
       if (!(tensor.scales[i] > 0) || !std::isfinite(tensor.scales[i])) {
         return bad_model("scale %u is not a positive finite number", i);
@@ -472,20 +493,24 @@ class ModelReader {
     Reader& reader = find(kNodes)->reader;
     uint32_t count = 0, reserved = 0;
     // The smallest node: its head and one output.
-    if (!reader.read(count) || !reader.read(reserved) || reserved != 0 || count > reader.left() / 16) {
-      return bad_model("section NODES is too short for its count, or its reserved field is not zero");
+    if (!reader.read(count) || !reader.read(reserved) || reserved != 0 || count > kMaxNodes ||
+        count > reader.left() / 16) {
+      return bad_model(
+          "section NODES does not fit its count, has too many nodes or a reserved field that is not zero");
     }
     model.nodes.resize(count);
     for (uint32_t i = 0; i < count; ++i) {
       Node& node = model.nodes[i];
       uint16_t inputs = 0, outputs = 0, attributes = 0;
       uint32_t name = 0;
-      if (!reader.read(node.op) || !reader.read(inputs) || !reader.read(outputs) || !reader.read(attributes) ||
-          !reader.read(name) ||
-          reader.left() / 4 < static_cast<size_t>(inputs) + outputs + attributes) {
+      if (!reader.read(node.op) || !reader.read(inputs) || !reader.read(outputs) ||
+          !reader.read(attributes) || !reader.read(name) ||
+          reader.left() / 4 < static_cast<size_t>(inputs) + outputs + attributes ||
+          static_cast<size_t>(inputs) + outputs + attributes > kMaxNodeFields) {
         return bad_model("node %u does not fit section NODES", i);
       }
-      if (name >= strings_.size()) return bad_model("the name of node %u is string %u, which does not exist", i, name);
+      if (name >= strings_.size())
+        return bad_model("the name of node %u is string %u, which does not exist", i, name);
       node.name = strings_[name];
       if (outputs != 1) return bad_model("node %s has %u outputs, not 1", quoted(node.name).c_str(), outputs);
       node.inputs.resize(inputs);
@@ -495,7 +520,9 @@ class ModelReader {
       for (int32_t& attribute : node.attributes) reader.read(attribute);
     }
     if (reader.left() != 0) return bad_model("section NODES is longer than its nodes");
-    return Status();
+    std::vector<std::string_view> names;
+    for (const Node& node : model.nodes) names.push_back(node.name);
+    return check_names(names, "node");
   }
 
   Status read_ends() {
@@ -505,22 +532,28 @@ class ModelReader {
         reader.left() != 16 * (static_cast<uint64_t>(inputs) + outputs)) {
       return bad_model("section ENDS does not have the size of its records");
     }
+    std::vector<bool> seen[2];
     for (uint64_t i = 0; i < static_cast<uint64_t>(inputs) + outputs; ++i) {
       const bool is_input = i < inputs;
       uint32_t tensor = 0, layout = 0;
       reader.read(tensor);
       reader.read(layout);
       if (!reader.reserved(8)) return bad_model("a reserved field of an end is not zero");
-      if (tensor >= model.tensors.size()) return bad_model("an end names tensor %u, which does not exist", tensor);
+      if (tensor >= model.tensors.size())
+        return bad_model("an end names tensor %u, which does not exist", tensor);
       const Tensor& found = model.tensors[tensor];
       if (found.constant) return bad_model("the end %s is a constant", quoted(found.name).c_str());
       if (is_input && !found.quantized()) {
         return bad_model("the graph input %s is not quantized", quoted(found.name).c_str());
       }
-      if (layout > 1 || (layout == 1 && found.rank < 3)) {
+      if (layout > 1 || (layout == 1 && found.rank != 4)) {
         return bad_model("the layout %u of the end %s is not possible", layout, quoted(found.name).c_str());
       }
-      (is_input ? model.inputs : model.outputs).push_back({static_cast<int32_t>(tensor), layout == 1});
+      std::vector<End>& ends = is_input ? model.inputs : model.outputs;
+      seen[is_input].resize(model.tensors.size(), false);
+      if (seen[is_input][tensor]) return bad_model("the end %s stands twice", quoted(found.name).c_str());
+      seen[is_input][tensor] = true;
+      ends.push_back({static_cast<int32_t>(tensor), layout == 1});
     }
     return Status();
   }
@@ -529,12 +562,7 @@ class ModelReader {
   Status check_order() {
     const int32_t count = static_cast<int32_t>(model.tensors.size());
     std::vector<bool> written(model.tensors.size(), false);
-    for (const End& end : model.inputs) {
-      if (written[end.tensor]) {
-        return bad_model("tensor %s is a graph input twice", quoted(model.tensors[end.tensor].name).c_str());
-      }
-      written[end.tensor] = true;
-    }
+    for (const End& end : model.inputs) written[end.tensor] = true;
     for (const Node& node : model.nodes) {
       for (int32_t input : node.inputs) {
         if (input == -1) continue;
@@ -583,8 +611,9 @@ class ModelReader {
   /// The sections that the engine itself does not use, as far as their structure goes.
   Status check_optional_sections() {
     const Section* meta = find(kMeta);
-    if (meta->present && !valid_utf8(meta->reader.data(), meta->reader.size())) {
-      return bad_model("section META is not UTF-8 text");
+    if (meta->present &&
+        (meta->reader.size() > kMaxMetaBytes || !valid_utf8(meta->reader.data(), meta->reader.size()))) {
+      return bad_model("section META is not UTF-8 text of at most 2^20 bytes");
     }
     Section* labels = find(kLabels);
     if (labels->present) {
@@ -616,7 +645,8 @@ class ModelReader {
         if (!reader.read(value)) return bad_model("section PREPROCESSING is too short");
       }
       const uint32_t count = field[5];
-      if (field[0] > 2 || field[4] > 1 || count < 1 || count > 16 || reader.left() != 8 * count) {
+      if (field[0] > 2 || field[4] > 1 || (count != 1 && count != (field[0] == 2 ? 1u : 3u)) ||
+          reader.left() != 8 * count || (field[2] == 0) != (field[3] == 0)) {
         return bad_model("section PREPROCESSING holds an unknown value or has the wrong size");
       }
       for (uint32_t i = 0; i < 2 * count; ++i) {
@@ -649,6 +679,7 @@ class ModelReader {
                           {kEnds, false, {}},    {kData, false, {}},          {kMeta, false, {}},
                           {kLabels, false, {}},  {kPreprocessing, false, {}}, {kGuard, false, {}}};
   std::vector<std::string_view> strings_;
+  uint64_t data_used_ = 0;
 };
 
 }  // namespace

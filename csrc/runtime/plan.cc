@@ -9,13 +9,21 @@ namespace edgeq {
 namespace {
 
 // Codes of the operators that the plan treats specially (ops.inc).
-enum OpCode : uint16_t { kAdd = 4, kLut = 7, kConcat = 11, kSlice = 12, kReshape = 13, kTranspose = 14, kPad = 15 };
+enum OpCode : uint16_t {
+  kAdd = 4,
+  kLut = 7,
+  kConcat = 11,
+  kSlice = 12,
+  kReshape = 13,
+  kTranspose = 14,
+  kPad = 15
+};
 
 /// Where a tensor lies relative to another one.
 struct Link {
-  int parent = -1;      // tensor; -1: it has a buffer of its own
-  int64_t offset = 0;   // channels into the parent's pixels
-  bool flat = false;    // same bytes, other pixels: the parent is dense
+  int parent = -1;     // tensor; -1: it has a buffer of its own
+  int64_t offset = 0;  // channels into the parent's pixels
+  bool flat = false;   // same bytes, other pixels: the parent is dense
 };
 
 class Planner {
@@ -43,8 +51,8 @@ class Planner {
     int table = -1;  // nodes fused behind it
     int residual = -1;
     int residual_operand = -1;
-    int pad = -1;    // node fused before it
-    int last = -1;   // the node whose output the step writes
+    int pad = -1;   // node fused before it
+    int last = -1;  // the node whose output the step writes
     bool absorbed = false;
   };
 
@@ -138,7 +146,8 @@ class Planner {
       for (int32_t pad : pads) folds &= pad <= 64;
       for (int user : users[output]) {
         const Node& node = model_.nodes[user];
-        folds &= find_op(node.op)->fusions(view(user)).pad && node.inputs[0] == output && uses_of(user, output) == 1;
+        folds &= find_op(node.op)->fusions(view(user)).pad && node.inputs[0] == output &&
+                 uses_of(user, output) == 1;
       }
       if (!folds) continue;
       for (int user : users[output]) roles_[user].pad = n;
@@ -364,10 +373,10 @@ class Planner {
       lowered.copy_input = copy_inputs_[n];
       auto step = op->prepare(lowered, target_);
       if (!step.ok()) {
-        return Status(step.status().code(), format("node '%.*s' (%s): %s",
-                                                   static_cast<int>(std::min<size_t>(120, model_.nodes[n].name.size())),
-                                                   model_.nodes[n].name.data(), op->name,
-                                                   step.status().message().c_str()));
+        return Status(step.status().code(),
+                      format("node '%.*s' (%s): %s",
+                             static_cast<int>(std::min<size_t>(120, model_.nodes[n].name.size())),
+                             model_.nodes[n].name.data(), op->name, step.status().message().c_str()));
       }
       planned.step = std::move(step).value();
       plan_.scratch_bytes = std::max(plan_.scratch_bytes, planned.step->scratch_bytes());
@@ -456,7 +465,8 @@ Result<ArenaLayout> layout_arena(const std::vector<Buffer>& buffers, int64_t bat
           static_cast<unsigned long long>(per_image), static_cast<long long>(batch),
           static_cast<unsigned long long>(limit)));
     }
-    size[i] = (per_image * static_cast<uint64_t>(batch) + kReadSlack + kAlignment - 1) / kAlignment * kAlignment;
+    size[i] =
+        (per_image * static_cast<uint64_t>(batch) + kReadSlack + kAlignment - 1) / kAlignment * kAlignment;
   }
   std::vector<size_t> by_size(buffers.size());
   for (size_t i = 0; i < by_size.size(); ++i) by_size[i] = i;
@@ -465,7 +475,8 @@ Result<ArenaLayout> layout_arena(const std::vector<Buffer>& buffers, int64_t bat
   for (size_t i : by_size) {
     uint64_t at = 0;
     for (size_t other : placed) {
-      const bool together = buffers[i].first <= buffers[other].last && buffers[other].first <= buffers[i].last;
+      const bool together =
+          buffers[i].first <= buffers[other].last && buffers[other].first <= buffers[i].last;
       if (!together) continue;
       if (layout.offset[other] >= at + size[i]) break;
       at = std::max(at, layout.offset[other] + size[other]);

@@ -112,8 +112,8 @@ Status Session::prepare(const uint8_t* data, size_t size, const SessionOptions& 
   }
   file_bytes_ = static_cast<int64_t>(size);
   scratch_stride_ = align64(plan_.scratch_bytes + kReadSlack);
-  EDGEQ_RETURN_IF_ERROR(
-      allocate(scratch_, scratch_stride_ * static_cast<size_t>(pool_.threads()), "the scratch memory", budget));
+  EDGEQ_RETURN_IF_ERROR(allocate(scratch_, scratch_stride_ * static_cast<size_t>(pool_.threads()),
+                                 "the scratch memory", budget));
   arena_limit_ = budget.left();
   if (options.profile) set_profile(true);
   // A model that cannot run even one image is refused here, not at its first run.
@@ -162,7 +162,8 @@ Status Session::run(const std::vector<InputArray>& inputs, const std::vector<Out
   if (batch < 1) return Status::invalid_argument("a batch must hold at least one image");
   if (inputs.size() != inputs_.size() || outputs.size() != outputs_.size()) {
     return Status::invalid_argument(format("the model has %d inputs and %d outputs",
-                                           static_cast<int>(inputs_.size()), static_cast<int>(outputs_.size())));
+                                           static_cast<int>(inputs_.size()),
+                                           static_cast<int>(outputs_.size())));
   }
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (inputs[i].data == nullptr) return Status::invalid_argument("input " + inputs_[i].name + " is null");
@@ -175,7 +176,8 @@ Status Session::run(const std::vector<InputArray>& inputs, const std::vector<Out
     }
   }
   for (size_t i = 0; i < outputs.size(); ++i) {
-    if (outputs[i].data == nullptr) return Status::invalid_argument("output " + outputs_[i].name + " is null");
+    if (outputs[i].data == nullptr)
+      return Status::invalid_argument("output " + outputs_[i].name + " is null");
     if (outputs_[i].is_float && !outputs[i].is_float) {
       return Status::invalid_argument("output " + outputs_[i].name + " is float32; it has no codes");
     }
@@ -210,12 +212,13 @@ void Session::split(RunState& state) const {
     // Twice as many parts as threads where they are large: who is done early takes one more.
     constexpr int64_t kLarge = 500000;
     const int64_t threads = pool_.threads();
-    const int64_t most = std::min<int64_t>(ThreadPool::kMaxParts, work.cost >= 2 * threads * kLarge ? 2 * threads : threads);
+    const int64_t most =
+        std::min<int64_t>(ThreadPool::kMaxParts, work.cost >= 2 * threads * kLarge ? 2 * threads : threads);
     parts = split_cost_ > 0 ? std::min(most, work.cost / split_cost_) : most;
   }
 #if defined(__SANITIZE_THREAD__)
-  // A kernel may read (and drop) bytes behind the end of a pixel. Where input and output are channel slices of
-  // one buffer, those are bytes that another thread writes: harmless, but a race to the sanitizer.
+  // A kernel may read (and drop) bytes behind the end of a pixel. Where input and output are channel slices
+  // of one buffer, those are bytes that another thread writes: harmless, but a race to the sanitizer.
   if (plan_.steps[state.index].shares_buffer) parts = 1;
 #endif
   if (parts > 1) {
@@ -256,11 +259,14 @@ void Session::run_steps(RunState& state) {
     split(state);
     pool_.run(
         state.parts, state.work.cost >= kWakeCost,
-        [](void* context, int part, int thread) { run_part(*static_cast<const RunState*>(context), part, thread); },
+        [](void* context, int part, int thread) {
+          run_part(*static_cast<const RunState*>(context), part, thread);
+        },
         &state);
     if (profile_) {
       const int64_t after = now_ns();
-      step_ns_[state.index * kProfiledRuns + static_cast<size_t>(runs_profiled_ % kProfiledRuns)] = after - before;
+      step_ns_[state.index * kProfiledRuns + static_cast<size_t>(runs_profiled_ % kProfiledRuns)] =
+          after - before;
       before = after;
     }
   }
@@ -274,7 +280,8 @@ void Session::run_end(RunState& state, size_t index, bool input) {
   state.parts = 1;
   if (pool_.threads() > 1) {
     const int64_t parts = std::min<int64_t>(pool_.threads(), activation.pixels);
-    state.parts = static_cast<int>(split_cost_ > 0 ? std::max<int64_t>(1, std::min(parts, elements / split_cost_)) : parts);
+    state.parts = static_cast<int>(
+        split_cost_ > 0 ? std::max<int64_t>(1, std::min(parts, elements / split_cost_)) : parts);
   }
   pool_.run(
       state.parts, true,
@@ -351,7 +358,8 @@ void Session::run_output(const RunState& state, int part) const {
       float* dst = static_cast<float*>(to.data) + offset;
       for (int64_t pixel = 0; pixel < end_pixel - begin; ++pixel) {
         const float* values = reinterpret_cast<const float*>(src + pixel * from.at.stride);
-        for (int64_t c = 0; c < from.channels; ++c) dst[pixel * pixel_stride + c * channel_stride] = values[c];
+        for (int64_t c = 0; c < from.channels; ++c)
+          dst[pixel * pixel_stride + c * channel_stride] = values[c];
       }
     } else if (to.is_float) {
       DequantizeParams params;

@@ -17,13 +17,13 @@
 namespace edgeq {
 
 struct SessionOptions {
-  int threads = 1;             // 0: as many as the process may use, at most 16; at most 32
-  std::string max_isa;         // "": what EDGEQ_MAX_ISA says, else no cap
+  int threads = 1;                                // 0: as many as the process may use, at most 16; at most 32
+  std::string max_isa;                            // "": what EDGEQ_MAX_ISA says, else no cap
   uint64_t max_memory_bytes = uint64_t{4} << 30;  // packed weights, maps and arena together
-  bool profile = false;        // time every step
-  bool keep_all = false;       // keep every activation (no fusion), for Session::read_activation
-  // A part of a step has at least this many elementary operations: below it, a second thread is not worth what
-  // its caches would have to fetch. Tests set 0 to split everything.
+  bool profile = false;                           // time every step
+  bool keep_all = false;  // keep every activation (no fusion), for Session::read_activation
+  // A part of a step has at least this many elementary operations: below it, a second thread is not worth
+  // what its caches would have to fetch. Tests set 0 to split everything.
   int64_t split_cost = 16384;
 };
 
@@ -51,9 +51,9 @@ struct EndInfo {
 struct LayerInfo {
   std::string name;
   std::string op;
-  std::string kernel;     // "": free (a view, or written in place)
+  std::string kernel;  // "": free (a view, or written in place)
   std::string isa;
-  std::string fused_into; // the layer whose step computes this one, else ""
+  std::string fused_into;  // the layer whose step computes this one, else ""
   std::vector<int64_t> shape;
   int bits = 0;         // of the output's codes; 0: float32
   int weight_bits = 0;  // 0: no weights
@@ -108,7 +108,7 @@ class Session {
 
  private:
   struct BatchPlan {
-    std::vector<uint64_t> offset;  // a buffer
+    std::vector<uint64_t> offset;                     // a buffer
     std::vector<std::vector<const uint8_t*>> inputs;  // a step: its input pointers
     std::vector<uint8_t*> output;
     bool bound = false;  // the pointers belong to the arena as it is now

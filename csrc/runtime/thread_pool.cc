@@ -12,8 +12,8 @@
 namespace edgeq {
 namespace {
 
-// Some tens of microseconds before a worker sleeps, and a few before a waiting caller offers its CPU to others:
-// where there are more threads than free CPUs, the one that is waited for needs it.
+// Some tens of microseconds before a worker sleeps, and a few before a waiting caller offers its CPU to
+// others: where there are more threads than free CPUs, the one that is waited for needs it.
 constexpr int kSpinsBeforeSleep = 2000;
 constexpr int kSpinsBeforeYield = 500;
 
@@ -71,8 +71,8 @@ void ThreadPool::run(int parts, bool wake, Task task, void* context) {
   const uint64_t number = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
   ticket_.store(number << 32 | (parts == kMaxParts ? kParts : (uint64_t{1} << parts) - 1),
                 std::memory_order_seq_cst);
-  // A worker counts itself as a sleeper before it looks at the ticket for the last time, so that one of the two
-  // sides always sees the other.
+  // A worker counts itself as a sleeper before it looks at the ticket for the last time, so that one of the
+  // two sides always sees the other.
   if (wake && sleepers_.load(std::memory_order_seq_cst) > 0) {
     std::lock_guard<std::mutex> lock(mutex_);
     wake_.notify_all();

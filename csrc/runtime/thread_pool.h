@@ -10,12 +10,12 @@
 
 namespace edgeq {
 
-/// A team of threads, the caller of `run` being number 0. The others spin for some microseconds after their last
-/// part, then sleep.
+/// A team of threads, the caller of `run` being number 0. The others spin for some microseconds after their
+/// last part, then sleep.
 ///
 /// Parts are claimed, not assigned: each thread begins with its own, and takes those of threads that have not
-/// come. So the caller never waits for a thread that the system has put aside, only for parts in progress. Which
-/// thread computes a part must not matter to the result.
+/// come. So the caller never waits for a thread that the system has put aside, only for parts in progress.
+/// Which thread computes a part must not matter to the result.
 class ThreadPool {
  public:
   static constexpr int kMaxThreads = 32;
@@ -31,8 +31,8 @@ class ThreadPool {
 
   int threads() const { return threads_; }
 
-  /// Calls task(context, part, thread) once for each part in [0, parts) and returns when all calls have. One run
-  /// at a time. What a run wrote is visible to every thread in the next.
+  /// Calls task(context, part, thread) once for each part in [0, parts) and returns when all calls have. One
+  /// run at a time. What a run wrote is visible to every thread in the next.
   ///
   /// Args:
   ///   parts: 1 to kMaxParts.
@@ -56,9 +56,9 @@ class ThreadPool {
   Task task_ = nullptr;
   void* context_ = nullptr;
 
-  // The number of the run in the upper half, a bit for each unclaimed part in the lower one: a thread that comes
-  // late cannot claim a part of a run that is over. On cache lines of their own, since one side polls what the
-  // other writes.
+  // The number of the run in the upper half, a bit for each unclaimed part in the lower one: a thread that
+  // comes late cannot claim a part of a run that is over. On cache lines of their own, since one side polls
+  // what the other writes.
   alignas(64) std::atomic<uint64_t> ticket_{0};
   alignas(64) std::atomic<int> pending_{0};
   alignas(64) std::atomic<int> sleepers_{0};

@@ -1,6 +1,6 @@
-// Damages valid .edgeq files in seeded ways and loads each result: it must give a clear error, or a session that
-// runs. Built with the sanitizers, so that every access outside of its memory ends the program; it also ends when
-// one file takes more than a second or more than 64 MiB beyond its size.
+// Damages valid .edgeq files in seeded ways and loads each result: it must give a clear error, or a session
+// that runs. Built with the sanitizers, so that every access outside of its memory ends the program; it also
+// ends when one file takes more than a second or more than 64 MiB beyond its size.
 //
 // usage: fuzz_model_file COUNT [SEED] FILE...
 
@@ -91,7 +91,8 @@ size_t place(const Bytes& file, Random& random) {
   const std::vector<Section> sections = sections_of(file);
   if (!sections.empty() && below(random, 100) < 85) {
     const uint64_t choice = below(random, sections.size() + 1);
-    if (choice == sections.size()) return below(random, std::min<size_t>(file.size(), 64 + 24 * sections.size()));
+    if (choice == sections.size())
+      return below(random, std::min<size_t>(file.size(), 64 + 24 * sections.size()));
     const Section& section = sections[choice];
     return section.offset + below(random, std::min<size_t>(section.bytes, 1 << 16));
   }
@@ -99,10 +100,34 @@ size_t place(const Bytes& file, Random& random) {
 }
 
 uint32_t absurd(Random& random) {
-  static const uint32_t values[] = {0,      1,       2,       3,          7,          8,          63,         64,
-                                    65,     127,     128,     255,        256,        0x7FFF,     0x8000,     0xFFFF,
-                                    0x10000, 1 << 24, (1 << 24) + 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFF8, 0xFFFFFFFF,
-                                    0x7F800000, 0x7FC00000, 0x00000001, 0x7F7FFFFF, 0x3F800000};
+  static const uint32_t values[] = {0,
+                                    1,
+                                    2,
+                                    3,
+                                    7,
+                                    8,
+                                    63,
+                                    64,
+                                    65,
+                                    127,
+                                    128,
+                                    255,
+                                    256,
+                                    0x7FFF,
+                                    0x8000,
+                                    0xFFFF,
+                                    0x10000,
+                                    1 << 24,
+                                    (1 << 24) + 1,
+                                    0x7FFFFFFF,
+                                    0x80000000,
+                                    0xFFFFFFF8,
+                                    0xFFFFFFFF,
+                                    0x7F800000,
+                                    0x7FC00000,
+                                    0x00000001,
+                                    0x7F7FFFFF,
+                                    0x3F800000};
   return values[below(random, std::size(values))];
 }
 
@@ -222,7 +247,8 @@ const char* try_model(const Bytes& file, const char* isa, std::string& message) 
     size_t count = 1;
     for (size_t axis = 1; axis < end.shape.size(); ++axis) count *= static_cast<size_t>(end.shape[axis]);
     in.emplace_back(count);
-    for (size_t i = 0; i < count; ++i) in.back()[i] = static_cast<float>(static_cast<int>(i * 37 % 256) - 128) * 0.05f;
+    for (size_t i = 0; i < count; ++i)
+      in.back()[i] = static_cast<float>(static_cast<int>(i * 37 % 256) - 128) * 0.05f;
     inputs.push_back({in.back().data(), true});
   }
   for (const edgeq::EndInfo& end : session.outputs()) {
@@ -295,8 +321,8 @@ int main(int argc, char** argv) {
     largest = std::max(largest, g_peak);
     if (seconds > kSeconds || g_peak > kMemory + file.size()) {
       std::fprintf(stderr, "mutation %llu (seed %llu): %s after %.2f s with %zu bytes: %s\n",
-                   static_cast<unsigned long long>(i), static_cast<unsigned long long>(seed), outcome, seconds,
-                   g_peak, message.c_str());
+                   static_cast<unsigned long long>(i), static_cast<unsigned long long>(seed), outcome,
+                   seconds, g_peak, message.c_str());
       return 1;
     }
   }

@@ -1,5 +1,5 @@
-// The runtime without Python: thread pool, arena layout, hash, errors of the reader, and sessions whose results must
-// not depend on threads, batch or instruction set.
+// The runtime without Python: thread pool, arena layout, hash, errors of the reader, and sessions whose
+// results must not depend on threads, batch or instruction set.
 //
 // usage: runtime_test [MODEL.edgeq]...
 
@@ -24,14 +24,14 @@ namespace {
 
 int g_failures = 0;
 
-#define EXPECT(condition, ...)                                      \
-  do {                                                              \
-    if (!(condition)) {                                             \
+#define EXPECT(condition, ...)                                             \
+  do {                                                                     \
+    if (!(condition)) {                                                    \
       std::fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-      std::fprintf(stderr, __VA_ARGS__);                            \
-      std::fprintf(stderr, "\n");                                   \
-      ++g_failures;                                                 \
-    }                                                               \
+      std::fprintf(stderr, __VA_ARGS__);                                   \
+      std::fprintf(stderr, "\n");                                          \
+      ++g_failures;                                                        \
+    }                                                                      \
   } while (false)
 
 void test_hash() {
@@ -45,7 +45,7 @@ void test_hash() {
 }
 
 struct Team {
-  std::vector<int64_t> values;    // a part
+  std::vector<int64_t> values;  // a part
   std::vector<int64_t> previous;
   std::atomic<int> wrong{0};
 };
@@ -73,7 +73,8 @@ void test_thread_pool() {
         if (round % 100 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(3));
       }
       EXPECT(team.wrong == 0, "%d threads: %d wrong reads", threads, team.wrong.load());
-      for (int64_t value : team.values) EXPECT(value == 500, "%d threads: %d runs", threads, static_cast<int>(value));
+      for (int64_t value : team.values)
+        EXPECT(value == 500, "%d threads: %d runs", threads, static_cast<int>(value));
     }
   }
 }
@@ -98,7 +99,8 @@ void test_arena_layout() {
       for (size_t k = 0; k < i; ++k) {
         const bool together = buffers[i].first <= buffers[k].last && buffers[k].first <= buffers[i].last;
         const uint64_t other = layout.value().offset[k];
-        const uint64_t other_end = other + static_cast<uint64_t>(buffers[k].bytes_per_image * batch) + kReadSlack;
+        const uint64_t other_end =
+            other + static_cast<uint64_t>(buffers[k].bytes_per_image * batch) + kReadSlack;
         EXPECT(!together || end <= other || other_end <= begin, "buffers %zu and %zu overlap", i, k);
       }
     }
@@ -125,7 +127,8 @@ std::vector<float> run_model(Session& session, int64_t batch) {
   std::vector<OutputArray> outputs;
   for (const EndInfo& end : session.inputs()) {
     in.emplace_back(batch * elements(end));
-    for (size_t i = 0; i < in.back().size(); ++i) in.back()[i] = static_cast<float>(i * 7919 % 511) * 0.02f - 5.0f;
+    for (size_t i = 0; i < in.back().size(); ++i)
+      in.back()[i] = static_cast<float>(i * 7919 % 511) * 0.02f - 5.0f;
   }
   for (auto& values : in) inputs.push_back({values.data(), true});
   for (const EndInfo& end : session.outputs()) out.emplace_back(batch * elements(end));
@@ -175,15 +178,18 @@ void test_model(const std::string& path) {
 
 void test_errors() {
   SessionOptions options;
-  EXPECT(Session::load("/nonexistent.edgeq", options).status().code() == StatusCode::kIo, "a file that is not there");
+  EXPECT(Session::load("/nonexistent.edgeq", options).status().code() == StatusCode::kIo,
+         "a file that is not there");
   options.threads = 1000;
   EXPECT(Session::load("/nonexistent.edgeq", options).status().code() != StatusCode::kOk, "1000 threads");
   options.threads = 1;
   options.max_isa = "nonsense";
   const uint8_t nothing[64] = {};
-  EXPECT(Session::load(nothing, sizeof nothing, options).status().code() == StatusCode::kInvalidArgument, "isa");
+  EXPECT(Session::load(nothing, sizeof nothing, options).status().code() == StatusCode::kInvalidArgument,
+         "isa");
   options.max_isa = "";
-  EXPECT(Session::load(nothing, sizeof nothing, options).status().code() == StatusCode::kInvalidModel, "zeros");
+  EXPECT(Session::load(nothing, sizeof nothing, options).status().code() == StatusCode::kInvalidModel,
+         "zeros");
 }
 
 }  // namespace
