@@ -25,6 +25,7 @@ from edgeq import zoo
 from edgeq.backends.registry import backend_kind
 from edgeq.data import Preprocessing, open_dataset
 from edgeq.errors import BackendError
+from edgeq.importers import from_torch
 from edgeq.zoo.registry import architecture
 
 TRAINED = ("mobilenet_v2", "efficientnet_lite0", "resnet20_cifar10", "resnet56_cifar10", "demo")
@@ -116,10 +117,9 @@ def _take(dataset: Any, count: int, preprocessing: Preprocessing | None) -> npt.
     return np.concatenate([batch.inputs for batch in dataset.batches(32, preprocessing, indices)])
 
 
-def study(network: str, scheme: str, data: Path, folder: Path) -> list[Row]:
+def study(network: str, scheme: str, model: Path | None, data: Path, folder: Path) -> list[Row]:
     """Exports one network and compares every runtime that is installed; returns a row each."""
     calibration, inputs, preprocessing = inputs_of(network, data)
-    model = None if network == "demo" else _model(network, data)
     edgeq.export(
         model, bits=scheme, calibration=calibration, preprocessing=preprocessing, out=folder, calib_samples=256
     )
@@ -141,6 +141,16 @@ def study(network: str, scheme: str, data: Path, folder: Path) -> list[Row]:
     return rows
 
 
+def onnx_model(network: str, data: Path, folder: Path) -> Path | None:
+    """Writes the float network as ONNX, once for all schemes; None for the embedded demo."""
+    if network == "demo":
+        return None
+    _, content = from_torch.load(_model(network, data), np.zeros((1, *architecture(network).input_shape), np.float32))
+    path = folder / f"{network}.onnx"
+    path.write_bytes(content)
+    return path
+
+
 def _model(network: str, data: Path) -> Any:
     if network in TRAINED:
         if network.startswith("resnet"):
@@ -159,13 +169,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     rows: list[Row] = []
     for network in options.networks:
-        for scheme in options.schemes:
-            if scheme == "w4a4" and network not in TRAINED:
-                continue
-            with tempfile.TemporaryDirectory() as scratch:
-                found = study(network, scheme, options.data, Path(scratch) / "out")
-            print(*found, sep="\n", flush=True)
-            rows += found
+        with tempfile.TemporaryDirectory() as scratch:
+            model = onnx_model(network, options.data, Path(scratch))
+            for scheme in options.schemes:
+                if scheme == "w4a4" and network not in TRAINED:
+                    continue
+                found = study(network, scheme, model, options.data, Path(scratch) / scheme)
+                print(*found, sep="\n", flush=True)
+                rows += found
     if options.write:
         replace_table(PAGE, "networks", "\n".join([HEADER, *map(str, rows)]))
 
