@@ -297,6 +297,8 @@ class _QuantizedImporter(OnnxImporter):
         zero = self.constant_input(node, 2)
         if len(node.input) > 2 and node.input[2] and zero is None:
             raise self.fail(node, "its zero point must be constant")
+        if not np.all(np.isfinite(scale)) or np.any(scale <= 0):
+            raise self.fail(node, "its scale is not a finite positive number")
         if scale.size == 0 or np.any(scale != scale[0]) or (zero is not None and np.any(zero != zero.reshape(-1)[0])):
             raise self.fail(
                 node, "the scales or zero points of an activation differ by channel; quantize activations per tensor"
@@ -312,8 +314,6 @@ class _QuantizedImporter(OnnxImporter):
         if kind not in _STORED:
             raise self.fail(node, f"it quantizes to {kind}; edgeq has 8 and 4 bits")
         bits, offset = _STORED[kind]
-        if not np.isfinite(scale[0]) or scale[0] <= 0:
-            raise self.fail(node, f"its scale {scale[0]} is not a finite positive number")
         quant = QuantParams.per_tensor(float(scale[0]), stored + offset, bits)
         if not quant.qmin <= int(quant.zero_point) <= quant.qmax:
             raise self.fail(node, f"its zero point {stored} is not a code of {kind}")

@@ -17,7 +17,7 @@ from edgeq.ir import Attrs, Graph, Node, QuantParams, Tensor
 from edgeq.ir.tensor import Array
 from edgeq.ops import QuantRule, check_graph, get, unary_table
 from edgeq.ops.avg_pool import AvgPoolAttrs
-from edgeq.ops.base import NO_CLAMP, attrs_of, clamp_codes, quantize
+from edgeq.ops.base import NO_CLAMP, attrs_of, clamp_codes, dequantize, quantize
 from edgeq.ops.channel_shuffle import ChannelShuffleAttrs
 from edgeq.ops.clip import ClipAttrs
 from edgeq.ops.concat import ConcatAttrs
@@ -521,14 +521,19 @@ class _Build:
         self.places[out] = place
 
     def with_quant(self, place: _Codes, quant: QuantParams, name: str) -> str:
-        """Returns codes in other parameters: a `clip` without bounds, made once."""
+        """Returns codes in other parameters: a `clip` without bounds, or a table of what float32 makes of them."""
         if place.quant.same_as(quant):
             return place.name
         key = (place.name, _key(quant))
         if key not in self.changed:
             out = self.name_for(name, quant) if name in self.source.tensors else self.fresh(f"{place.name}.requantized")
             self.result.add_tensor(self.result.tensor(place.name).with_(name=out, quant=quant))
-            self.emit("clip", self.fresh(f"{out}.requantize"), [place.name], out, ClipAttrs())
+            node, table = self.fresh(f"{out}.requantize"), _requantizing_table(place.quant, quant)
+            if np.array_equal(table, unary_table(lambda x: x, place.quant, quant)):
+                self.emit("clip", node, [place.name], out, ClipAttrs())
+            else:
+                constant = self.result.add_tensor(Tensor.constant(self.fresh(f"{node}.table"), table))
+                self.emit("lut", node, [place.name, constant], out)
             self.changed[key] = out
         return self.changed[key]
 
@@ -700,6 +705,16 @@ class _Build:
         tensor = self.result.tensor(place.name)
         self.result.add_tensor(tensor.with_(name=name))
         self.emit("reshape", self.fresh(f"{name}.identity"), [place.name], name, ReshapeAttrs(tensor.shape))
+
+
+def _requantizing_table(source: QuantParams, target: QuantParams) -> Array:
+    """What dequantizing and quantizing does to each code, in float32 as ONNX has it.
+
+    It differs from the exact table only where a value lies halfway between two codes of the target.
+    """
+    wide = replace(source, bits=8)
+    table: Array = quantize(dequantize(np.arange(-128, 128, dtype=np.int16), wide), target)
+    return table
 
 
 def _key(quant: QuantParams) -> str:
