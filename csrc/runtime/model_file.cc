@@ -553,6 +553,12 @@ class ModelReader {
       seen[is_input].resize(model.tensors.size(), false);
       if (seen[is_input][tensor]) return bad_model("the end %s stands twice", quoted(found.name).c_str());
       seen[is_input][tensor] = true;
+      for (const End& input : model.inputs) {
+        if (!is_input && input.tensor == static_cast<int32_t>(tensor) && input.nchw != (layout == 1)) {
+          return bad_model("the end %s is an input and an output of different layouts",
+                           quoted(found.name).c_str());
+        }
+      }
       ends.push_back({static_cast<int32_t>(tensor), layout == 1});
     }
     return Status();
