@@ -2,8 +2,8 @@
 
     python -m bench.studies.conformance --data DIR [--networks ...] [--schemes ...] [--write]
 
-DIR holds imagenet_sample, imagenet_val10, cifar10 and weights. Networks with trained weights run on at least 200 images that did not calibrate
-them, the others (random weights, seeded) on 16.
+DIR holds imagenet_sample, imagenet_val10, cifar10 and weights. Networks with trained weights run on at least 200 images
+that did not calibrate them, the others (random weights, seeded) on 16.
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ RANDOM = (
     "densenet121",
     "squeezenet1_1",
 )
-RUNTIMES = {"w8a8": ("onnxruntime", "litert", "litert-builtin"), "w4a8": ("onnxruntime", "litert"), "w4a4": ("onnxruntime",)}
+RUNTIMES = {
+    "w8a8": ("onnxruntime", "litert", "litert-builtin"),
+    "w4a8": ("onnxruntime", "litert"),
+    "w4a4": ("onnxruntime",),
+}
 PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
 
 
@@ -52,7 +56,7 @@ class Row:
         scheme: Bits.
         runtime: Backend name and version.
         inputs: How many.
-        same_top1: Share of inputs with the same top-1 class, a difference of at most one step at the top counted as the same.
+        same_top1: Share of inputs with the same top-1 class; a difference of at most one step at the top counts as same.
         ties: How many of those differed within one step.
         mean_steps: Mean difference of an output in steps of its quantization.
         share_within: Share of outputs that differ by at most 3 steps.
@@ -103,9 +107,8 @@ def inputs_of(network: str, data: Path) -> tuple[Any, Any, Preprocessing | None]
     found = architecture(network)
     count = 200 if network in TRAINED else 16
     if found.input_shape[1] == 32:
-        return _take(open_dataset(data / "cifar10/train.npz"), 256, found.preprocessing), _take(
-            open_dataset(data / "cifar10/test.npz"), count, found.preprocessing
-        ), None
+        train, test = (open_dataset(data / f"cifar10/{part}.npz") for part in ("train", "test"))
+        return _take(train, 256, found.preprocessing), _take(test, count, found.preprocessing), None
     calibration = open_dataset(f"{data}/imagenet_sample/images_224.zip:calib")
     evaluation = open_dataset(f"{data}/imagenet_sample/images_224.zip:eval")
     samples = 128 if network in TRAINED else 16

@@ -2,7 +2,8 @@
 
     python -m bench.studies.imported --data DIR [--write]
 
-DIR holds weights (the int8 .tflite files), cifar10 and imagenet_sample. The QDQ models are made here by ONNX Runtime's quantize_static.
+DIR holds weights (the int8 .tflite files), cifar10 and imagenet_sample. The QDQ models are made here by ONNX Runtime's
+quantize_static.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from edgeq.zoo.registry import architecture
 NETWORKS = ("resnet20_cifar10", "mobilenet_v2", "squeezenet1_1")
 PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
 HEADER = (
-    "| source | inputs | edgeq: same top-1 (ties) | within 1 step | largest | converted to | within 1 step | largest |\n"
+    "| source | inputs | edgeq: same top-1 (ties) | within 1 step | largest | converted to | within 1 step "
+    "| largest |\n"
     "|---|---|---|---|---|---|---|---|"
 )
 
@@ -40,7 +42,7 @@ def within_one(ours: npt.NDArray[np.float32], theirs: npt.NDArray[np.float32], s
 
 
 def row(source: Path, inputs: npt.NDArray[np.float32], name: str) -> str:
-    """Compares a quantized file in its own runtime with edgeq's engine, and with its conversion in the other runtime."""
+    """Compares a quantized file in its own runtime with edgeq's engine and with its conversion in the other runtime."""
     home, other = ("litert", "onnxruntime") if source.suffix == ".tflite" else ("onnxruntime", "litert")
     expected = _run(home, source, inputs)
     graph = quantized.load(source).graph
