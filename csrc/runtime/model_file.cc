@@ -533,6 +533,7 @@ class ModelReader {
       return bad_model("section ENDS does not have the size of its records");
     }
     std::vector<bool> seen[2];
+    std::vector<int8_t> input_layout(model.tensors.size(), -1);
     for (uint64_t i = 0; i < static_cast<uint64_t>(inputs) + outputs; ++i) {
       const bool is_input = i < inputs;
       uint32_t tensor = 0, layout = 0;
@@ -553,11 +554,11 @@ class ModelReader {
       seen[is_input].resize(model.tensors.size(), false);
       if (seen[is_input][tensor]) return bad_model("the end %s stands twice", quoted(found.name).c_str());
       seen[is_input][tensor] = true;
-      for (const End& input : model.inputs) {
-        if (!is_input && input.tensor == static_cast<int32_t>(tensor) && input.nchw != (layout == 1)) {
-          return bad_model("the end %s is an input and an output of different layouts",
-                           quoted(found.name).c_str());
-        }
+      if (is_input) {
+        input_layout[tensor] = static_cast<int8_t>(layout);
+      } else if (input_layout[tensor] >= 0 && input_layout[tensor] != static_cast<int8_t>(layout)) {
+        return bad_model("the end %s is an input and an output of different layouts",
+                         quoted(found.name).c_str());
       }
       ends.push_back({static_cast<int32_t>(tensor), layout == 1});
     }
