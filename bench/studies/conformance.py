@@ -56,7 +56,7 @@ class Row:
         scheme: Bits.
         runtime: Backend name and version.
         inputs: How many.
-        same_top1: Share of inputs with the same top-1 class; a difference of at most one step at the top counts as same.
+        same_top1: Share of inputs with the same top-1 class; a difference of at most a step at the top counts as same.
         ties: How many of those differed within one step.
         mean_steps: Mean difference of an output in steps of its quantization.
         share_within: Share of outputs that differ by at most 3 steps.
