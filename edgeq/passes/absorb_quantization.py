@@ -629,15 +629,15 @@ class _Build:
             window = attrs_of(node, ConvAttrs).window
             self.emit("avg_pool", name, [x.name], held, AvgPoolAttrs(window, any(window.pads)))
             return
-        largest = int(np.abs(known.steps).max(initial=0))
+        steps, scale, bias = self.within_32_bits(node, known, x.quant)
+        largest = int(np.abs(steps).max(initial=0))
         bits = 4 if known.bits == 4 and largest <= _LIMIT[4] else 8
         copies = max(1, -(-largest // _LIMIT[8]))
-        scale = known.scale.astype(np.float32)
-        quant = QuantParams(scale, np.zeros(scale.shape, np.int32), bits, 0 if scale.ndim else None)
-        if copies == 1:
-            source, weights = x.name, known.steps
-        else:
-            source, weights = self.copies_of(x, node, copies), _split(known.steps, copies, _grouped(node))
+        zeros = np.zeros(scale.shape, np.int32)
+        axis = 0 if scale.ndim else None
+        source, weights = x.name, steps
+        if copies > 1:
+            source, weights = self.copies_of(x, node, copies), _split(steps, copies, _grouped(node))
             self.notes.append(
                 (
                     node.name,
@@ -645,10 +645,45 @@ class _Build:
                     f"{copies} copies of the input, which is exact and takes {copies} times the work",
                 )
             )
+        quant = QuantParams(scale, zeros, bits, axis)
         inputs = [source, self.fresh_constant(node.inputs[1], weights.astype(np.int8), quant)]
-        if len(node.inputs) > 2 and node.inputs[2]:
-            inputs.append(self.bias(node, x.quant, scale))
+        if bias is not None:
+            product = (np.float32(x.quant.scale) * scale).astype(np.float32)
+            codes = np.rint(bias).astype(np.int32)
+            inputs.append(self.fresh_constant(node.inputs[2], codes, QuantParams(product, zeros, 32, axis)))
         self.emit(node.op, name, inputs, held, node.attrs)
+
+    def within_32_bits(
+        self, node: Node, weights: QuantizedConstant, x: QuantParams
+    ) -> tuple[Array, Array, Array | None]:
+        """The steps and scales of a layer's weights and its bias in steps of s_x * s_w, so that no sum leaves 32 bits.
+
+        A channel whose bias is near the limit (quantizers give weights that hardly matter tiny scales) gets twice the
+        scale, which costs its weights half a step and moves the output by far less than one.
+        """
+        steps, scale = weights.steps, weights.scale.astype(np.float32)
+        bias = self.bias(node, x, scale) if len(node.inputs) > 2 and node.inputs[2] else None
+        largest = max(x.qmax - int(x.zero_point), int(x.zero_point) - x.qmin)
+        changed = False
+        while True:
+            bound = largest * np.abs(steps.reshape(len(steps), -1).astype(np.int64)).sum(axis=1).astype(np.float64)
+            if bias is not None:
+                bound += np.abs(bias) + 1
+            over = bound >= 1 << 31
+            if not over.any():
+                break
+            changed = True
+            scale = np.broadcast_to(scale, (len(steps),)).copy()
+            scale[over] *= np.float32(2)
+            steps = np.where(over.reshape(-1, *[1] * (steps.ndim - 1)), np.rint(steps / 2), steps).astype(np.int32)
+            bias = None if bias is None else np.where(over, bias / 2, bias)
+            if not np.all(np.isfinite(scale)):
+                raise ImportModelError(f"{node.name}: its bias does not fit 32 bits; the file is damaged")
+        if changed:
+            self.notes.append(
+                (node.name, "channels whose sums could leave 32 bits got twice the weight scale, and rounded weights")
+            )
+        return steps, scale, bias
 
     def fresh_constant(self, name: str, value: Array, quant: QuantParams) -> str:
         """Adds a constant under its own name; a layer that shares it but reads another input gets its own."""
@@ -659,26 +694,20 @@ class _Build:
             name = self.fresh(name)
         return self.result.add_tensor(Tensor.constant(name, value, quant))
 
-    def bias(self, node: Node, x: QuantParams, weight_scale: Array) -> str:
-        """The bias as int32 in steps of s_x * s_w; rounded to it where the model has another scale, or float."""
+    def bias(self, node: Node, x: QuantParams, weight_scale: Array) -> Array:
+        """The bias in steps of s_x * s_w as float64; whole numbers where the model has it in these steps."""
         name = node.inputs[2]
         real = self.source.constant(name)
         assert real is not None
-        scale = (np.float32(x.scale) * weight_scale).astype(np.float32)
+        scale = np.broadcast_to((np.float32(x.scale) * weight_scale).astype(np.float32), real.shape)
+        if np.any(scale == 0):
+            raise ImportModelError(f"{node.name}: the product of its input's and weights' scales is zero in float32")
         known = self.constants.get(name)
-        if known is not None and np.array_equal(np.broadcast_to(known.scale, scale.shape or ()), scale):
-            codes = known.steps.astype(np.int64)
-        else:
-            wide = real.astype(np.float64) if known is None else known.steps * known.scale.astype(np.float64)
-            codes = np.rint(wide / scale.astype(np.float64)).astype(np.float64)
-            if np.any(np.abs(codes) >= 1 << 31):
-                raise ImportModelError(
-                    f"{node.name}: its bias does not fit 32 bits in steps of its input's and weights' scales; raise "
-                    "the scale of the weights of the channels with the largest bias"
-                )
-            self.notes.append((node.name, "its bias was rounded to steps of its input's and weights' scales"))
-        quant = QuantParams(scale, np.zeros(scale.shape, np.int32), 32, 0 if scale.ndim else None)
-        return self.fresh_constant(name, codes.astype(np.int32), quant)
+        if known is not None and np.array_equal(np.broadcast_to(known.scale, real.shape), scale):
+            return known.steps.astype(np.float64)
+        self.notes.append((node.name, "its bias was rounded to steps of its input's and weights' scales"))
+        wide = real.astype(np.float64) if known is None else known.steps * known.scale.astype(np.float64)
+        return np.asarray(wide / scale.astype(np.float64))
 
     def copies_of(self, x: _Codes, node: Node, count: int) -> str:
         """The input several times: [x0, x0, x1, x1, ...] along the channels with groups, else one after another."""
