@@ -38,6 +38,8 @@ class OnnxRuntimeBackend:
             raise BackendError(f"{path}: there is no such .onnx file. Check the path of the reference model.")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
+        # On x86 too, signed codes are computed in integers; without this they often are in float.
+        options.add_session_config_entry("session.qdqisint8allowed", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
