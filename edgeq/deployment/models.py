@@ -60,7 +60,7 @@ def load_model(model: Any, example_input: Callable[[], Any]) -> FloatModel:
 
 def _from_name(name: str, example_input: Callable[[], Any]) -> FloatModel:
     path = Path(name)
-    if path.exists() or path.suffix.lower() in (".onnx", ".pt2"):
+    if path.exists() or path.suffix.lower() in (".onnx", ".pt2", ".tflite"):
         return _from_file(path)
     if ":" in name:
         from edgeq.importers import from_torch
@@ -68,7 +68,8 @@ def _from_name(name: str, example_input: Callable[[], Any]) -> FloatModel:
         graph, data = from_torch.load(name, example_input())
         return FloatModel(name.rpartition(":")[2], graph, data)
     raise UsageError(
-        f"there is no model {name!r}: give a .onnx file, a .pt2 file (torch.export.save) or package.module:factory"
+        f"there is no model {name!r}: give a .onnx or .tflite file, a .pt2 file (torch.export.save) or "
+        "package.module:factory"
     )
 
 
@@ -86,8 +87,14 @@ def _from_file(path: Path) -> FloatModel:
 
         graph, data = from_torch.load(path)
         return FloatModel(path.stem, graph, data)
+    if suffix == ".tflite":
+        from edgeq.exporters.onnx_float import to_float_onnx
+        from edgeq.importers import from_tflite
+
+        graph = from_tflite.load(path)
+        return FloatModel(path.stem, graph, to_float_onnx(graph).proto.SerializeToString())
     raise ImportModelError(
-        f"{path}: a file of type {suffix or 'unknown'} is no model that edgeq reads; give .onnx or .pt2 "
+        f"{path}: a file of type {suffix or 'unknown'} is no model that edgeq reads; give .onnx, .tflite or .pt2 "
         "(for a .pt or .pth file name the function that builds the module: package.module:factory)"
     )
 

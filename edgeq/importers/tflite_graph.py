@@ -384,11 +384,13 @@ def constant_of(tensor: FileTensor) -> Constant:
     zero = tensor.zero_point[0] if tensor.axis is None else tensor.zero_point.reshape(shape)
     scale = tensor.scale[0] if tensor.axis is None else tensor.scale.reshape(shape)
     steps = data.astype(np.int64) - zero
-    real = steps.astype(np.float64) * np.asarray(scale, np.float64)
+    # What overflows is damaged, and found where it is used.
+    with np.errstate(over="ignore"):
+        real = (steps.astype(np.float64) * np.asarray(scale, np.float64)).astype(np.float32)
     offset = 128 if kind == "uint8" else 0
     held = np.asarray(tensor.scale[0] if tensor.axis is None else tensor.scale, np.float32)
     return Constant(
-        real.astype(np.float32),
+        real,
         np.clip(steps, -(1 << 31), (1 << 31) - 1).astype(np.int32),
         held,
         tensor.axis,

@@ -12,10 +12,13 @@ pytest.importorskip("ai_edge_litert", reason="needs the extra edgeq[tflite]")
 
 from importers.tflite_models import ModelBuilder, code_differences, float_difference, image, output
 
+import edgeq
 from edgeq.errors import ImportModelError, UnsupportedOperatorError
+from edgeq.exporters.edgeq_file import encode
 from edgeq.importers.from_tflite import load, read
 from edgeq.ops.conv import ConvAttrs
-from edgeq.passes import channels_last, float_pipeline
+from edgeq.passes import channels_last, float_pipeline, lower
+from edgeq.simulate import simulate_codes
 
 Shape = tuple[int, ...]
 
@@ -331,6 +334,18 @@ def test_unsigned_layers_with_weight_zero_points_are_exact(rng: np.random.Genera
         data = layer("FULLY_CONNECTED", (24,), (10,), weights, rng, "uint8", zero)
         assert code_differences(data, rng).max() <= 1
     assert any("split" in note for _, note in read(data).notes)
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_the_engine_runs_split_weights(depthwise: bool, rng: np.random.Generator) -> None:
+    pytest.importorskip("edgeq._native", reason="needs the engine")
+    weights = rng.integers(0, 256, (1, 3, 3, 6) if depthwise else (6, 3, 3, 6)).astype(np.uint8)
+    op, more = ("DEPTHWISE_CONV_2D", {"depth_multiplier": 1}) if depthwise else ("CONV_2D", {})
+    data = layer(op, (7, 8, 6), (4, 4, 6), weights, rng, "uint8", 100, **STRIDED, **more)
+    graph = load(data)
+    codes = rng.integers(-128, 128, (3, 7, 8, 6)).astype(np.int8)
+    session = edgeq.Session(encode(lower(channels_last(graph))))
+    np.testing.assert_array_equal(session.run(codes), simulate_codes(graph, codes)[0])
 
 
 def test_narrow_unsigned_weights_need_no_split(rng: np.random.Generator) -> None:
