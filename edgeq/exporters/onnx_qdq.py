@@ -109,7 +109,7 @@ def runtime_notes(graph: Graph, options: QdqOptions | None = None) -> list[Runti
             found.setdefault(reason, []).append(node.name)
     if options.activations == "int8":
         found[
-            "signed activations: on x86 only what can be turned to unsigned codes runs in integers (all of it where the "
+            "signed activations: on x86 only what can be turned to unsigned codes runs in integers (all of it if the "
             "session sets session.qdqisint8allowed to 1); on ARM all of it"
         ] = [node.name for node in graph.nodes if node.op in _INTEGER]
     return [RuntimeNote(tuple(names), text) for text, names in found.items()]
