@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edgeq.data import ArrayDataset, Preprocessing
-from edgeq.errors import BackendError, DataError, EdgeqError, UsageError
+from edgeq.errors import BackendError, DataError, EdgeqError, ImportModelError, UsageError
 from edgeq.verification import verify
 
 
@@ -121,6 +121,8 @@ def test_missing_models(tmp_path: Path) -> None:
         verify(tmp_path, data=samples(), backend="onnxruntime")
     (tmp_path / "a.onnx").write_bytes(b"")
     with pytest.raises(UsageError, match="--backend onnxruntime"):
+        verify(tmp_path / "a.onnx", data=samples(), backend="litert")
+    with pytest.raises(ImportModelError, match="not an ONNX model"):
         verify(tmp_path / "a.onnx", data=samples())
     (tmp_path / "model.edgeq").write_bytes(b"not a model")
     for backend in ("native", "simulate"):
