@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +34,8 @@ from edgeq.exporters.edgeq_format import (
 from edgeq.exporters.edgeq_operators import operator_of
 from edgeq.exporters.xxh64 import xxh64
 from edgeq.ir import Graph, Tensor, validate
-from edgeq.ir.tensor import Array
+from edgeq.ir.int4 import pack_int4
+from edgeq.outputs import whole_file
 
 
 def encode(graph: Graph, info: ModelInfo | None = None) -> bytes:
@@ -56,36 +55,15 @@ def encode(graph: Graph, info: ModelInfo | None = None) -> bytes:
 
 
 def write(path: str | Path, graph: Graph, info: ModelInfo | None = None) -> None:
-    """Writes a .edgeq file, whole or not at all: into a temporary file beside it, which is then renamed.
+    """Writes a .edgeq file, whole or not at all.
 
     Raises:
         FormatError: As `encode`.
-        OSError: If the folder cannot be written to.
+        UsageError: If the folder cannot be written to.
     """
-    path = Path(path)
     content = encode(graph, info)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes the file private; a model is as readable as any new file.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def pack_int4(codes: Array) -> bytes:
-    """Packs values in -8..7 two to a byte, the lower nibble first; an odd last one leaves its upper nibble zero."""
-    flat = codes.reshape(-1).view(np.uint8) & 15
-    if flat.size % 2:
-        flat = np.append(flat, np.uint8(0))
-    return (flat[0::2] | flat[1::2] << 4).tobytes()
+    with whole_file(Path(path)) as scratch:
+        scratch.write_bytes(content)
 
 
 class _Writer:
@@ -161,7 +139,7 @@ class _Writer:
                 kind = ElementType.INT4
                 if tensor.data.size and (tensor.data.min() < -8 or tensor.data.max() > 7):
                     raise FormatError(f"tensor {tensor.name!r}: 4-bit values must lie in -8..7")
-                value = pack_int4(tensor.data)
+                value = pack_int4(tensor.data).tobytes()
             else:
                 value = tensor.data.astype(tensor.data.dtype.newbyteorder("<")).tobytes()
             offset, size = self.append(value, ALIGNMENT), len(value)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from edgeq.errors import GraphError
 from edgeq.exporters.onnx_float import ModelSink, value_info
 from edgeq.ir import Graph, Node, QuantParams
+from edgeq.ir.int4 import pack_int4
 from edgeq.ir.tensor import Array
 from edgeq.ops import get
 from edgeq.ops.avg_pool import AvgPoolAttrs
@@ -195,9 +196,7 @@ class _QdqSink(ModelSink):
         import onnx
 
         if bits == 4:
-            flat = np.asarray(values, np.uint8).reshape(-1) & 15
-            flat = np.concatenate([flat, np.zeros(flat.size % 2, np.uint8)])
-            raw = (flat[0::2] | flat[1::2] << 4).tobytes()
+            raw = pack_int4(np.asarray(values)).tobytes()
         else:
             raw = np.ascontiguousarray(values).tobytes()
         self.initializers.append(onnx.TensorProto(dims=np.shape(values), data_type=kind, raw_data=raw, name=name))

@@ -48,6 +48,7 @@ from edgeq.exporters.edgeq_format import (
 from edgeq.exporters.edgeq_operators import OPERATORS_BY_CODE, FileOperator, check_arithmetic, check_operands
 from edgeq.exporters.xxh64 import xxh64
 from edgeq.ir import BATCH, Graph, Node, QuantParams, Tensor, validate
+from edgeq.ir.int4 import unpack_int4
 from edgeq.ir.tensor import Array
 from edgeq.ops import get
 
@@ -289,7 +290,7 @@ class _Reader:
 
     def read_value(self, raw: memoryview, kind: ElementType, shape: tuple[int, ...]) -> Array:
         if kind == ElementType.INT4:
-            return unpack_int4(raw, math.prod(shape)).reshape(shape)
+            return _unpack_int4(raw, math.prod(shape)).reshape(shape)
         dtype = np.dtype(DTYPE_OF_TYPE[kind])
         value: Array = np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
         return value
@@ -453,17 +454,11 @@ class _Reader:
             raise FormatError(f"section GUARD: {error}") from None
 
 
-def unpack_int4(raw: memoryview, elements: int) -> npt.NDArray[np.int8]:
-    """Unpacks values in -8..7, two to a byte, the lower nibble first."""
+def _unpack_int4(raw: memoryview, elements: int) -> npt.NDArray[np.int8]:
     packed = np.frombuffer(raw, np.uint8)
     if elements % 2 and packed[-1] >> 4:
         raise FormatError("an odd int4 tensor has a last nibble that is not zero")
-    codes = np.empty(packed.size * 2, np.int8)
-    codes[0::2] = packed & 15
-    codes[1::2] = packed >> 4
-    codes ^= 8
-    codes -= 8
-    return codes[:elements]
+    return unpack_int4(packed, elements)
 
 
 def _short(text: str) -> str:

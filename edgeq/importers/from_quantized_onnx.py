@@ -19,6 +19,7 @@ from edgeq.importers.onnx_constants import fold
 from edgeq.importers.onnx_file import read_model, tensor_value
 from edgeq.importers.onnx_qoperators import CONTRIB, DYNAMIC, Rewriter, integer_operators
 from edgeq.ir import Attrs, Graph, QuantParams
+from edgeq.ir.int4 import unpack_int4, unpack_uint4
 from edgeq.ir.tensor import Array
 from edgeq.ops.fake_quant import FakeQuantAttrs
 from edgeq.passes.absorb_quantization import QuantizedConstant, absorb_quantization
@@ -112,12 +113,10 @@ def _widen_four_bits(model: Any) -> set[str]:
         if size < 0 or len(packed) != -(-size // 2) or any(value >> 8 not in (0, -1) for value in tensor.int32_data):
             raise ImportModelError(f"{where} of shape {list(tensor.dims)} has {len(packed)} bytes; the file is damaged")
         pairs = np.frombuffer(packed, np.uint8)
-        codes = np.stack([pairs & 15, pairs >> 4], axis=1).reshape(-1)[:size]
-        if tensor.data_type == onnx.TensorProto.INT4:
-            codes = (codes ^ 8).astype(np.int8) - np.int8(8)
+        unpack = unpack_int4 if tensor.data_type == onnx.TensorProto.INT4 else unpack_uint4
         tensor.data_type = kinds[tensor.data_type]
         tensor.ClearField("int32_data")
-        tensor.raw_data = codes.tobytes()
+        tensor.raw_data = unpack(pairs, size).tobytes()
         found.add(name)
 
     for tensor in model.graph.initializer:

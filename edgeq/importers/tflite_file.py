@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edgeq.errors import ImportModelError
 from edgeq.importers.flatbuffer import Table, damaged, root
+from edgeq.ir.int4 import unpack_int4
 from edgeq.ir.tensor import Array
 
 MAX_FILE_BYTES = 2**31 - 1
@@ -348,9 +349,7 @@ def _constant(
     if element == "int4":
         if raw.size != -(-count // 2):
             raise damaged(f"{where} of shape {list(shape)} has {raw.size} bytes")
-        pairs = np.stack([raw & 15, raw >> 4], axis=1).reshape(-1)[:count]
-        codes: Array = ((pairs ^ 8).astype(np.int8) - np.int8(8)).reshape(shape)
-        return codes
+        return unpack_int4(raw, count).reshape(shape)
     kind = np.dtype(element).newbyteorder("<")
     if raw.size != count * kind.itemsize:
         raise damaged(f"{where} of shape {list(shape)} needs {count * kind.itemsize} bytes and has {raw.size}")

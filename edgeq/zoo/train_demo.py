@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeq.data import digits
+from edgeq.outputs import whole_file
 from edgeq.zoo.architectures.demo import DemoNet
 from edgeq.zoo.demo import DEMO_DATA, DEMO_LABELS, DEMO_NAME, DEMO_PREPROCESSING, demo_path
 
@@ -187,10 +186,8 @@ def write_demo(model: nn.Module, path: Path, facts: dict[str, str]) -> None:
     }
     for key, value in metadata.items():
         proto.metadata_props.add(key=key, value=value)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
-        file.write(proto.SerializeToString(deterministic=True))
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    with whole_file(path) as scratch:
+        scratch.write_bytes(proto.SerializeToString(deterministic=True))
 
 
 def main() -> None:

@@ -12,10 +12,10 @@ from quantized_graphs import CASES, SCHEMES, Case, build, random_codes
 
 from edgeq.data.preprocessing import Preprocessing
 from edgeq.errors import FormatError, UsageError
-from edgeq.exporters.edgeq_file import encode, pack_int4, write
+from edgeq.exporters.edgeq_file import encode, write
 from edgeq.exporters.edgeq_format import Guard, ModelInfo
 from edgeq.exporters.edgeq_operators import OPERATORS
-from edgeq.importers.from_edgeq import decode, load, unpack_int4
+from edgeq.importers.from_edgeq import decode, load
 from edgeq.ir import format_graph
 from edgeq.ops import check_graph
 from edgeq.passes import channels_last, lower
@@ -133,15 +133,6 @@ def test_metadata_that_is_not_json_is_refused() -> None:
     for metadata in ({"x": float("nan")}, {"x": object()}, {"x": "y" * (1 << 20)}):
         with pytest.raises(FormatError, match="metadata"):
             encode(graph, ModelInfo(metadata=metadata))
-
-
-@pytest.mark.parametrize("size", [1, 2, 7, 64])
-def test_int4(size: int, rng: np.random.Generator) -> None:
-    codes = rng.integers(-8, 8, size).astype(np.int8)
-    packed = pack_int4(codes)
-    assert len(packed) == (size + 1) // 2
-    assert packed[0] & 15 == int(codes[0]) & 15
-    np.testing.assert_array_equal(unpack_int4(memoryview(packed), size), codes)
 
 
 @pytest.mark.parametrize(("temperature", "margin"), [(0, 0), (-1, 0), (float("inf"), 0), (1, -0.1), (1, 1.1)])

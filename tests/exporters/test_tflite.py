@@ -11,8 +11,9 @@ from quantized_graphs import CASES, QuantizedBuilder, build
 
 from edgeq.errors import GraphError, QuantizationError
 from edgeq.exporters.tflite import TfliteModel, to_tflite
-from edgeq.exporters.tflite.builder import BUFFER_ALIGNMENT, METADATA_NAME, fused_codes, pack_int4
+from edgeq.exporters.tflite.builder import BUFFER_ALIGNMENT, METADATA_NAME, fused_codes
 from edgeq.ir import BATCH, Graph, QuantParams
+from edgeq.ir.int4 import pack_int4
 from edgeq.ops.base import NO_CLAMP, Clamp, Int4Storage, Window
 from edgeq.ops.conv import ConvAttrs
 from edgeq.ops.elementwise import ElementwiseAttrs
@@ -111,11 +112,6 @@ def test_clamps_are_fused_where_the_codes_are_the_same(clamp: Clamp, fused: str,
 def test_fused_codes_round_half_away_from_zero() -> None:
     assert fused_codes((0.0, 6.0), QuantParams.per_tensor(4.0, 0)) == (0, 2)  # 1.5 steps
     assert fused_codes((-1.0, 1.0), QuantParams.per_tensor(2.0, 5)) == (4, 6)
-
-
-@pytest.mark.parametrize("codes, packed", [([1, -2, 7], [0xE1, 0x07]), ([-8, -1], [0xF8]), ([], [])])
-def test_pack_int4(codes: list[int], packed: list[int]) -> None:
-    np.testing.assert_array_equal(pack_int4(np.array(codes, np.int8)), packed)
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ import numpy as np
 from ai_edge_litert import interpreter as litert
 
 from edgeq.backends import tflite_runner
-from edgeq.exporters.tflite.builder import OPTIONS, pack_int4, schema
+from edgeq.exporters.tflite.builder import OPTIONS, schema
 from edgeq.importers.from_tflite import TfliteModel, read
 from edgeq.ir import QuantParams
+from edgeq.ir.int4 import pack_int4
 from edgeq.ops.base import quantize
 from edgeq.passes import float_pipeline
 from edgeq.simulate import run_float_graph, simulate_codes

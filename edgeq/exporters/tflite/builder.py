@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edgeq.errors import BackendError, GraphError, QuantizationError
 from edgeq.ir import BATCH, Graph, Node, QuantParams, Tensor
+from edgeq.ir.int4 import pack_int4
 from edgeq.ir.tensor import Array
 from edgeq.ops.base import NO_CLAMP, Clamp, Int4Storage, clamp_codes
 
@@ -83,14 +84,6 @@ def schema() -> Any:
             "pip install 'edgeq[tflite]' or pip install ai-edge-litert."
         ) from None
     return schema_py_generated
-
-
-def pack_int4(codes: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
-    """Packs 4-bit codes two to a byte, the first in the low nibble; an odd end is filled with zero."""
-    flat = codes.reshape(-1).astype(np.uint8) & 15
-    if flat.size % 2:
-        flat = np.append(flat, np.uint8(0))
-    return np.asarray(flat[0::2] | (flat[1::2] << 4), dtype=np.uint8)
 
 
 def fused_codes(clamp: Clamp, quant: QuantParams) -> tuple[int, int]:
