@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeq.deployment import export
+    from edgeq.deployment.export import export
     from edgeq.session import Session
-    from edgeq.verification import verify
+    from edgeq.verification.verify import verify
 
 __version__ = "0.1.0"
 

@@ -93,12 +93,12 @@ def command(
 ) -> None:
     """Quantize MODEL and write it to a folder.
 
-    MODEL is a .onnx file, a .pt2 file or package.module:factory of a torch module; a .onnx or .tflite file that another
-    tool has quantized keeps its own numbers and is converted. Without MODEL, the embedded demo:
-    a small
-    depthwise-separable network for 8x8 digits. DATA is digits, a .npz file (x, y), a folder with one sub-folder a
-    class, a
-    .zip of images with a labels.csv (PATH:SPLIT chooses a split), or package.module:factory.
+    MODEL is a .onnx, .pt2 or .tflite file, or package.module:factory of a torch module; a .onnx or .tflite file that
+    another tool has quantized keeps its own numbers and is converted. Without MODEL, the embedded demo: a small
+    depthwise-separable network for 8x8 digits.
+
+    DATA is digits, a .npz file (x, y), a folder with one sub-folder a class, a .zip of images with a labels.csv
+    (PATH:SPLIT chooses a split), or package.module:factory.
     """
     from edgeq.deployment import FormatOptions, export
 

@@ -13,7 +13,7 @@ from edgeq.cli.options import parse_preprocessing, preprocessing_options
 @click.command("verify")
 @click.argument("target", metavar="DIR|MODEL", type=click.Path(path_type=Path))
 @click.option(
-    "--reference", type=click.Path(path_type=Path), help="Float .onnx model. [default: DIR/reference.onnx]"
+    "--reference", type=click.Path(path_type=Path), help="Float .onnx or .tflite model. [default: the one in DIR]"
 )
 @click.option(
     "--data", required=True, metavar="DATA", help="Inputs, with labels for accuracy and calibration."
@@ -48,7 +48,7 @@ def command(
     json_path: Path | None,
     report_path: Path | None,
 ) -> None:
-    """Compare the quantized model of DIR (or a .edgeq file) with the float model: accuracy, ECE, disagreement."""
+    """Compare the quantized model of DIR, or a .edgeq, .onnx or .tflite file, with the float model."""
     from edgeq.outputs import write_text
     from edgeq.verification import verify
 

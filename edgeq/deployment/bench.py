@@ -40,14 +40,13 @@ def bench_model(
 
     Returns:
         JSON values: latency (ms), isa, threads, batch, weight_bytes, arena_bytes, macs, gmac_per_s, and layers and
-        peers where
-        asked for.
+        peers where asked for.
     """
     path = model_file(target)
     source = path if path.suffix.lower() == ".edgeq" else edgeq_bytes(path)
     session = Session(source, threads=threads)
-    (shape,) = (tuple(item.shape) for item in session.inputs[:1])
-    x = np.random.default_rng(0).standard_normal((batch, *shape[1:])).astype(np.float32)
+    shape = [batch if size is None else size for size in session.inputs[0].shape]
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     latency = measure(lambda: session.run(x), min_seconds=seconds)
     result: dict[str, Any] = {
         "model": str(path),

@@ -102,8 +102,7 @@ def export(
 
     Args:
         model: Path of a .onnx or .pt2 file, "package.module:factory", a torch.nn.Module, an onnx.ModelProto, or None
-            for the
-            embedded demo.
+            for the embedded demo.
         bits: "w8a8" (the default), "w4a8" or "w4a4"; None for a model that is quantized already.
         calibration: What `edgeq.data.open_dataset` opens, a Dataset, or an array of inputs; None is allowed for the
             demo only.
@@ -236,7 +235,8 @@ def _input_name(path: Path) -> str:
 
     model = onnx.load(str(path), load_external_data=False)
     constants = {value.name for value in model.graph.initializer}
-    return next(value.name for value in model.graph.input if value.name not in constants)
+    name: str = next(value.name for value in model.graph.input if value.name not in constants)
+    return name
 
 
 def _random_inputs(graph: Graph) -> npt.NDArray[np.float32]:

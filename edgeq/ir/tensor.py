@@ -52,7 +52,7 @@ class QuantParams:
     @staticmethod
     def per_tensor(scale: float, zero_point: int, bits: int = 8) -> QuantParams:
         """Returns per-tensor parameters; scale is rounded to float32."""
-        return QuantParams(np.float32(scale), np.int32(zero_point), bits)  # type: ignore[arg-type]
+        return QuantParams(np.asarray(scale, np.float32), np.asarray(zero_point, np.int32), bits)
 
     @property
     def qmin(self) -> int:

@@ -55,7 +55,7 @@ def resolve(
     """Finds both models and starts their backends.
 
     Args:
-        target: A folder of `edgeq export`, a .edgeq or .onnx file, or a backend.
+        target: A folder of `edgeq export`, a .edgeq, .onnx or .tflite file, or a backend.
         reference: A .onnx file, a backend, or None for reference.onnx beside the target.
         backend: A name in `edgeq.backends.registry.KINDS`.
         threads: For each runtime; None lets it choose.

@@ -133,12 +133,12 @@ def verify(
     Inputs stream through both models; memory grows with the logits alone.
 
     Args:
-        target: A folder that `edgeq export` wrote, a .edgeq or .onnx file, or a backend.
+        target: A folder that `edgeq export` wrote, a .edgeq, .onnx or .tflite file, or a backend.
         data: What `edgeq.data.open_dataset` opens, a `Dataset`, an array of inputs, or a pair (inputs,
             labels). A bare `digits` means its test part.
         reference: The float model: a .onnx file or a backend; without it the reference.onnx beside the
             target.
-        backend: Who runs the target: `native`, `simulate` or `onnxruntime`.
+        backend: Who runs the target: a name of `edgeq.backends.registry.KINDS`.
         preprocessing: How an image becomes an input; without it, what the export stored.
         samples: Use the first this many samples; None uses all.
         batch_size: Inputs that run at once; without it, as many as fit 32 MiB, at most 64.

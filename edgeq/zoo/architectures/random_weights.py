@@ -40,7 +40,8 @@ def with_random_weights(
     with torch.random.fork_rng(devices=[]):
         network = build()
     if seed is None:
-        return network.eval()
+        network.eval()
+        return network
     generator = torch.Generator().manual_seed(seed)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     with torch.no_grad():
@@ -54,7 +55,8 @@ def with_random_weights(
             _measure_statistics(network, norms, _noise_images(input_shape, generator))
         for norm in norms:
             _disturb_statistics(norm, generator)
-    return network.eval()
+    network.eval()
+    return network
 
 
 def _draw_weights(layer: nn.Conv2d | nn.Linear, generator: torch.Generator) -> None:
