@@ -13,7 +13,7 @@ from edgeq.cli.tables import format_columns
 
 @click.command("bench")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 64))
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 32))
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(1, 1024))
 @click.option(
     "--seconds",

@@ -15,7 +15,7 @@ import click
 @click.option(
     "--output", "output_path", required=True, type=click.Path(path_type=Path), help=".npy for the result."
 )
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 64))
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 32))
 def command(model: Path, input_path: Path, output_path: Path, threads: int) -> None:
     """Run MODEL.edgeq on an array; float32 gives float32, int8 codes give int8 codes."""
     from edgeq.outputs import load_npy, save_npy

@@ -25,7 +25,7 @@ from edgeq.cli.options import parse_preprocessing, preprocessing_options
     metavar="NAME",
     help="Who runs the quantized model; `edgeq backends` lists them.",
 )
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 64))
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 32))
 @click.option("--samples", type=click.IntRange(1), help="Use the first N inputs only.")
 @preprocessing_options
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to a file.")
