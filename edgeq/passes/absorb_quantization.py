@@ -38,6 +38,7 @@ from edgeq.passes.remove_identities import remove_identities
 from edgeq.quantize.qparams import activation_params
 from edgeq.simulate.executor import execute
 
+_AVERAGES = ("avg_pool", "mean")
 _WEIGHTED = ("conv", "conv_transpose", "linear")
 _LIMIT = {4: 7, 8: 127}
 
@@ -91,7 +92,7 @@ def absorb_quantization(
     for transform in (remove_identities, recognise_shuffle, fold_pad, recognise_activations, fuse_activation):
         graph = transform(graph)
     graph = _without_idle_rounding(graph)
-    build = _Build(_tables_for_cones(graph, integers), integers)
+    build = _Build(_tables_for_cones(graph, integers), integers, blind=samples is None)
     result = build.run()
     if build.missing and samples is not None:
         graph = _without_idle_rounding(_with_ranges(graph, build.missing, samples))
@@ -414,6 +415,7 @@ class _Build:
         taken: Names that new tensors and nodes may not have.
         changed: Tensors made of others' codes, by name and what was done.
         notes: As `Absorbed.notes`.
+        blind: Whether there are no samples from which a scale could be found.
         missing: Tensors without a scale; the result is of no use then.
     """
 
@@ -427,6 +429,7 @@ class _Build:
     notes: list[tuple[str, str]] = field(default_factory=list)
     consumers: dict[str, list[Node]] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
+    blind: bool = False
     missing: list[str] = field(default_factory=list)
 
     def run(self) -> Graph:
@@ -579,6 +582,10 @@ class _Build:
         """Operators with parameters of their own at the output, once for each way in which it is rounded."""
         out = node.outputs[0]
         demands = self.demands[out]
+        if not demands and node.op in _AVERAGES and self.blind:
+            # Averages lie within the range of what they average.
+            demands = [self.place(node, node.inputs[0]).quant]
+            self.notes.append((node.name, "the model leaves its output in float: it got its input's scale"))
         if not demands:
             demands = [self.unscaled(out)]
         for index, quant in enumerate(demands):
