@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import ImportModelError
+from edgeq.importers.reading import read_limited
 from edgeq.ir.tensor import Array
 
 MAX_MODEL_BYTES = 2**31 - 1
@@ -42,7 +43,7 @@ def read_model(source: Any) -> Any:
     else:
         if isinstance(source, (str, os.PathLike)):
             path = Path(source)
-            folder, data = path.parent, _read_file(path)
+            folder, data = path.parent, read_limited(path, MAX_MODEL_BYTES, "ONNX")
         else:
             data = bytes(source)
         model = _parse(data)
@@ -63,7 +64,7 @@ def file_bytes(path: Path) -> bytes:
     _require_onnx()
     import onnx
 
-    data = _read_file(path)
+    data = read_limited(path, MAX_MODEL_BYTES, "ONNX")
     model = _parse(data)
     if all(tensor.data_location != onnx.TensorProto.EXTERNAL for tensor in _all_tensors(model)):
         return data
@@ -123,18 +124,6 @@ def _elements(tensor: Any, where: str) -> int:
     if total > MAX_MODEL_BYTES or len(tensor.dims) > 16:
         raise ImportModelError(f"{where}: tensor {tensor.name!r} of shape {list(tensor.dims)} is too large")
     return total
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if not path.is_file():
-            raise ImportModelError(f"{path} is not a file")
-        if size > MAX_MODEL_BYTES:
-            raise ImportModelError(f"{path} has {size} bytes; ONNX files are limited to {MAX_MODEL_BYTES}")
-        return path.read_bytes()
-    except OSError as error:
-        raise ImportModelError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def _parse(data: bytes) -> Any:

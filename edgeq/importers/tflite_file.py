@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edgeq.errors import ImportModelError
 from edgeq.importers.flatbuffer import Table, damaged, root
+from edgeq.importers.reading import read_limited
 from edgeq.ir.int4 import unpack_int4
 from edgeq.ir.tensor import Array
 
@@ -191,7 +192,7 @@ def read_file(source: str | os.PathLike[str] | bytes) -> TfliteFile:
         ImportModelError: If it is missing, too large, damaged, or uses what edgeq does not read (sparse weights,
             variables).
     """
-    data = source if isinstance(source, bytes) else _bytes_of(Path(source))
+    data = source if isinstance(source, bytes) else read_limited(Path(source), MAX_FILE_BYTES, ".tflite")
     model = root(data, _IDENTIFIER)
     version = model.scalar(0, "uint32")
     if version != _SCHEMA_VERSION:
@@ -215,18 +216,6 @@ def read_file(source: str | os.PathLike[str] | bytes) -> TfliteFile:
     inputs, outputs = (_numbers(graph, field, len(tensors)) for field in (1, 2))
     named_inputs, named_outputs = _names(model, inputs, outputs, tensors)
     return TfliteFile(graph.text(4), tensors, operators, named_inputs, named_outputs)
-
-
-def _bytes_of(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if not path.is_file():
-            raise ImportModelError(f"{path} is not a file")
-        if size > MAX_FILE_BYTES:
-            raise ImportModelError(f"{path} has {size} bytes; .tflite files are limited to {MAX_FILE_BYTES}")
-        return path.read_bytes()
-    except OSError as error:
-        raise ImportModelError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def _operator_name(code: Table) -> str:
