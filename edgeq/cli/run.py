@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from edgeq.errors import UsageError
+
 
 @click.command("run")
 @click.argument("model", type=click.Path(path_type=Path))
@@ -22,10 +24,13 @@ def command(model: Path, input_path: Path, output_path: Path, threads: int) -> N
     from edgeq.session import Session
 
     session = Session(model, threads=threads)
+    if len(session.outputs) != 1:
+        names = ", ".join(output.name for output in session.outputs)
+        raise UsageError(
+            f"{model} has {len(session.outputs)} outputs ({names}) and a .npy file holds one array; use edgeq.Session from "
+            "Python, whose run returns them all"
+        )
     result = session.run(load_npy(input_path))
-    save_npy(output_path, result if not isinstance(result, list) else result[0])
-    click.echo(
-        f"{output_path}: {result.dtype}{list(result.shape)}"
-        if not isinstance(result, list)
-        else str(output_path)
-    )
+    assert not isinstance(result, list)
+    save_npy(output_path, result)
+    click.echo(f"{output_path}: {result.dtype}{list(result.shape)}")

@@ -136,7 +136,7 @@ def export(
         return _convert(Path(model), calibration, Path(out), preprocessing, formats, storage)
     scheme = Scheme.parse(bits or "w8a8")
     if calib_samples < 1:
-        raise UsageError(f"calib_samples must be at least 1, not {calib_samples}")
+        raise UsageError(f"the number of calibration samples (--calib-samples) must be at least 1, not {calib_samples}")
     keep = _keep(keep_8bit)
     if calibration is None:
         if model is not None:
