@@ -27,8 +27,8 @@ def command(model: Path, input_path: Path, output_path: Path, threads: int) -> N
     if len(session.outputs) != 1:
         names = ", ".join(output.name for output in session.outputs)
         raise UsageError(
-            f"{model} has {len(session.outputs)} outputs ({names}) and a .npy file holds one array; use edgeq.Session from "
-            "Python, whose run returns them all"
+            f"{model} has {len(session.outputs)} outputs ({names}) and a .npy file holds one array; use edgeq.Session "
+            "from Python, whose run returns them all"
         )
     result = session.run(load_npy(input_path))
     assert not isinstance(result, list)
