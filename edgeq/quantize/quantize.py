@@ -18,6 +18,7 @@ from edgeq.ops.base import quantize as quantize_array
 from edgeq.ops.check import check_graph
 from edgeq.ops.elementwise import Elementwise
 from edgeq.quantize import qparams
+from edgeq.quantize.additions import align_additions
 from edgeq.quantize.bias_correction import correct_biases
 from edgeq.quantize.calibrate import Calibration
 from edgeq.quantize.layers import BIAS, WEIGHTS, X, bias_name, is_layer
@@ -83,6 +84,7 @@ def quantize(
     plan = make_plan(graph, scheme, calibration.sets, options.keep_8bit)
     result = graph.copy()
     _quantize_activations(result, calibration, plan)
+    align_additions(result, _movable(calibration))
     for index, node in enumerate(graph.nodes):
         if is_layer(node):
             result.nodes[index] = _quantize_weights(node, graph, result, plan, options)
@@ -96,6 +98,12 @@ def quantize(
     check_graph(result)
     statistics = [_statistics(node, graph, result, shifts) for node in result.nodes if is_layer(node)]
     return QuantizedModel(result, plan.changes, statistics)
+
+
+def _movable(calibration: Calibration) -> dict[str, tuple[str, ...]]:
+    """The members of each set whose scale nothing but its range decides, by member."""
+    free = (shared for shared in calibration.sets if shared.fixed is None and not shared.constants)
+    return {member: shared.members for shared in free for member in shared.members}
 
 
 def _quantize_activations(result: Graph, calibration: Calibration, plan: Plan) -> None:
