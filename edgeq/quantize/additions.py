@@ -84,7 +84,8 @@ def align_additions(graph: Graph, shared: dict[str, tuple[str, ...]]) -> None:
             continue
         a, b, y = (graph.tensor(name).quant for name in (*node.inputs, node.outputs[0]))
         members = shared.get(node.outputs[0], ())
-        # A scale that an operand shares would move with the output's; with 4-bit codes nothing was won.
+        # A scale that an operand shares would move with the output's. Where outputs have 4 bits, runtimes compute in
+        # float throughout, and their differences do not come from the additions.
         if a is None or b is None or y is None or y.bits == 4 or set(node.inputs) & set(members):
             continue
         chosen = agreeing_scale(node, a, b, y)
