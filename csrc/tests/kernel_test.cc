@@ -1,6 +1,7 @@
 // Runs every kernel variant that this CPU can run against plain statements of the contracts: sizes around the
-// tile, primes, extreme values, guarded buffers. Usage: kernel_test [family]. EDGEQ_MAX_ISA caps the
-// variants.
+// tile, primes, extreme values, guarded buffers. kernel_test and edgeq-runner selftest both link it.
+
+#include "tests/kernel_test.h"
 
 #include <cmath>
 #include <cstdint>
@@ -1103,47 +1104,48 @@ void test_copy(IsaSet isas) {
 }
 
 }  // namespace
-}  // namespace edgeq
 
-int main(int argc, char** argv) {
-  const auto isas = edgeq::usable_isas(std::getenv("EDGEQ_MAX_ISA"));
+int run_kernel_tests(int argc, char** argv) {
+  const auto isas = usable_isas(std::getenv("EDGEQ_MAX_ISA"));
   if (!isas.ok()) {
     std::fprintf(stderr, "%s\n", isas.status().message().c_str());
     return 2;
   }
   std::printf("levels:");
-  for (const edgeq::Isa isa : isas.value().levels()) std::printf(" %s", edgeq::isa_name(isa));
+  for (const Isa isa : isas.value().levels()) std::printf(" %s", isa_name(isa));
   std::printf("\n");
   struct Family {
     const char* name;
-    void (*test)(edgeq::IsaSet);
+    void (*test)(IsaSet);
   };
   const Family families[] = {
-      {"requantize", [](edgeq::IsaSet) { edgeq::test_requantize(); }},
-      {"isa_cap", [](edgeq::IsaSet) { edgeq::test_isa_cap(); }},
-      {"names", [](edgeq::IsaSet) { edgeq::test_names(); }},
-      {"gemm", edgeq::test_gemm},
-      {"depthwise", edgeq::test_depthwise},
-      {"elementwise", edgeq::test_elementwise},
-      {"lut", edgeq::test_lut},
-      {"pool", edgeq::test_pool},
-      {"quantize", edgeq::test_quantize},
-      {"softmax", edgeq::test_softmax},
-      {"resize", edgeq::test_resize},
-      {"copy", edgeq::test_copy},
+      {"requantize", [](IsaSet) { test_requantize(); }},
+      {"isa_cap", [](IsaSet) { test_isa_cap(); }},
+      {"names", [](IsaSet) { test_names(); }},
+      {"gemm", test_gemm},
+      {"depthwise", test_depthwise},
+      {"elementwise", test_elementwise},
+      {"lut", test_lut},
+      {"pool", test_pool},
+      {"quantize", test_quantize},
+      {"softmax", test_softmax},
+      {"resize", test_resize},
+      {"copy", test_copy},
   };
   bool found = false;
   for (const Family& family : families) {
     if (argc > 1 && std::strcmp(argv[1], family.name) != 0) continue;
     found = true;
-    edgeq::checks = 0;
-    const int before = edgeq::failures;
+    checks = 0;
+    const int before = failures;
     family.test(isas.value());
-    std::printf("%-12s %8zu checks, %d failures\n", family.name, edgeq::checks, edgeq::failures - before);
+    std::printf("%-12s %8zu checks, %d failures\n", family.name, checks, failures - before);
   }
   if (!found) {
     std::fprintf(stderr, "kernel_test: no family \"%s\"\n", argv[1]);
     return 2;
   }
-  return edgeq::failures == 0 ? 0 : 1;
+  return failures == 0 ? 0 : 1;
 }
+
+}  // namespace edgeq
