@@ -4,7 +4,8 @@
 #include "ops/window.h"
 
 // Convolution: one filter a channel goes to the depthwise family; everything else is a matrix product (a
-// group), straight on the pixels where the window is 1x1 and through a map of the padded image elsewhere.
+// group): straight on the pixels where the window is 1x1, on gathered windows where the channels are few, and
+// through a map of the padded image elsewhere.
 
 namespace edgeq {
 namespace {
@@ -93,6 +94,10 @@ Result<std::unique_ptr<Step>> prepare(const Lowered& lowered, Target& target) {
   geometry.image_stride = x.pixels() * lowered.in_stride[0];
   if (window.pointwise()) {
     geometry.image_stride = 0;
+  } else if (geometry.groups == 1 && gathers_patches(window, x.dims[3], lowered.in_stride[0])) {
+    geometry.patches = PatchGeometry{window, x.dims[1], x.dims[2], x.dims[3]};
+    geometry.k = geometry.patches->depth();
+    geometry.taps = 1;
   } else {
     auto map = pixel_map(window, x.dims[1], x.dims[2], lowered.in_stride[0], target);
     EDGEQ_RETURN_IF_ERROR(map.status());

@@ -34,7 +34,7 @@ class GemmStep final : public Step {
     return work;
   }
 
-  size_t scratch_bytes() const override { return scratch; }
+  size_t scratch_bytes() const override { return scratch + patch_bytes; }
 
   void run(const StepIo& io, const WorkRange& range, uint8_t* scratch_memory) const override {
     const act_t* x = reinterpret_cast<const act_t*>(io.in[0]);
@@ -55,6 +55,10 @@ class GemmStep final : public Step {
       params.lhs.row_index = geometry.map->row_index.data();
       params.lhs.tap_index = geometry.map->tap_index.data();
       params.lhs.zero_row = reinterpret_cast<const act_t*>(zero_row.data());
+    }
+    if (geometry.patches) {
+      run_patches(io, range, params);
+      return;
     }
     // Without a map the rows of all images follow each other: one product over the whole batch.
     const int64_t rows_a_call = geometry.map ? geometry.m : io.batch * geometry.m;
@@ -82,8 +86,33 @@ class GemmStep final : public Step {
   }
 
   int residual_input = -1;
+  int64_t patch_rows = 0;  // windows that are gathered at a time
+  size_t patch_bytes = 0;
 
  private:
+  /// Gathers some windows, which then lie in the first-level cache, and multiplies them.
+  void run_patches(const StepIo& io, const WorkRange& range, GemmParams& params) const {
+    const act_t* zeros = reinterpret_cast<const act_t*>(zero_row.data());
+    act_t* gathered = reinterpret_cast<act_t*>(params.scratch + scratch);
+    const act_t* other = residual(io);
+    params.packed = packed.data();
+    params.lhs.base = gathered;
+    params.lhs.row_stride = geometry.patches->stride();
+    for (int64_t row = range.row_begin; row < range.row_end;) {
+      const int64_t image = row / geometry.m;
+      const int64_t first = row % geometry.m;
+      const int64_t count = std::min({patch_rows, geometry.m - first, range.row_end - row});
+      gather_patches(*geometry.patches,
+                     reinterpret_cast<const act_t*>(io.in[0]) + image * geometry.image_stride, zeros, first,
+                     count, gathered);
+      params.m = count;
+      params.dst = reinterpret_cast<act_t*>(io.out) + row * out_stride;
+      if (other != nullptr) params.residual.src = other + row * epilogue.residual_stride;
+      variant->run(params, 0, count, range.column_begin, range.column_end);
+      row += count;
+    }
+  }
+
   const act_t* residual(const StepIo& io) const {
     return residual_input < 0 ? nullptr : reinterpret_cast<const act_t*>(io.in[residual_input]);
   }
@@ -111,7 +140,16 @@ Result<std::unique_ptr<Step>> prepare_gemm(const Lowered& lowered, const GemmGeo
                            direct};
   step->variant = select_gemm(shape, target.isas);
   step->panels = static_cast<int64_t>(gemm_panels(*step->variant, shape.n));
-  step->scratch = step->variant->scratch_bytes(shape);
+  step->scratch = align64(step->variant->scratch_bytes(shape));
+  if (geometry.patches) {
+    // Half of a first-level cache, whole tiles.
+    constexpr int64_t kPatchBytes = 16 * 1024;
+    const int64_t mr = step->variant->mr;
+    const int64_t stride = geometry.patches->stride();
+    step->patch_rows = std::max(mr, std::min(geometry.m, kPatchBytes / stride) / mr * mr);
+    step->patch_bytes = static_cast<size_t>(step->patch_rows * stride) + kReadSlack;
+    EDGEQ_RETURN_IF_ERROR(target.budget->take(step->scratch_bytes(), "the windows of a convolution"));
+  }
   const size_t bytes = gemm_packed_bytes(*step->variant, shape.n, shape.k, shape.taps);
   step->packed_stride = align64(bytes);
   EDGEQ_RETURN_IF_ERROR(
@@ -127,9 +165,10 @@ Result<std::unique_ptr<Step>> prepare_gemm(const Lowered& lowered, const GemmGeo
               bias == nullptr ? nullptr : bias + first, multipliers.data() + first, lowered.x->zero_act(),
               step->packed.data() + group * step->packed_stride);
   }
-  if (!direct) {
-    EDGEQ_RETURN_IF_ERROR(allocate(step->zero_row, shape.k, "a row of padding", *target.budget));
-    std::memset(step->zero_row.data(), static_cast<uint8_t>(lowered.x->zero_act()), shape.k);
+  if (!direct || geometry.patches) {
+    const size_t row = direct ? static_cast<size_t>(geometry.patches->row_bytes()) : shape.k;
+    EDGEQ_RETURN_IF_ERROR(allocate(step->zero_row, row, "a row of padding", *target.budget));
+    std::memset(step->zero_row.data(), static_cast<uint8_t>(lowered.x->zero_act()), row);
   }
   step->info.kernel = step->variant->name;
   step->info.isa = step->variant->isa;

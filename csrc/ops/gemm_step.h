@@ -2,9 +2,11 @@
 #define EDGEQ_OPS_GEMM_STEP_H_
 
 #include <memory>
+#include <optional>
 
 #include "ops/epilogue.h"
 #include "ops/op.h"
+#include "ops/patches.h"
 
 namespace edgeq {
 
@@ -15,8 +17,9 @@ struct GemmGeometry {
   int64_t n = 1;  // output channels a group
   int64_t k = 1;  // input channels a group
   int64_t taps = 1;
-  std::shared_ptr<const PixelMap> map;  // null: row i of the left-hand side is pixel i
-  int64_t image_stride = 0;             // bytes from one input image to the next
+  std::shared_ptr<const PixelMap> map;   // null: row i of the left-hand side is pixel i
+  std::optional<PatchGeometry> patches;  // row i is window i of the image: k is their depth, one tap
+  int64_t image_stride = 0;              // bytes from one input image to the next
 };
 
 /// Prepares it for the node's inputs x, w and optional bias: packs the weights [groups * n][taps][k].
