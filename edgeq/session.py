@@ -72,13 +72,13 @@ class LayerInfo:
         op: Operator of the file.
         shape: Of its output, NHWC; None is the batch.
         bits: Of its output's codes; 0 for float32.
-        kernel: The kernel that runs it; "in NAME" when it is fused into another layer, "free" when it costs nothing
-            (a view, or written in place).
+        kernel: The kernel that runs it; "in NAME" when it is fused into another layer, "KERNEL in NAME" when the two run
+            a strip of rows at a time, "free" when it costs nothing (a view, or written in place).
         isa: Instruction set of the kernel; "" without one.
         weight_bits: 4 or 8; 0 without weights.
         weight_bytes: Weights in memory, packed for the kernel, with bias and multipliers.
         macs: Multiply-accumulates at batch 1.
-        median_ms: Of the last runs of a session with profile=True, else 0.
+        median_ms: Of the last runs of a session with profile=True, else 0. The time of a strip stands at its last layer.
     """
 
     name: str
@@ -253,7 +253,10 @@ def _tensor_info(end: tuple[str, tuple[int, ...], str, int, float, int]) -> Tens
 
 
 def _layer_info(entry: dict[str, Any]) -> LayerInfo:
-    kernel = entry["kernel"] or (f"in {entry['fused_into']}" if entry["fused_into"] else "free")
+    words = [entry["kernel"]] if entry["kernel"] else []
+    if entry["fused_into"]:
+        words.append(f"in {entry['fused_into']}")
+    kernel = " ".join(words) or "free"
     return LayerInfo(
         name=entry["name"],
         op=entry["op"],

@@ -91,14 +91,14 @@ Result<std::unique_ptr<Step>> prepare(const Lowered& lowered, Target& target) {
   geometry.n = w.dims[0] / geometry.groups;
   geometry.k = w.dims[3];
   geometry.taps = window.kernel_h * window.kernel_w;
-  geometry.image_stride = x.pixels() * lowered.in_stride[0];
-  if (window.pointwise()) {
-    geometry.image_stride = 0;
-  } else if (geometry.groups == 1 && gathers_patches(window, x.dims[3], lowered.in_stride[0])) {
+  geometry.window = window;
+  geometry.height = x.dims[1];
+  geometry.width = x.dims[2];
+  if (geometry.groups == 1 && gathers_patches(window, x.dims[3], lowered.in_stride[0])) {
     geometry.patches = PatchGeometry{window, x.dims[1], x.dims[2], x.dims[3]};
     geometry.k = geometry.patches->depth();
     geometry.taps = 1;
-  } else {
+  } else if (!window.pointwise()) {
     auto map = pixel_map(window, x.dims[1], x.dims[2], lowered.in_stride[0], target);
     EDGEQ_RETURN_IF_ERROR(map.status());
     geometry.map = std::move(map).value();

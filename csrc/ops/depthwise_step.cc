@@ -4,23 +4,20 @@
 #include <cstring>
 
 #include "kernels/depthwise/depthwise.h"
+#include "ops/row_step.h"
 
 namespace edgeq {
 namespace {
 
 size_t align64(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-class DepthwiseStep final : public Step {
+class DepthwiseStep final : public RowStep {
  public:
-  Window window;
   DepthwiseShape shape = {};
   const DepthwiseVariant* variant = nullptr;
   Epilogue epilogue;
   AlignedBuffer packed;
   AlignedBuffer zero_pixel;
-  int64_t height = 1, width = 1, out_h = 1, out_w = 1;
-  int64_t in_stride = 0;
-  int64_t out_stride = 0;
   size_t kernel_scratch = 0;
 
   Work work(int64_t batch) const override {
@@ -34,7 +31,10 @@ class DepthwiseStep final : public Step {
     return kernel_scratch + sizeof(act_t*) * static_cast<size_t>(window.padded_h(height));
   }
 
-  void run(const StepIo& io, const WorkRange& range, uint8_t* scratch) const override {
+  bool streams() const override { return true; }
+
+  void run_rows(const RowPlace& in, const RowPlace& out, const uint8_t*, RowRange range,
+                uint8_t* scratch) const override {
     const act_t** rows = reinterpret_cast<const act_t**>(scratch + kernel_scratch);
     DepthwiseParams params;
     params.channels = shape.channels;
@@ -52,20 +52,16 @@ class DepthwiseStep final : public Step {
     params.zero_pixel = reinterpret_cast<const act_t*>(zero_pixel.data());
     params.packed = packed.data();
     params.dst_pixel_stride = out_stride;
-    params.dst_row_stride = out_w * out_stride;
+    params.dst_row_stride = out_row_bytes();
     params.range = epilogue.range;
     params.table = epilogue.has_table ? epilogue.table : nullptr;
     params.scratch = scratch;
-    for (int64_t row = range.row_begin; row < range.row_end;) {
-      const int64_t image = row / out_h;
-      const int64_t first = row % out_h;
-      const int64_t count = std::min(out_h - first, range.row_end - row);
-      padded_rows(reinterpret_cast<const act_t*>(io.in[0]) + image * height * width * in_stride,
-                  width * in_stride, height, window.pad_top, first * window.stride_h,
-                  (count - 1) * window.stride_h + window.span_h(), rows);
-      params.dst = reinterpret_cast<act_t*>(io.out) + row * params.dst_row_stride;
+    for (int64_t first = range.begin; first < range.end;) {
+      const int64_t count = out.together(first, range.end - first);
+      padded_rows(in, height, window, first, count, rows);
+      params.dst = reinterpret_cast<act_t*>(out.row(first));
       variant->run(params, 0, count);
-      row += count;
+      first += count;
     }
   }
 };

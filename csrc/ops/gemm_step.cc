@@ -5,13 +5,14 @@
 
 #include "kernels/gemm/gemm.h"
 #include "kernels/gemm/pack.h"
+#include "ops/row_step.h"
 
 namespace edgeq {
 namespace {
 
 size_t align64(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-class GemmStep final : public Step {
+class GemmStep final : public RowStep {
  public:
   GemmGeometry geometry;
   const GemmVariant* variant = nullptr;
@@ -19,10 +20,10 @@ class GemmStep final : public Step {
   AlignedBuffer packed;
   size_t packed_stride = 0;  // from group to group
   AlignedBuffer zero_row;
-  int64_t in_stride = 0;
-  int64_t out_stride = 0;
   int64_t panels = 1;  // a group
-  size_t scratch = 0;
+  size_t kernel_scratch = 0;
+  int64_t patch_rows = 0;  // windows that are gathered at a time
+  size_t patch_bytes = 0;
 
   Work work(int64_t batch) const override {
     Work work;
@@ -34,12 +35,62 @@ class GemmStep final : public Step {
     return work;
   }
 
-  size_t scratch_bytes() const override { return scratch + patch_bytes; }
+  size_t scratch_bytes() const override { return kernel_scratch + patch_bytes; }
 
-  void run(const StepIo& io, const WorkRange& range, uint8_t* scratch_memory) const override {
-    const act_t* x = reinterpret_cast<const act_t*>(io.in[0]);
-    act_t* y = reinterpret_cast<act_t*>(io.out);
+  /// Rows of the work are rows of the product.
+  void run(const StepIo& io, const WorkRange& range, uint8_t* scratch) const override {
+    const uint8_t* operand = residual_input < 0 ? nullptr : io.in[residual_input];
+    // Without a map the rows of all images follow each other: one product over the whole batch.
+    const int64_t rows_a_call = direct() ? io.batch * geometry.m : geometry.m;
+    const int64_t image_bytes = direct() ? 0 : height * in_row_bytes();
+    for (int64_t row = range.row_begin; row < range.row_end;) {
+      const int64_t image = row / rows_a_call;
+      Piece piece;
+      piece.first = row % rows_a_call;
+      piece.count = std::min(rows_a_call - piece.first, range.row_end - row);
+      piece.x = io.in[0] + image * image_bytes + (direct() ? piece.first * in_stride : 0);
+      piece.y = io.out + row * out_stride;
+      piece.residual = operand == nullptr ? nullptr : operand + row * residual_stride;
+      run_piece(piece, range.column_begin, range.column_end, scratch);
+      row += piece.count;
+    }
+  }
+
+  const RowStep* row_step() const override { return geometry.height > 0 ? this : nullptr; }
+  bool streams() const override { return direct(); }
+
+  void run_rows(const RowPlace& in, const RowPlace& out, const uint8_t* residual, RowRange rows,
+                uint8_t* scratch) const override {
+    for (int64_t first = rows.begin; first < rows.end;) {
+      int64_t count = out.together(first, rows.end - first);
+      if (direct()) count = in.together(first, count);
+      Piece piece;
+      piece.first = first * out_w;
+      piece.count = count * out_w;
+      piece.x = direct() ? in.row(first) : in.base;
+      piece.y = out.row(first);
+      piece.residual = residual == nullptr ? nullptr : residual + piece.first * residual_stride;
+      run_piece(piece, 0, geometry.groups * panels, scratch);
+      first += count;
+    }
+  }
+
+ private:
+  /// Rows [first, first + count) of the product, with the addresses of what they read and write.
+  struct Piece {
+    const uint8_t* x = nullptr;  // direct: row `first`; else the image
+    uint8_t* y = nullptr;
+    const uint8_t* residual = nullptr;
+    int64_t first = 0;
+    int64_t count = 0;
+  };
+
+  /// Whether row i of the left-hand side is pixel i.
+  bool direct() const { return !geometry.map && !geometry.patches; }
+
+  void run_piece(const Piece& piece, int64_t column_begin, int64_t column_end, uint8_t* scratch) const {
     GemmParams params;
+    params.m = piece.count;
     params.n = geometry.n;
     params.k = geometry.k;
     params.taps = geometry.taps;
@@ -48,73 +99,52 @@ class GemmStep final : public Step {
     params.range = epilogue.range;
     params.table = epilogue.has_table ? epilogue.table : nullptr;
     params.residual = epilogue.residual;
-    params.residual.row_stride = epilogue.residual_stride;
-    params.scratch = scratch_memory;
+    params.residual.row_stride = residual_stride;
+    params.scratch = scratch;
+    if (geometry.patches) {
+      run_patches(piece, params, column_begin, column_end);
+      return;
+    }
     if (geometry.map) {
       params.lhs.pixel_offset = geometry.map->pixel_offset.data();
-      params.lhs.row_index = geometry.map->row_index.data();
+      params.lhs.row_index = geometry.map->row_index.data() + piece.first;
       params.lhs.tap_index = geometry.map->tap_index.data();
       params.lhs.zero_row = reinterpret_cast<const act_t*>(zero_row.data());
     }
-    if (geometry.patches) {
-      run_patches(io, range, params);
-      return;
-    }
-    // Without a map the rows of all images follow each other: one product over the whole batch.
-    const int64_t rows_a_call = geometry.map ? geometry.m : io.batch * geometry.m;
-    const act_t* other = residual(io);
-    for (int64_t column = range.column_begin; column < range.column_end;) {
+    for (int64_t column = column_begin; column < column_end;) {
       const int64_t group = column / panels;
       const int64_t panel = column % panels;
-      const int64_t panel_end = std::min(panels, panel + range.column_end - column);
+      const int64_t panel_end = std::min(panels, panel + column_end - column);
       params.packed = packed.data() + group * packed_stride;
-      for (int64_t row = range.row_begin; row < range.row_end;) {
-        const int64_t image = row / rows_a_call;
-        const int64_t first = row - image * rows_a_call;
-        const int64_t last = std::min(rows_a_call, first + range.row_end - row);
-        params.m = rows_a_call;
-        params.lhs.base = x + image * geometry.image_stride + group * geometry.k;
-        params.dst = y + image * geometry.m * out_stride + group * geometry.n;
-        if (other != nullptr) {
-          params.residual.src = other + image * geometry.m * epilogue.residual_stride + group * geometry.n;
-        }
-        variant->run(params, first, last, panel, panel_end);
-        row += last - first;
+      params.lhs.base = reinterpret_cast<const act_t*>(piece.x) + group * geometry.k;
+      params.dst = reinterpret_cast<act_t*>(piece.y) + group * geometry.n;
+      if (piece.residual != nullptr) {
+        params.residual.src = reinterpret_cast<const act_t*>(piece.residual) + group * geometry.n;
       }
+      variant->run(params, 0, piece.count, panel, panel_end);
       column += panel_end - panel;
     }
   }
 
-  int residual_input = -1;
-  int64_t patch_rows = 0;  // windows that are gathered at a time
-  size_t patch_bytes = 0;
-
- private:
   /// Gathers some windows, which then lie in the first-level cache, and multiplies them.
-  void run_patches(const StepIo& io, const WorkRange& range, GemmParams& params) const {
+  void run_patches(const Piece& piece, GemmParams& params, int64_t column_begin, int64_t column_end) const {
     const act_t* zeros = reinterpret_cast<const act_t*>(zero_row.data());
-    act_t* gathered = reinterpret_cast<act_t*>(params.scratch + scratch);
-    const act_t* other = residual(io);
+    act_t* gathered = reinterpret_cast<act_t*>(params.scratch + kernel_scratch);
     params.packed = packed.data();
     params.lhs.base = gathered;
     params.lhs.row_stride = geometry.patches->stride();
-    for (int64_t row = range.row_begin; row < range.row_end;) {
-      const int64_t image = row / geometry.m;
-      const int64_t first = row % geometry.m;
-      const int64_t count = std::min({patch_rows, geometry.m - first, range.row_end - row});
-      gather_patches(*geometry.patches,
-                     reinterpret_cast<const act_t*>(io.in[0]) + image * geometry.image_stride, zeros, first,
+    for (int64_t done = 0; done < piece.count;) {
+      const int64_t count = std::min(patch_rows, piece.count - done);
+      gather_patches(*geometry.patches, reinterpret_cast<const act_t*>(piece.x), zeros, piece.first + done,
                      count, gathered);
       params.m = count;
-      params.dst = reinterpret_cast<act_t*>(io.out) + row * out_stride;
-      if (other != nullptr) params.residual.src = other + row * epilogue.residual_stride;
-      variant->run(params, 0, count, range.column_begin, range.column_end);
-      row += count;
+      params.dst = reinterpret_cast<act_t*>(piece.y) + done * out_stride;
+      if (piece.residual != nullptr) {
+        params.residual.src = reinterpret_cast<const act_t*>(piece.residual) + done * residual_stride;
+      }
+      variant->run(params, 0, count, column_begin, column_end);
+      done += count;
     }
-  }
-
-  const act_t* residual(const StepIo& io) const {
-    return residual_input < 0 ? nullptr : reinterpret_cast<const act_t*>(io.in[residual_input]);
   }
 };
 
@@ -129,6 +159,14 @@ Result<std::unique_ptr<Step>> prepare_gemm(const Lowered& lowered, const GemmGeo
   step->epilogue = epilogue;
   step->in_stride = lowered.in_stride[0];
   step->out_stride = lowered.out_stride;
+  step->residual_stride = epilogue.residual_stride;
+  if (geometry.height > 0) {
+    step->window = geometry.window;
+    step->height = geometry.height;
+    step->width = geometry.width;
+    step->out_h = geometry.window.out_h(geometry.height);
+    step->out_w = geometry.window.out_w(geometry.width);
+  }
   if (epilogue.has_residual) step->residual_input = static_cast<int>(lowered.in_stride.size()) - 1;
   const int bits = w.type == DataType::kInt4 ? 4 : 8;
   const bool direct = geometry.map == nullptr;
@@ -140,7 +178,7 @@ Result<std::unique_ptr<Step>> prepare_gemm(const Lowered& lowered, const GemmGeo
                            direct};
   step->variant = select_gemm(shape, target.isas);
   step->panels = static_cast<int64_t>(gemm_panels(*step->variant, shape.n));
-  step->scratch = align64(step->variant->scratch_bytes(shape));
+  step->kernel_scratch = align64(step->variant->scratch_bytes(shape));
   if (geometry.patches) {
     // Half of a first-level cache, whole tiles.
     constexpr int64_t kPatchBytes = 16 * 1024;

@@ -19,7 +19,10 @@ struct GemmGeometry {
   int64_t taps = 1;
   std::shared_ptr<const PixelMap> map;   // null: row i of the left-hand side is pixel i
   std::optional<PatchGeometry> patches;  // row i is window i of the image: k is their depth, one tap
-  int64_t image_stride = 0;              // bytes from one input image to the next
+  // A convolution's, for strips of rows; a height of 0: none.
+  Window window;
+  int64_t height = 0;
+  int64_t width = 0;
 };
 
 /// Prepares it for the node's inputs x, w and optional bias: packs the weights [groups * n][taps][k].

@@ -23,6 +23,7 @@ struct Work {
   int64_t row_grain = 1;  // cut points are multiples of it, for speed
   int64_t columns = 1;
   int64_t cost = 0;             // about how many elementary operations in all, to decide whether to split
+  bool overlaps = false;        // parts repeat work at their borders: no more of them than threads
   bool prefer_columns = false;  // few rows, many weights: each thread then reads its own weights
 };
 
@@ -51,6 +52,8 @@ struct StepInfo {
   int64_t work = 0;          // elementary operations at batch 1: macs, or elements read
 };
 
+class RowStep;
+
 /// One prepared operator (or a fused chain of them): immutable, shared by all threads.
 class Step {
  public:
@@ -60,8 +63,11 @@ class Step {
   virtual void run(const StepIo& io, const WorkRange& range, uint8_t* scratch) const = 0;
   /// Bytes of scratch that `run` needs.
   virtual size_t scratch_bytes() const { return 0; }
+  /// The step as one over rows of pixels (ops/row_step.h), or null when it is none.
+  virtual const RowStep* row_step() const { return nullptr; }
 
   StepInfo info;
+  std::vector<StepInfo> parts;  // of a chain of steps: what each tells; info then has the sums
 };
 
 /// Counts what preparation allocates, so that a small hostile file cannot ask for much.

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ops/check.h"
+#include "ops/row_step.h"
 
 namespace edgeq {
 namespace {
@@ -28,14 +29,12 @@ std::vector<int32_t> taps_inside(int64_t size, int64_t outputs, int64_t kernel, 
   return counts;
 }
 
-class PoolStep final : public Step {
+class PoolStep final : public RowStep {
  public:
   const PoolVariant* variant = nullptr;
-  Window window;
   PoolParams params;
   std::vector<float> multipliers;
   std::vector<int32_t> count_h, count_w;
-  int64_t height = 1, width = 1, out_h = 1, out_w = 1;
 
   Work work(int64_t batch) const override {
     Work work;
@@ -48,25 +47,23 @@ class PoolStep final : public Step {
     return sizeof(act_t*) * static_cast<size_t>(window.padded_h(height));
   }
 
-  void run(const StepIo& io, const WorkRange& range, uint8_t* scratch) const override {
+  bool streams() const override { return true; }
+
+  void run_rows(const RowPlace& in, const RowPlace& out, const uint8_t*, RowRange range,
+                uint8_t* scratch) const override {
     const act_t** rows = reinterpret_cast<const act_t**>(scratch);
     PoolParams call = params;
     call.rows = rows;
-    const int64_t row_stride = width * params.src_pixel_stride;
-    for (int64_t row = range.row_begin; row < range.row_end;) {
-      const int64_t image = row / out_h;
-      const int64_t first = row % out_h;
-      const int64_t count = std::min(out_h - first, range.row_end - row);
-      padded_rows(reinterpret_cast<const act_t*>(io.in[0]) + image * height * row_stride, row_stride, height,
-                  window.pad_top, first * window.stride_h, (count - 1) * window.stride_h + window.span_h(),
-                  rows);
-      call.row_begin = 0;
+    call.row_begin = 0;
+    call.count_w = count_w.data();
+    for (int64_t first = range.begin; first < range.end;) {
+      const int64_t count = out.together(first, range.end - first);
+      padded_rows(in, height, window, first, count, rows);
       call.row_end = static_cast<size_t>(count);
-      call.dst = reinterpret_cast<act_t*>(io.out) + row * params.dst_row_stride;
+      call.dst = reinterpret_cast<act_t*>(out.row(first));
       call.count_h = count_h.empty() ? nullptr : count_h.data() + first;
-      call.count_w = count_w.data();
       variant->run(call);
-      row += count;
+      first += count;
     }
   }
 };
@@ -116,6 +113,8 @@ Result<std::unique_ptr<Step>> prepare_pool(const Lowered& lowered, const Window&
   params.width_in = static_cast<size_t>(step->width);
   params.width_out = static_cast<size_t>(step->out_w);
   params.pad_left = static_cast<size_t>(window.pad_left);
+  step->in_stride = lowered.in_stride[0];
+  step->out_stride = lowered.out_stride;
   params.src_pixel_stride = lowered.in_stride[0];
   params.dst_pixel_stride = lowered.out_stride;
   params.dst_row_stride = step->out_w * lowered.out_stride;

@@ -71,12 +71,4 @@ Result<std::shared_ptr<const PixelMap>> pixel_map(const Window& w, int64_t heigh
   return shared;
 }
 
-void padded_rows(const act_t* image, int64_t row_stride, int64_t height, int64_t pad_top, int64_t first,
-                 int64_t count, const act_t** rows) {
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t y = first + i - pad_top;
-    rows[i] = y >= 0 && y < height ? image + y * row_stride : nullptr;
-  }
-}
-
 }  // namespace edgeq

@@ -37,11 +37,6 @@ Status check_window(const Window& window, int64_t height, int64_t width);
 Result<std::shared_ptr<const PixelMap>> pixel_map(const Window& window, int64_t height, int64_t width,
                                                   int64_t pixel_stride, Target& target);
 
-/// Fills rows[0, count) with the addresses of rows first, first + 1, ... of the padded image: null above and
-/// below the image.
-void padded_rows(const act_t* image, int64_t row_stride, int64_t height, int64_t pad_top, int64_t first,
-                 int64_t count, const act_t** rows);
-
 }  // namespace edgeq
 
 #endif  // EDGEQ_OPS_WINDOW_H_

@@ -4,6 +4,7 @@
 
 #include "ops/check.h"
 #include "ops/pad.h"
+#include "ops/strip_step.h"
 
 namespace edgeq {
 namespace {
@@ -38,8 +39,13 @@ class Planner {
     link_reshapes();
     link_concats();
     link_slices();
-    assign_buffers();
     EDGEQ_RETURN_IF_ERROR(prepare());
+    if (!keep_all_) {
+      EDGEQ_RETURN_IF_ERROR(join_strips());
+      add_in_place();
+    }
+    assign_buffers();
+    place_steps();
     describe();
     return std::move(plan_);
   }
@@ -170,6 +176,7 @@ class Planner {
     links_.resize(model_.tensors.size());
     pinned_.assign(model_.tensors.size(), false);
     copy_inputs_.resize(model_.nodes.size());
+    strip_of_.assign(model_.nodes.size(), -1);
   }
 
   int output_of(int node) const { return model_.nodes[roles_[node].last].output; }
@@ -318,12 +325,14 @@ class Planner {
   void assign_buffers() {
     buffer_of_.assign(model_.tensors.size(), -1);
     for (const End& end : model_.inputs) add_buffer(end.tensor);
-    for (int n : order_) add_buffer(output_of(n));
+    for (int n : order_) {
+      if (!in_strip(n) || is_last_of_strip(n)) add_buffer(output_of(n));
+    }
     for (const End& end : model_.inputs) touch(end.tensor, -1);
     int step = 0;
     for (int n : order_) {
-      if (is_free(n)) continue;
-      for (int input : inputs_of(n)) {
+      if (!has_step(n)) continue;
+      for (int input : step_inputs(n)) {
         if (input >= 0 && !tensor(input).constant) touch(input, step);
       }
       touch(output_of(n), step);
@@ -346,23 +355,19 @@ class Planner {
     return inputs;
   }
 
+  /// Makes a step of every node that is not free; prepared_ has them by node.
   Status prepare() {
+    prepared_.resize(model_.nodes.size());
     for (int n : order_) {
       if (is_free(n)) continue;
       const Role& role = roles_[n];
       const OpDef* op = find_op(model_.nodes[n].op);
       Lowered lowered(view(n));
-      PlannedStep planned;
       const std::vector<int> inputs = inputs_of(n);
       for (int input : inputs) {
-        planned.inputs.push_back(value_of(input));
-        lowered.in_stride.push_back(planned.inputs.back().stride);
+        lowered.in_stride.push_back(input < 0 || tensor(input).constant ? 0 : place_of(input).stride);
       }
-      planned.output = value_of(output_of(n));
-      lowered.out_stride = planned.output.stride;
-      for (const ValueRef& input : planned.inputs) {
-        planned.shares_buffer |= input.buffer == planned.output.buffer;
-      }
+      lowered.out_stride = place_of(output_of(n)).stride;
       lowered.x = inputs[0] < 0 ? nullptr : &tensor(inputs[0]);
       if (role.pad >= 0) spatial_pads(view(role.pad), lowered.extra_pads);
       if (role.table >= 0) lowered.table = &model_.nodes[role.table];
@@ -378,12 +383,130 @@ class Planner {
                              static_cast<int>(std::min<size_t>(120, model_.nodes[n].name.size())),
                              model_.nodes[n].name.data(), op->name, step.status().message().c_str()));
       }
-      planned.step = std::move(step).value();
-      plan_.scratch_bytes = std::max(plan_.scratch_bytes, planned.step->scratch_bytes());
-      step_of_[n] = static_cast<int>(plan_.steps.size());
-      plan_.steps.push_back(std::move(planned));
+      prepared_[n] = std::move(step).value();
     }
     return Status();
+  }
+
+  const RowStep* row_step(int n) const { return prepared_[n] ? prepared_[n]->row_step() : nullptr; }
+  bool in_strip(int n) const { return strip_of_[n] >= 0; }
+  bool is_last_of_strip(int n) const { return in_strip(n) && strips_[strip_of_[n]].back() == n; }
+  /// Whether a step stands at this node's place.
+  bool has_step(int n) const { return !is_free(n) && (!in_strip(n) || is_last_of_strip(n)); }
+
+  /// The node whose step alone reads what node n's step writes, and as its image; -1 if there is none.
+  int streams_into(int n) const {
+    const int output = output_of(n);
+    const int user = single_user(output);
+    if (user < 0 || links_[output].parent >= 0) return -1;
+    const int reader = roles_[user].absorbed ? roles_[user].owner : user;
+    const RowStep* step = row_step(reader);
+    const bool joins =
+        step != nullptr && step->streams() && !in_strip(reader) && inputs_of(reader)[0] == output;
+    return joins ? reader : -1;
+  }
+
+  /// Joins windows (depthwise, pools) with the product before and the 1x1 product after them where strips of
+  /// rows save memory (ops/strip_step.h).
+  Status join_strips() {
+    for (int n : order_) {
+      // A chain begins before its window: with the product that feeds it, or with the window itself.
+      if (row_step(n) == nullptr || in_strip(n)) continue;
+      std::vector<int> nodes = {n};
+      const bool starts_with_window = is_window(n);
+      if (!starts_with_window) {
+        const int window = streams_into(n);
+        if (window < 0 || !is_window(window)) continue;
+        nodes.push_back(window);
+      }
+      const int after = streams_into(nodes.back());
+      if (after >= 0 && !is_window(after)) nodes.push_back(after);
+      if (nodes.size() < 2) continue;
+      std::vector<const RowStep*> chain;
+      for (int node : nodes) chain.push_back(row_step(node));
+      const StripSize size = strip_size(chain);
+      if (size.rows == 0) continue;
+      std::vector<std::unique_ptr<Step>> steps;
+      for (int node : nodes) {
+        strip_of_[node] = static_cast<int>(strips_.size());
+        steps.push_back(std::move(prepared_[node]));
+      }
+      auto strip = make_strip_step(std::move(steps), size, target_);
+      EDGEQ_RETURN_IF_ERROR(strip.status());
+      prepared_[nodes.back()] = std::move(strip).value();
+      strips_.push_back(std::move(nodes));
+    }
+    return Status();
+  }
+
+  /// Lets a product that ends in an addition write over the operand that it adds, where nothing reads that
+  /// operand later: each output is written where, and after, its own operand was read.
+  void add_in_place() {
+    // The node at whose place a node's step runs.
+    const auto runs_at = [this](int node) {
+      const int owner = roles_[node].absorbed ? roles_[node].owner : node;
+      return roles_[in_strip(owner) ? strips_[strip_of_[owner]].back() : owner].last;
+    };
+    std::vector<bool> has_views(model_.tensors.size(), false);
+    for (const Link& link : links_) {
+      if (link.parent >= 0) has_views[link.parent] = true;
+    }
+    std::vector<bool> in_place(model_.tensors.size(), false);
+    std::vector<int> last_use(model_.tensors.size(), -1);
+    for (int n = 0; n < node_count(); ++n) {
+      for (int32_t input : model_.nodes[n].inputs) {
+        if (input >= 0) last_use[input] = std::max(last_use[input], runs_at(n));
+      }
+    }
+    for (int n : order_) {
+      if (!has_step(n) || roles_[n].residual < 0) continue;
+      const int operand = inputs_of(n).back();
+      const int output = output_of(n);
+      const std::vector<int> inputs = step_inputs(n);
+      const bool read_once = std::count(inputs.begin(), inputs.end(), operand) == 1;
+      const bool whole = links_[operand].parent < 0 || in_place[operand];
+      const bool placeable = whole && links_[output].parent < 0 && !has_views[operand] &&
+                             !is_output_[operand] && producer_[operand] >= 0;
+      if (!read_once || !placeable || last_use[operand] != runs_at(n)) continue;
+      links_[output] = {operand, 0, false};
+      in_place[output] = true;
+    }
+  }
+
+  /// A step that reads more than one row for a row, and any of them from where they lie.
+  bool is_window(int n) const {
+    const RowStep* step = row_step(n);
+    return step != nullptr && step->streams() && !step->window.pointwise();
+  }
+
+  /// The tensors that the step at node n's place reads, in the order of its inputs.
+  std::vector<int> step_inputs(int n) const {
+    if (!in_strip(n)) return inputs_of(n);
+    const std::vector<int>& nodes = strips_[strip_of_[n]];
+    std::vector<int> inputs = {inputs_of(nodes.front())[0]};
+    for (int node : nodes) inputs.push_back(roles_[node].residual >= 0 ? inputs_of(node).back() : -1);
+    return inputs;
+  }
+
+  void place_steps() {
+    for (int n : order_) {
+      if (!has_step(n)) continue;
+      PlannedStep planned;
+      for (int input : step_inputs(n)) planned.inputs.push_back(value_of(input));
+      planned.output = value_of(output_of(n));
+      for (const ValueRef& input : planned.inputs) {
+        planned.shares_buffer |= input.buffer == planned.output.buffer;
+      }
+      planned.step = std::move(prepared_[n]);
+      plan_.scratch_bytes = std::max(plan_.scratch_bytes, planned.step->scratch_bytes());
+      const int step = static_cast<int>(plan_.steps.size());
+      step_of_[n] = {step, -1};
+      if (in_strip(n)) {
+        const std::vector<int>& nodes = strips_[strip_of_[n]];
+        for (size_t i = 0; i < nodes.size(); ++i) step_of_[nodes[i]] = {step, static_cast<int>(i)};
+      }
+      plan_.steps.push_back(std::move(planned));
+    }
   }
 
   std::vector<int64_t> shape_of(const Tensor& found) const {
@@ -422,8 +545,11 @@ class Planner {
       layer.bits = y.bits;
       const int owner = roles_[n].owner;
       const auto found = step_of_.find(owner);
-      layer.step = found == step_of_.end() ? -1 : found->second;
-      layer.primary = owner == n && layer.step >= 0;
+      if (found != step_of_.end()) {
+        layer.step = found->second.step;
+        layer.part = owner == n ? found->second.part : -1;
+        layer.primary = owner == n && (!in_strip(n) || is_last_of_strip(n));
+      }
       plan_.layers.push_back(std::move(layer));
     }
     for (const End& end : model_.inputs) plan_.inputs.push_back({activation_of[end.tensor], end.nchw});
@@ -442,7 +568,14 @@ class Planner {
   std::vector<bool> pinned_;
   std::vector<std::vector<bool>> copy_inputs_;
   std::vector<int> buffer_of_;
-  std::map<int, int> step_of_;
+  std::vector<std::unique_ptr<Step>> prepared_;  // a node
+  std::vector<std::vector<int>> strips_;         // the nodes of each chain
+  std::vector<int> strip_of_;                    // a node's chain, or -1
+  struct StepRef {
+    int step = -1;
+    int part = -1;
+  };
+  std::map<int, StepRef> step_of_;
 };
 
 }  // namespace

@@ -39,6 +39,7 @@ struct Layer {
   std::vector<int64_t> shape;  // of its output, the batch as -1
   int bits = 0;                // of its output's codes
   int step = -1;               // which step computes it; -1: none, it costs nothing
+  int part = -1;               // which of the step's parts, when that is a chain
   bool primary = false;        // the step is named after this node; else it was fused into it
 };
 

@@ -215,6 +215,7 @@ void Session::split(RunState& state) const {
     const int64_t most =
         std::min<int64_t>(ThreadPool::kMaxParts, work.cost >= 2 * threads * kLarge ? 2 * threads : threads);
     parts = split_cost_ > 0 ? std::min(most, work.cost / split_cost_) : most;
+    if (work.overlaps) parts = std::min(parts, threads);
   }
 #if defined(__SANITIZE_THREAD__)
   // A kernel may read (and drop) bytes behind the end of a pixel. Where input and output are channel slices
@@ -403,16 +404,18 @@ std::vector<LayerInfo> Session::layers() const {
     info.op = layer.op;
     info.shape = layer.shape;
     info.bits = layer.bits;
-    if (layer.primary) {
-      const StepInfo& step = plan_.steps[static_cast<size_t>(layer.step)].step->info;
-      info.kernel = step.kernel;
-      info.isa = isa_name(step.isa);
-      info.weight_bits = step.weight_bits;
-      info.bytes_packed = step.bytes_packed;
-      info.macs = step.macs;
-      info.work = step.work;
-      info.median_ns = median_ns(static_cast<size_t>(layer.step));
-    } else if (layer.step >= 0) {
+    if (layer.primary || layer.part >= 0) {
+      const Step& step = *plan_.steps[static_cast<size_t>(layer.step)].step;
+      const StepInfo& told = layer.part >= 0 ? step.parts[static_cast<size_t>(layer.part)] : step.info;
+      info.kernel = told.kernel;
+      info.isa = isa_name(told.isa);
+      info.weight_bits = told.weight_bits;
+      info.bytes_packed = told.bytes_packed;
+      info.macs = told.macs;
+      info.work = told.work;
+    }
+    if (layer.primary) info.median_ns = median_ns(static_cast<size_t>(layer.step));
+    if (layer.step >= 0 && !layer.primary) {
       info.fused_into = owners[static_cast<size_t>(layer.step)]->name;
     }
     layers.push_back(std::move(info));

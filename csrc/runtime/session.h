@@ -53,7 +53,8 @@ struct LayerInfo {
   std::string op;
   std::string kernel;  // "": free (a view, or written in place)
   std::string isa;
-  std::string fused_into;  // the layer whose step computes this one, else ""
+  std::string
+      fused_into;  // the layer whose step computes this one, else ""; with a kernel: in strips of rows
   std::vector<int64_t> shape;
   int bits = 0;         // of the output's codes; 0: float32
   int weight_bits = 0;  // 0: no weights
