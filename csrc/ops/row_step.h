@@ -77,6 +77,9 @@ class RowStep : public Step {
   /// Whether `run_rows` takes an input of which only the rows of `input_rows` are there.
   virtual bool streams() const = 0;
 
+  /// Whether it slides over rows that may be a part of the image: a depthwise convolution or a pool.
+  bool is_window() const { return streams() && !window.pointwise(); }
+
   /// Computes rows of one image. `residual` is the operand's image, or null.
   virtual void run_rows(const RowPlace& in, const RowPlace& out, const uint8_t* residual, RowRange rows,
                         uint8_t* scratch) const = 0;

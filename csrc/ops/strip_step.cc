@@ -106,9 +106,9 @@ StripSize strip_size(const std::vector<const RowStep*>& chain) {
   if (chain.size() < 2 || chain.size() > StripStep::kMaxSteps) return {};
   const RowStep& last = *chain.back();
   int64_t whole = 0;
-  int64_t narrowest = INT64_MAX;
+  int64_t narrowest = kLeastPixels;  // of the products
   for (size_t i = 0; i < chain.size(); ++i) {
-    narrowest = std::min(narrowest, chain[i]->out_w);
+    if (!chain[i]->is_window()) narrowest = std::min(narrowest, chain[i]->out_w);
     if (i + 1 < chain.size()) whole += chain[i]->out_h * chain[i]->out_row_bytes();
   }
   // Even numbers: depthwise kernels compute rows in pairs.

@@ -473,11 +473,7 @@ class Planner {
     }
   }
 
-  /// A step that reads more than one row for a row, and any of them from where they lie.
-  bool is_window(int n) const {
-    const RowStep* step = row_step(n);
-    return step != nullptr && step->streams() && !step->window.pointwise();
-  }
+  bool is_window(int n) const { return row_step(n) != nullptr && row_step(n)->is_window(); }
 
   /// The tensors that the step at node n's place reads, in the order of its inputs.
   std::vector<int> step_inputs(int n) const {
