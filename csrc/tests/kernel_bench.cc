@@ -2,7 +2,6 @@
 // multiply-accumulate instruction. Usage: kernel_bench [substring of the variant or shape]. EDGEQ_MAX_ISA
 // caps the variants. Correctness is kernel_test's.
 
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -14,31 +13,10 @@
 #include "kernels/gemm/gemm.h"
 #include "kernels/gemm/pack.h"
 #include "kernels/peak/peak.h"
+#include "tests/best_seconds.h"
 
 namespace edgeq {
 namespace {
-
-/// Best time of one call in seconds, over many short rounds: other work on the machine only ever adds time,
-/// and rounds shorter than a scheduler's slice let some run undisturbed.
-template <typename Call>
-double best_seconds(Call call) {
-  using Clock = std::chrono::steady_clock;
-  const auto time = [&](size_t repeats) {
-    const auto start = Clock::now();
-    for (size_t i = 0; i < repeats; ++i) call();
-    return std::chrono::duration<double>(Clock::now() - start).count() / static_cast<double>(repeats);
-  };
-  size_t repeats = 1;
-  while (time(repeats) * static_cast<double>(repeats) < 1e-4) repeats *= 2;
-  double best = time(repeats);
-  double spent = 0.0;
-  for (int i = 0; i < 400 && spent < 0.08; ++i) {
-    const double seconds = time(repeats);
-    spent += seconds * static_cast<double>(repeats);
-    best = seconds < best ? seconds : best;
-  }
-  return best;
-}
 
 void fill(uint8_t* bytes, size_t size) {
   uint32_t state = 1;
