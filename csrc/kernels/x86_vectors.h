@@ -25,6 +25,29 @@ EDGEQ_INLINE int32_t load_dword(const uint8_t* from) {
   return value;
 }
 
+/// Stores the first `count` < 16 bytes, without AVX-512's masks: a store for each bit of the count. Going through
+/// memory instead would make the copy wait for a store that it cannot be forwarded from.
+EDGEQ_INLINE void store_less_than_16(uint8_t* to, __m128i a, size_t count) {
+  if ((count & 8) != 0) {
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(to), a);
+    a = _mm_srli_si128(a, 8);
+    to += 8;
+  }
+  if ((count & 4) != 0) {
+    const int32_t dword = _mm_cvtsi128_si32(a);
+    std::memcpy(to, &dword, 4);
+    a = _mm_srli_si128(a, 4);
+    to += 4;
+  }
+  if ((count & 2) != 0) {
+    const uint16_t word = static_cast<uint16_t>(_mm_cvtsi128_si32(a));
+    std::memcpy(to, &word, 2);
+    a = _mm_srli_si128(a, 2);
+    to += 2;
+  }
+  if ((count & 1) != 0) *to = static_cast<uint8_t>(_mm_cvtsi128_si32(a));
+}
+
 /// 128 bits: 4 dwords, 16 bytes.
 struct Vector128 {
   using Int = __m128i;
@@ -43,6 +66,15 @@ struct Vector128 {
   static EDGEQ_INLINE Int bit_xor(Int a, Int b) { return _mm_xor_si128(a, b); }
   static EDGEQ_INLINE Int add(Int a, Int b) { return _mm_add_epi32(a, b); }
   static EDGEQ_INLINE Int add_words(Int a, Int b) { return _mm_add_epi16(a, b); }
+  static EDGEQ_INLINE Int sub_words(Int a, Int b) { return _mm_sub_epi16(a, b); }
+  template <int kCount>
+  static EDGEQ_INLINE Int shift_left_words(Int a) {
+    return _mm_slli_epi16(a, kCount);
+  }
+  template <int kCount>
+  static EDGEQ_INLINE Int shift_right_words(Int a) {
+    return _mm_srli_epi16(a, kCount);
+  }
   static EDGEQ_INLINE Int madd_words(Int a, Int b) { return _mm_madd_epi16(a, b); }
   static EDGEQ_INLINE Int madd_bytes(Int a, Int b) { return _mm_maddubs_epi16(a, b); }
   template <int kCount>
@@ -88,9 +120,7 @@ struct Vector128 {
 #if defined(__AVX512VL__) && defined(__AVX512BW__)
     _mm_mask_storeu_epi8(to, static_cast<__mmask16>((1u << count) - 1u), a);
 #else
-    alignas(16) uint8_t all[16];
-    store_all(all, a);
-    std::memcpy(to, all, count);
+    store_less_than_16(to, a, count);
 #endif
   }
 };
@@ -117,6 +147,15 @@ struct Vector256 {
   static EDGEQ_INLINE Int sub(Int a, Int b) { return _mm256_sub_epi32(a, b); }
   static EDGEQ_INLINE Int mul_dwords(Int a, Int b) { return _mm256_mullo_epi32(a, b); }
   static EDGEQ_INLINE Int add_words(Int a, Int b) { return _mm256_add_epi16(a, b); }
+  static EDGEQ_INLINE Int sub_words(Int a, Int b) { return _mm256_sub_epi16(a, b); }
+  template <int kCount>
+  static EDGEQ_INLINE Int shift_left_words(Int a) {
+    return _mm256_slli_epi16(a, kCount);
+  }
+  template <int kCount>
+  static EDGEQ_INLINE Int shift_right_words(Int a) {
+    return _mm256_srli_epi16(a, kCount);
+  }
   static EDGEQ_INLINE Int madd_words(Int a, Int b) { return _mm256_madd_epi16(a, b); }
   static EDGEQ_INLINE Int madd_bytes(Int a, Int b) { return _mm256_maddubs_epi16(a, b); }
   template <int kCount>
@@ -174,17 +213,13 @@ struct Vector256 {
 #if defined(__AVX512VL__) && defined(__AVX512BW__)
     _mm256_mask_storeu_epi8(to, _bzhi_u32(~0u, static_cast<unsigned>(count)), a);
 #else
-    if (count == 16) {
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(a));
-      return;
+    __m128i part = _mm256_castsi256_si128(a);
+    if ((count & 16) != 0) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to), part);
+      part = _mm256_extracti128_si256(a, 1);
+      to += 16;
     }
-    if (count == 8) {
-      _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(a));
-      return;
-    }
-    alignas(32) uint8_t all[32];
-    store_all(all, a);
-    std::memcpy(to, all, count);
+    store_less_than_16(to, part, count & 15);
 #endif
   }
 };
@@ -213,6 +248,15 @@ struct Vector512 {
   static EDGEQ_INLINE Int sub(Int a, Int b) { return _mm512_sub_epi32(a, b); }
   static EDGEQ_INLINE Int mul_dwords(Int a, Int b) { return _mm512_mullo_epi32(a, b); }
   static EDGEQ_INLINE Int add_words(Int a, Int b) { return _mm512_add_epi16(a, b); }
+  static EDGEQ_INLINE Int sub_words(Int a, Int b) { return _mm512_sub_epi16(a, b); }
+  template <int kCount>
+  static EDGEQ_INLINE Int shift_left_words(Int a) {
+    return _mm512_slli_epi16(a, kCount);
+  }
+  template <int kCount>
+  static EDGEQ_INLINE Int shift_right_words(Int a) {
+    return _mm512_srli_epi16(a, kCount);
+  }
   template <int kCount>
   static EDGEQ_INLINE Int shift_left(Int a) {
     return _mm512_slli_epi32(a, kCount);
