@@ -332,6 +332,14 @@ EDGEQ_INLINE typename V::Int pack_codes(typename V::Int q0, typename V::Int q1, 
   return V::max_bytes(V::pack_words(low, high), V::set1_byte(range.min));
 }
 
+/// The same with both clamps, for values that stay within 32 bits without the upper one: saturation to 16 bits, to
+/// which it then saturates, never passes a bound by.
+template <typename V>
+EDGEQ_INLINE typename V::Int pack_and_clamp(typename V::Int q0, typename V::Int q1, typename V::Int q2,
+                                            typename V::Int q3, OutputRange range) {
+  return V::min_bytes(pack_codes<V>(q0, q1, q2, q3, range), V::set1_byte(range.max));
+}
+
 /// The upper clamp, and the rounding.
 template <typename V>
 EDGEQ_INLINE typename V::Int round_below(typename V::Float value, typename V::Float hi) {

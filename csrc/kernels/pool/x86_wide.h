@@ -5,8 +5,8 @@
 //
 // A window is separable: first its rows are combined into one column a pixel, then columns into outputs, so
 // that a k x k window costs k + k loads instead of k * k, and overlapping windows share columns. What remains
-// for a 3x3 window with stride 2 is six loads an output vector, the input's bytes once and a half: the speed of
-// the cache that holds it.
+// for a 3x3 window with stride 2 is six loads an output vector, the input's bytes once and a half: the speed
+// of the cache that holds it.
 
 #include "kernels/pool/pool.h"
 #include "kernels/x86_vectors.h"
@@ -66,12 +66,13 @@ EDGEQ_INLINE void finish_sums(typename V::Int (&sum)[4], int32_t zp_sum, float m
   }
   // In each 128-bit lane, four dwords of each vector: bytes 0 4 8 12, 1 5 9 13, 2 6 10 14 and 3 7 11 15.
   alignas(16) static constexpr uint8_t kOrder[16] = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
-  V::store(dst, V::shuffle(pack_codes<V>(sum[0], sum[1], sum[2], sum[3], range), V::repeat128(kOrder)), count);
+  V::store(dst, V::shuffle(pack_codes<V>(sum[0], sum[1], sum[2], sum[3], range), V::repeat128(kOrder)),
+           count);
 }
 
-/// Sums of bytes in 16-bit lanes: `all` adds up the bytes as 16-bit words, `odd` their upper bytes alone. Modulo
-/// 2^16, all - 256 * odd are the lower ones: three instructions for V::kBytes bytes, where widening them takes
-/// four. Each sum must stay below 2^16: at most 257 bytes.
+/// Sums of bytes in 16-bit lanes: `all` adds up the bytes as 16-bit words, `odd` their upper bytes alone.
+/// Modulo 2^16, all - 256 * odd are the lower ones: three instructions for V::kBytes bytes, where widening
+/// them takes four. Each sum must stay below 2^16: at most 257 bytes.
 template <typename V>
 struct WordSums {
   static constexpr size_t kMostBytes = 257;
@@ -168,8 +169,8 @@ void pool_tiles(const PoolParams& p) {
   }
 }
 
-/// Maxima over 3x3 windows for `channels` channels from `first` on, the columns in registers. A row outside of
-/// the image is replaced by one inside, which changes no maximum; a column likewise by the nearest one.
+/// Maxima over 3x3 windows for `channels` channels from `first` on, the columns in registers. A row outside
+/// of the image is replaced by one inside, which changes no maximum; a column likewise by the nearest one.
 template <typename V, int kStride>
 void max_pool_3x3(const PoolParams& p, size_t y, const WindowRows& rows, size_t first, size_t channels) {
   const act_t* row[3];
@@ -219,7 +220,8 @@ EDGEQ_INLINE void visit_window(const PoolParams& p, size_t y, size_t x, Visit vi
     const act_t* row = p.rows[y * p.stride_h + ky * p.dilation_h];
     if (row == nullptr) continue;
     for (size_t kx = inside.first; kx < inside.last; ++kx) {
-      visit(row + static_cast<ptrdiff_t>(x * p.stride_w + kx * p.dilation_w - p.pad_left) * p.src_pixel_stride);
+      visit(row +
+            static_cast<ptrdiff_t>(x * p.stride_w + kx * p.dilation_w - p.pad_left) * p.src_pixel_stride);
     }
   }
 }
@@ -324,9 +326,9 @@ struct Period {
   }
 };
 
-// Sums of all pixels. Where pixels follow each other, vectors run across them, and byte i of a period belongs to
-// channel i % channels: every load is full and aligned as the image is. At four channels a dword, that holds for
-// the four sets of dword sums too.
+// Sums of all pixels. Where pixels follow each other, vectors run across them, and byte i of a period belongs
+// to channel i % channels: every load is full and aligned as the image is. At four channels a dword, that
+// holds for the four sets of dword sums too.
 template <typename V>
 void mean(const MeanParams& p) {
   constexpr size_t kMostVectors = 32;
