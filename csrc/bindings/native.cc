@@ -184,6 +184,7 @@ py::dict kernel_variants(const std::string& max_isa) {
   add_names(families, "resize", resize_variants(set));
   add_names(families, "softmax", softmax_variants(set));
   add_names(families, "copy", copy_variants(set));
+  add_names(families, "copy", interleave_variants(set));
   add_names(families, "copy", pad_variants(set));
   return families;
 }

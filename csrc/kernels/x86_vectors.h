@@ -1,9 +1,9 @@
 #ifndef EDGEQ_KERNELS_X86_VECTORS_H_
 #define EDGEQ_KERNELS_X86_VECTORS_H_
 
-// The vector operations that the x86 files of several families share, one type a width. Only x86_*.cc files (and the
-// headers that they alone include) include this, each compiled with its own level's flags: everything stands in an
-// unnamed namespace, so that a copy built for one level never serves another.
+// The vector operations that the x86 files of several families share, one type a width. Only x86_*.cc files
+// (and the headers that they alone include) include this, each compiled with its own level's flags:
+// everything stands in an unnamed namespace, so that a copy built for one level never serves another.
 
 #include <immintrin.h>
 
@@ -25,8 +25,8 @@ EDGEQ_INLINE int32_t load_dword(const uint8_t* from) {
   return value;
 }
 
-/// Stores the first `count` < 16 bytes, without AVX-512's masks: a store for each bit of the count. Going through
-/// memory instead would make the copy wait for a store that it cannot be forwarded from.
+/// Stores the first `count` < 16 bytes, without AVX-512's masks: a store for each bit of the count. Going
+/// through memory instead would make the copy wait for a store that it cannot be forwarded from.
 EDGEQ_INLINE void store_less_than_16(uint8_t* to, __m128i a, size_t count) {
   if ((count & 8) != 0) {
     _mm_storel_epi64(reinterpret_cast<__m128i*>(to), a);
@@ -57,7 +57,9 @@ struct Vector128 {
 
   static EDGEQ_INLINE void keep_in_register(Int& a) { __asm__ volatile("" : "+x"(a)); }
   static EDGEQ_INLINE Int zero() { return _mm_setzero_si128(); }
-  static EDGEQ_INLINE Int load(const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); }
+  static EDGEQ_INLINE Int load(const void* from) {
+    return _mm_loadu_si128(static_cast<const __m128i*>(from));
+  }
   static EDGEQ_INLINE void store_all(void* to, Int a) { _mm_storeu_si128(static_cast<__m128i*>(to), a); }
   static EDGEQ_INLINE Int set1_byte(int a) { return _mm_set1_epi8(static_cast<char>(a)); }
   static EDGEQ_INLINE Int set1_word(int a) { return _mm_set1_epi16(static_cast<int16_t>(a)); }
@@ -105,7 +107,9 @@ struct Vector128 {
     return _mm_cvtepi8_epi16(_mm_loadl_epi64(static_cast<const __m128i*>(from)));
   }
   static EDGEQ_INLINE Float set1(float a) { return _mm_set1_ps(a); }
-  static EDGEQ_INLINE Float load_float(const void* from) { return _mm_loadu_ps(static_cast<const float*>(from)); }
+  static EDGEQ_INLINE Float load_float(const void* from) {
+    return _mm_loadu_ps(static_cast<const float*>(from));
+  }
   static EDGEQ_INLINE Float to_float(Int a) { return _mm_cvtepi32_ps(a); }
   static EDGEQ_INLINE Float mul(Float a, Float b) { return _mm_mul_ps(a, b); }
   static EDGEQ_INLINE Float plus(Float a, Float b) { return _mm_add_ps(a, b); }
@@ -134,7 +138,9 @@ struct Vector256 {
 
   static EDGEQ_INLINE void keep_in_register(Int& a) { __asm__ volatile("" : "+x"(a)); }
   static EDGEQ_INLINE Int zero() { return _mm256_setzero_si256(); }
-  static EDGEQ_INLINE Int load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
+  static EDGEQ_INLINE Int load(const void* from) {
+    return _mm256_loadu_si256(static_cast<const __m256i*>(from));
+  }
   static EDGEQ_INLINE void store_all(void* to, Int a) { _mm256_storeu_si256(static_cast<__m256i*>(to), a); }
   static EDGEQ_INLINE Int broadcast(const uint8_t* from) { return _mm256_set1_epi32(load_dword(from)); }
   static EDGEQ_INLINE Int set1_byte(int a) { return _mm256_set1_epi8(static_cast<char>(a)); }
@@ -190,12 +196,15 @@ struct Vector256 {
   static EDGEQ_INLINE Int widen_signed_bytes(const void* from) {
     return _mm256_cvtepi8_epi16(_mm_loadu_si128(static_cast<const __m128i*>(from)));
   }
-  /// Puts back in order what four dword vectors become by pack_dwords and pack_words, which work within 128-bit lanes.
+  /// Puts back in order what four dword vectors become by pack_dwords and pack_words, which work within
+  /// 128-bit lanes.
   static EDGEQ_INLINE Int order_packed(Int a) {
     return _mm256_permutevar8x32_epi32(a, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
   }
   static EDGEQ_INLINE Float set1(float a) { return _mm256_set1_ps(a); }
-  static EDGEQ_INLINE Float load_float(const void* from) { return _mm256_loadu_ps(static_cast<const float*>(from)); }
+  static EDGEQ_INLINE Float load_float(const void* from) {
+    return _mm256_loadu_ps(static_cast<const float*>(from));
+  }
   static EDGEQ_INLINE void store_float(float* to, Float a) { _mm256_storeu_ps(to, a); }
   static EDGEQ_INLINE Float to_float(Int a) { return _mm256_cvtepi32_ps(a); }
   static EDGEQ_INLINE Float mul(Float a, Float b) { return _mm256_mul_ps(a, b); }
@@ -286,9 +295,11 @@ struct Vector512 {
   static EDGEQ_INLINE Int widen_bytes(const void* from) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(from)));
   }
-  /// Puts back in order what four dword vectors become by pack_dwords and pack_words, which work within 128-bit lanes.
+  /// Puts back in order what four dword vectors become by pack_dwords and pack_words, which work within
+  /// 128-bit lanes.
   static EDGEQ_INLINE Int order_packed(Int a) {
-    return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), a);
+    return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
+                                    a);
   }
   static EDGEQ_INLINE Float set1(float a) { return _mm512_set1_ps(a); }
   static EDGEQ_INLINE Float load_float(const void* from) { return _mm512_loadu_ps(from); }
@@ -320,20 +331,20 @@ struct Vector512 {
 
 /// Bytes max(saturate(q + zp), min) of four dword vectors; the order is that of the lanes (see order_packed).
 ///
-/// Only the upper clamp of the rounding rule must come before the conversion to integers, which turns what is too large into
-/// INT32_MIN. The lower one follows here, where it costs one instruction for four vectors: saturation and integer bounds
-/// commute with rounding.
+/// Only the upper clamp of the rounding rule must come before the conversion to integers, which turns what is
+/// too large into INT32_MIN. The lower one follows here, where it costs one instruction for four vectors:
+/// saturation and integer bounds commute with rounding.
 template <typename V>
-EDGEQ_INLINE typename V::Int pack_codes(typename V::Int q0, typename V::Int q1, typename V::Int q2, typename V::Int q3,
-                                        OutputRange range) {
+EDGEQ_INLINE typename V::Int pack_codes(typename V::Int q0, typename V::Int q1, typename V::Int q2,
+                                        typename V::Int q3, OutputRange range) {
   const auto zp = V::set1_word(range.zp);
   const auto low = V::add_saturated_words(V::pack_dwords(q0, q1), zp);
   const auto high = V::add_saturated_words(V::pack_dwords(q2, q3), zp);
   return V::max_bytes(V::pack_words(low, high), V::set1_byte(range.min));
 }
 
-/// The same with both clamps, for values that stay within 32 bits without the upper one: saturation to 16 bits, to
-/// which it then saturates, never passes a bound by.
+/// The same with both clamps, for values that stay within 32 bits without the upper one: saturation to 16
+/// bits, to which it then saturates, never passes a bound by.
 template <typename V>
 EDGEQ_INLINE typename V::Int pack_and_clamp(typename V::Int q0, typename V::Int q1, typename V::Int q2,
                                             typename V::Int q3, OutputRange range) {

@@ -271,6 +271,7 @@ void test_names() {
   check(softmax_variants(all));
   check(resize_variants(all));
   check(copy_variants(all));
+  check(interleave_variants(all));
   check(pad_variants(all));
 }
 
@@ -1000,7 +1001,7 @@ void test_resize(IsaSet isas) {
 void test_copy(IsaSet isas) {
   for (const CopyVariant* variant : copy_variants(isas)) {
     uint64_t seed = 9;
-    for (size_t pixels : {1, 3, 17}) {
+    for (size_t pixels : {1, 3, 17, 70}) {
       for (size_t channels : {2, 6, 16, 30, 58, 64, 66, 116, 130, 232}) {
         for (size_t groups : {1, 2, 3}) {
           if (channels % groups != 0) continue;
@@ -1057,6 +1058,69 @@ void test_copy(IsaSet isas) {
           compare(std::string(variant->name) + " transpose c=" + std::to_string(channels), dst, want,
                   channels, pixels);
         }
+      }
+    }
+  }
+  // Slices: rows of every length out of wider ones.
+  for (const CopyVariant* variant : copy_variants(isas)) {
+    for (size_t width = 1; width <= 200; ++width) {
+      Random random(width);
+      const size_t rows = 5;
+      const size_t gap = width % 7;
+      Input<uint8_t> src(rows * (width + gap));
+      for (size_t i = 0; i < src.size(); ++i) src[i] = static_cast<uint8_t>(random.next());
+      Guarded dst(rows, width, width % 5);
+      CopyParams p;
+      p.size[2] = rows;
+      p.size[3] = width;
+      p.src = src.data();
+      p.dst = dst.data();
+      p.src_stride[2] = static_cast<ptrdiff_t>(width + gap);
+      p.dst_stride[2] = dst.stride();
+      p.src_stride[3] = p.dst_stride[3] = 1;
+      std::vector<act_t> want(rows * width);
+      for (size_t i = 0; i < want.size(); ++i) {
+        want[i] = static_cast<act_t>(src[i / width * (width + gap) + i % width]);
+      }
+      variant->run(p);
+      compare(std::string(variant->name) + " rows of " + std::to_string(width), dst, want, rows, width);
+    }
+  }
+  for (const InterleaveVariant* variant : interleave_variants(isas)) {
+    for (size_t groups : {1, 2, 3, 4, 5, 8, 17, 32, 33}) {
+      for (size_t channels : {1, 5, 15, 16, 17, 29, 31, 32, 33, 58, 63, 64, 65, 116, 130}) {
+        Random random(groups * 1000 + channels);
+        const size_t rows = 3;
+        std::vector<Input<uint8_t>> sources;
+        std::vector<const uint8_t*> src;
+        std::vector<ptrdiff_t> stride;
+        for (size_t g = 0; g < groups; ++g) {
+          const size_t width = channels + static_cast<size_t>(random.between(0, 9));
+          Input<uint8_t> source(rows * width);
+          for (size_t i = 0; i < source.size(); ++i) source[i] = static_cast<uint8_t>(random.next());
+          src.push_back(source.data());
+          stride.push_back(static_cast<ptrdiff_t>(width));
+          sources.push_back(std::move(source));
+        }
+        Guarded dst(rows, channels * groups, channels % 4);
+        InterleaveParams p;
+        p.rows = rows;
+        p.channels = channels;
+        p.groups = groups;
+        p.src = src.data();
+        p.src_row_stride = stride.data();
+        p.dst = dst.data();
+        p.dst_row_stride = dst.stride();
+        std::vector<act_t> want(rows * channels * groups);
+        for (size_t i = 0; i < want.size(); ++i) {
+          const size_t e = i % (channels * groups);
+          const ptrdiff_t row = static_cast<ptrdiff_t>(i / (channels * groups));
+          want[i] = static_cast<act_t>(src[e % groups][row * stride[e % groups] + ptrdiff_t(e / groups)]);
+        }
+        variant->run(p);
+        compare(std::string(variant->name) + " groups=" + std::to_string(groups) +
+                    " channels=" + std::to_string(channels),
+                dst, want, rows, channels * groups);
       }
     }
   }

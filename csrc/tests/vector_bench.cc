@@ -211,17 +211,21 @@ void bench_copy(Bench& bench) {
     const size_t pixels = s[0] * s[0];
     const ptrdiff_t channels = static_cast<ptrdiff_t>(s[1]);
     Buffers buffers(pixels * s[1], 0, pixels * s[1]);
-    CopyParams shuffle;
-    shuffle.size[0] = pixels;
-    shuffle.size[2] = s[1] / 2;
-    shuffle.size[3] = 2;
-    shuffle.src = buffers.a.data();
+    const uint8_t* groups[2] = {buffers.a.data(), buffers.a.data() + s[1] / 2};
+    const ptrdiff_t strides[2] = {channels, channels};
+    InterleaveParams shuffle;
+    shuffle.rows = pixels;
+    shuffle.channels = s[1] / 2;
+    shuffle.groups = 2;
+    shuffle.src = groups;
+    shuffle.src_row_stride = strides;
     shuffle.dst = buffers.dst.data();
-    shuffle.src_stride[0] = shuffle.dst_stride[0] = channels;
-    shuffle.src_stride[2] = 1;
-    shuffle.dst_stride[2] = 2;
-    shuffle.src_stride[3] = channels / 2;
-    shuffle.dst_stride[3] = 1;
+    shuffle.dst_row_stride = channels;
+    for (const InterleaveVariant* variant : interleave_variants(bench.isas())) {
+      const size_t bytes = pixels * s[1];
+      bench.time(image("shuffle", s[0], s[0], s[1]), variant->name, bytes, bytes,
+                 [&] { variant->run(shuffle); });
+    }
     CopyParams slice;
     slice.size[2] = pixels;
     slice.size[3] = s[1] / 2;
@@ -241,8 +245,6 @@ void bench_copy(Bench& bench) {
     transpose.dst_stride[3] = 1;
     for (const CopyVariant* variant : copy_variants(bench.isas())) {
       const size_t bytes = pixels * s[1];
-      bench.time(image("shuffle", s[0], s[0], s[1]), variant->name, bytes, bytes,
-                 [&] { variant->run(shuffle); });
       bench.time(image("slice", s[0], s[0], s[1] / 2), variant->name, bytes / 2, bytes / 2,
                  [&] { variant->run(slice); });
       bench.time(image("transpose", s[0], s[0], s[1]), variant->name, bytes, bytes,

@@ -10,9 +10,8 @@
 namespace edgeq {
 
 /// dst[sum of i_d * dst_stride[d]] = src[sum of i_d * src_stride[d]] for all i_d < size[d], d < 4, bytes.
-/// Slices, concatenation, transposes and channel shuffles are choices of sizes and strides (a shuffle of g
-/// groups: sizes pixels, 1, channels / g, g; source strides channels, 0, 1, channels / g; destination strides
-/// channels, 0, g, 1). Strides may be 0 or negative. The two sides do not overlap.
+/// Slices, concatenation and transposes are choices of sizes and strides. Strides may be 0 or negative. The
+/// two sides do not overlap.
 struct CopyParams {
   size_t size[4] = {1, 1, 1, 1};
   const uint8_t* src = nullptr;
@@ -25,6 +24,24 @@ using CopyVariant = Variant<CopyParams>;
 
 std::vector<const CopyVariant*> copy_variants(IsaSet isas);
 const CopyVariant* select_copy(IsaSet isas);
+
+/// dst[i * dst_row_stride + c * groups + g] = src[g][i * src_row_stride[g] + c] for i < rows, c < channels,
+/// g < groups: a channel shuffle, whose groups may lie in one tensor or in several, so that the concatenation
+/// in front of it need not be made.
+struct InterleaveParams {
+  size_t rows = 0;
+  size_t channels = 0;  // of a group
+  size_t groups = 0;
+  const uint8_t* const* src = nullptr;
+  const ptrdiff_t* src_row_stride = nullptr;
+  uint8_t* dst = nullptr;
+  ptrdiff_t dst_row_stride = 0;
+};
+
+using InterleaveVariant = Variant<InterleaveParams>;
+
+std::vector<const InterleaveVariant*> interleave_variants(IsaSet isas);
+const InterleaveVariant* select_interleave(IsaSet isas);
 
 /// One NHWC image with a border of `value` around it: dst is (top + height + bottom) x (left + width +
 /// right).

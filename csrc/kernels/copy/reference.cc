@@ -30,6 +30,17 @@ void copy_scalar(const CopyParams& p) {
   }
 }
 
+void interleave_scalar(const InterleaveParams& p) {
+  for (size_t i = 0; i < p.rows; ++i) {
+    const ptrdiff_t row = static_cast<ptrdiff_t>(i);
+    for (size_t g = 0; g < p.groups; ++g) {
+      const uint8_t* src = p.src[g] + row * p.src_row_stride[g];
+      uint8_t* dst = p.dst + row * p.dst_row_stride + g;
+      for (size_t c = 0; c < p.channels; ++c) dst[c * p.groups] = src[c];
+    }
+  }
+}
+
 void pad_scalar(const PadParams& p) {
   const size_t channels_out = p.channels_before + p.channels + p.channels_after;
   const size_t width_out = p.left + p.width + p.right;

@@ -1,0 +1,136 @@
+#ifndef EDGEQ_KERNELS_X86_BYTES_H_
+#define EDGEQ_KERNELS_X86_BYTES_H_
+
+// Rearrangements of bytes that several families share, in AVX2. Only x86_*.cc files (and the headers that
+// they alone include) include it; everything stands in an unnamed namespace, as in x86_vectors.h.
+
+#include "kernels/x86_vectors.h"
+
+namespace edgeq {
+namespace {
+
+/// Copies `count` bytes by vectors, the last of which overlaps the one before it. The two sides do not
+/// overlap.
+EDGEQ_INLINE void copy_row(const uint8_t* from, size_t count, uint8_t* to) {
+  if (count >= 32) {
+    for (size_t i = 0; i + 32 < count; i += 32) Vector256::store_all(to + i, Vector256::load(from + i));
+    Vector256::store_all(to + count - 32, Vector256::load(from + count - 32));
+  } else if (count >= 16) {
+    const __m128i last = Vector128::load(from + count - 16);
+    Vector128::store_all(to, Vector128::load(from));
+    Vector128::store_all(to + count - 16, last);
+  } else if (count >= 4) {
+    const size_t half = count >= 8 ? 8 : 4;
+    uint64_t first = 0, last = 0;
+    std::memcpy(&first, from, half);
+    std::memcpy(&last, from + count - half, half);
+    std::memcpy(to, &first, half);
+    std::memcpy(to + count - half, &last, half);
+  } else {
+    for (size_t i = 0; i < count; ++i) to[i] = from[i];
+  }
+}
+
+/// dst[2 * i] = a[i], dst[2 * i + 1] = b[i]; count at least 16. The last blocks overlap those before them:
+/// store-bound, 32 bytes a cycle.
+EDGEQ_INLINE void interleave2(const uint8_t* a, const uint8_t* b, size_t count, uint8_t* dst) {
+  const auto block32 = [&](size_t i) {
+    const __m256i left = Vector256::load(a + i);
+    const __m256i right = Vector256::load(b + i);
+    const __m256i low = Vector256::low_bytes(left, right);
+    const __m256i high = Vector256::high_bytes(left, right);
+    Vector256::store_all(dst + 2 * i, _mm256_permute2x128_si256(low, high, 0x20));
+    Vector256::store_all(dst + 2 * i + 32, _mm256_permute2x128_si256(low, high, 0x31));
+  };
+  const auto block16 = [&](size_t i) {
+    const __m128i left = Vector128::load(a + i);
+    const __m128i right = Vector128::load(b + i);
+    Vector128::store_all(dst + 2 * i, Vector128::low_bytes(left, right));
+    Vector128::store_all(dst + 2 * i + 16, Vector128::high_bytes(left, right));
+  };
+  if (count >= 32) {
+    for (size_t i = 0; i + 32 < count; i += 32) block32(i);
+    block32(count - 32);
+  } else {
+    block16(0);
+    block16(count - 16);
+  }
+}
+
+/// Three runs of 16 bytes to 16 triples.
+EDGEQ_INLINE void interleave3(const uint8_t* a, const uint8_t* b, const uint8_t* c, uint8_t* dst) {
+  // Output byte 3 * i + k is byte i of run k; -1 yields zero.
+  alignas(16) static constexpr int8_t kFromA[3][16] = {
+      {0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1, -1, 5},
+      {-1, -1, 6, -1, -1, 7, -1, -1, 8, -1, -1, 9, -1, -1, 10, -1},
+      {-1, 11, -1, -1, 12, -1, -1, 13, -1, -1, 14, -1, -1, 15, -1, -1}};
+  alignas(16) static constexpr int8_t kFromB[3][16] = {
+      {-1, 0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1, -1},
+      {5, -1, -1, 6, -1, -1, 7, -1, -1, 8, -1, -1, 9, -1, -1, 10},
+      {-1, -1, 11, -1, -1, 12, -1, -1, 13, -1, -1, 14, -1, -1, 15, -1}};
+  alignas(16) static constexpr int8_t kFromC[3][16] = {
+      {-1, -1, 0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1},
+      {-1, 5, -1, -1, 6, -1, -1, 7, -1, -1, 8, -1, -1, 9, -1, -1},
+      {10, -1, -1, 11, -1, -1, 12, -1, -1, 13, -1, -1, 14, -1, -1, 15}};
+  const __m128i run_a = Vector128::load(a);
+  const __m128i run_b = Vector128::load(b);
+  const __m128i run_c = Vector128::load(c);
+  for (int i = 0; i < 3; ++i) {
+    const __m128i from_a = Vector128::shuffle(run_a, Vector128::load(kFromA[i]));
+    const __m128i from_b = Vector128::shuffle(run_b, Vector128::load(kFromB[i]));
+    const __m128i from_c = Vector128::shuffle(run_c, Vector128::load(kFromC[i]));
+    Vector128::store_all(dst + 16 * i, Vector128::bit_or(Vector128::bit_or(from_a, from_b), from_c));
+  }
+}
+
+/// Four runs of 16 bytes to 16 quadruples.
+EDGEQ_INLINE void interleave4(const uint8_t* a, const uint8_t* b, const uint8_t* c, const uint8_t* d,
+                              uint8_t* dst) {
+  const __m128i run_a = Vector128::load(a), run_b = Vector128::load(b);
+  const __m128i run_c = Vector128::load(c), run_d = Vector128::load(d);
+  const __m128i ab[2] = {Vector128::low_bytes(run_a, run_b), Vector128::high_bytes(run_a, run_b)};
+  const __m128i cd[2] = {Vector128::low_bytes(run_c, run_d), Vector128::high_bytes(run_c, run_d)};
+  for (int i = 0; i < 2; ++i) {
+    Vector128::store_all(dst + 32 * i, Vector128::low_words(ab[i], cd[i]));
+    Vector128::store_all(dst + 32 * i + 16, Vector128::high_words(ab[i], cd[i]));
+  }
+}
+
+/// dst[c * dst_stride + r] = row(r)[c] for r < rows <= 32, c < columns <= 16; reads 16 bytes of each row. Two
+/// 16x16 transposes side by side: 64 unpackings for 512 bytes.
+template <typename RowOf>
+EDGEQ_INLINE void transpose_block(RowOf row, size_t rows, size_t columns, uint8_t* dst,
+                                  ptrdiff_t dst_stride) {
+  __m256i x[16], y[16];
+  const auto load = [&](size_t r) { return Vector128::load(row(r < rows ? r : 0)); };
+  for (size_t r = 0; r < 16; ++r) x[r] = _mm256_set_m128i(load(r + 16), load(r));
+  // Each of four rounds interleaves rows i and i + 8: a bit of the column becomes one of the row, and the
+  // reverse.
+  for (int round = 0; round < 4; ++round) {
+    for (int i = 0; i < 8; ++i) {
+      y[2 * i] = _mm256_unpacklo_epi8(x[i], x[i + 8]);
+      y[2 * i + 1] = _mm256_unpackhi_epi8(x[i], x[i + 8]);
+    }
+    for (int i = 0; i < 16; ++i) x[i] = y[i];
+  }
+  for (size_t c = 0; c < columns; ++c)
+    Vector256::store(dst + static_cast<ptrdiff_t>(c) * dst_stride, x[c], rows);
+}
+
+/// The same for any number of rows and columns. Reads up to 15 bytes past the end of a row.
+inline void transpose_bytes(const uint8_t* src, ptrdiff_t src_stride, size_t rows, size_t columns,
+                            uint8_t* dst, ptrdiff_t dst_stride) {
+  for (size_t c = 0; c < columns; c += 16) {
+    for (size_t r = 0; r < rows; r += 32) {
+      const uint8_t* from = src + static_cast<ptrdiff_t>(r) * src_stride + c;
+      transpose_block([&](size_t i) { return from + static_cast<ptrdiff_t>(i) * src_stride; },
+                      rows - r < 32 ? rows - r : 32, columns - c < 16 ? columns - c : 16,
+                      dst + static_cast<ptrdiff_t>(c) * dst_stride + r, dst_stride);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace edgeq
+
+#endif  // EDGEQ_KERNELS_X86_BYTES_H_
