@@ -599,9 +599,12 @@ void test_depthwise(IsaSet isas) {
 void test_elementwise(IsaSet isas) {
   for (const BinaryVariant* variant : binary_variants(isas)) {
     uint64_t seed = 7;
-    for (size_t rows : {1, 2, 5}) {
-      for (size_t channels : {1, 3, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 131, 300}) {
-        for (int kind = 0; kind < 6; ++kind) {
+    for (size_t rows : {1, 2, 5, 37}) {
+      for (size_t channels :
+           {1, 3, 4, 15, 16, 17, 24, 31, 32, 33, 63, 64, 65, 120, 127, 131, 300, 1024, 1100}) {
+        if (rows == 37 && channels > 300) continue;
+        // Repeated rows and values; 6: both operands are one value, 7: one repeats and the other is one.
+        for (int kind = 0; kind < 8; ++kind) {
           Random random(++seed);
           BinaryParams p;
           p.rows = rows;
@@ -620,6 +623,8 @@ void test_elementwise(IsaSet isas) {
           if (kind == 3) p.a_row_stride = 0;
           if (kind == 4) p.a_row_stride = 0, p.a_step = 0;
           if (kind == 5) p.b_step = 0;
+          if (kind == 6) p.a_step = p.b_step = 0;
+          if (kind == 7) p.a_row_stride = 0, p.b_step = 0;
           Guarded dst(rows, channels, dense ? 0 : size_t(random.between(0, 5)));
           p.dst = reinterpret_cast<act_t*>(dst.data());
           p.dst_row_stride = dst.stride();
@@ -628,6 +633,8 @@ void test_elementwise(IsaSet isas) {
           p.multiplier_a = variant->op == BinaryOp::kMul ? 0.02f * random.unit() : 2.0f * random.unit();
           p.multiplier_b = 2.0f * random.unit();
           if (seed % 5 == 0) p.multiplier_a = p.multiplier_b = 0.5f;  // exact ties
+          if (seed % 31 == 0) p.multiplier_a = 1e30f;                 // far beyond the integers
+          if (seed % 37 == 0) p.multiplier_a = p.multiplier_b = 1e5f;
           p.range = random_range(random);
           std::vector<act_t> want(rows * channels);
           for (size_t i = 0; i < rows; ++i) {
