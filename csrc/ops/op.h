@@ -113,6 +113,8 @@ struct Lowered {
   const Node* table = nullptr;     // a lut of one table
   const Node* residual = nullptr;  // an add; its other operand is the step's last input
   int residual_operand = -1;       // which operand of the add (0 or 1) is the other one
+  // channel_shuffle: the concatenation in front of it, whose inputs the step reads, or null.
+  const Node* concat = nullptr;
   // concat: which inputs have to be copied (the others were written in place).
   std::vector<bool> copy_input;
 };

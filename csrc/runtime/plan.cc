@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ops/channel_shuffle.h"
 #include "ops/check.h"
 #include "ops/pad.h"
 #include "ops/strip_step.h"
@@ -12,12 +13,15 @@ namespace {
 // Codes of the operators that the plan treats specially (ops.inc).
 enum OpCode : uint16_t {
   kAdd = 4,
+  kSub = 5,
+  kMul = 6,
   kLut = 7,
   kConcat = 11,
   kSlice = 12,
   kReshape = 13,
   kTranspose = 14,
-  kPad = 15
+  kPad = 15,
+  kChannelShuffle = 18
 };
 
 /// Where a tensor lies relative to another one.
@@ -42,7 +46,7 @@ class Planner {
     EDGEQ_RETURN_IF_ERROR(prepare());
     if (!keep_all_) {
       EDGEQ_RETURN_IF_ERROR(join_strips());
-      add_in_place();
+      write_in_place();
     }
     assign_buffers();
     place_steps();
@@ -57,8 +61,9 @@ class Planner {
     int table = -1;  // nodes fused behind it
     int residual = -1;
     int residual_operand = -1;
-    int pad = -1;   // node fused before it
-    int last = -1;  // the node whose output the step writes
+    int pad = -1;     // nodes fused before it
+    int concat = -1;  // (a shuffle's)
+    int last = -1;    // the node whose output the step writes
     bool absorbed = false;
   };
 
@@ -91,6 +96,7 @@ class Planner {
 
   void fuse() {
     fuse_pads();
+    fuse_concats();
     // Backwards, so that of two products that are added the later one takes the addition: it runs at the
     // addition's place anyway, and nothing has to wait for it.
     for (int n = node_count() - 1; n >= 0; --n) {
@@ -159,6 +165,20 @@ class Planner {
       for (int user : users[output]) roles_[user].pad = n;
       roles_[n].absorbed = true;
       roles_[n].owner = users[output].front();
+    }
+  }
+
+  /// Leaves out concatenations that only a shuffle reads: it gathers its groups from their inputs.
+  void fuse_concats() {
+    for (int n = 0; n < node_count(); ++n) {
+      if (model_.nodes[n].op != kChannelShuffle) continue;
+      const int x = model_.nodes[n].inputs[0];
+      const int concat = producer_[x];
+      if (concat < 0 || model_.nodes[concat].op != kConcat || single_user(x) != n) continue;
+      if (!absorbs_concat(view(n), view(concat))) continue;
+      roles_[n].concat = concat;
+      roles_[concat].absorbed = true;
+      roles_[concat].owner = n;
     }
   }
 
@@ -346,11 +366,13 @@ class Planner {
     }
   }
 
-  /// The tensors that a node's step reads: its inputs (through a folded pad) and the residual operand.
+  /// The tensors that a node's step reads: its inputs (through a folded pad or concatenation) and the
+  /// residual operand.
   std::vector<int> inputs_of(int n) const {
     const Role& role = roles_[n];
     std::vector<int> inputs(model_.nodes[n].inputs.begin(), model_.nodes[n].inputs.end());
     if (role.pad >= 0) inputs[0] = model_.nodes[role.pad].inputs[0];
+    if (role.concat >= 0) inputs = model_.nodes[role.concat].inputs;
     if (role.residual >= 0) inputs.push_back(model_.nodes[role.residual].inputs[role.residual_operand]);
     return inputs;
   }
@@ -370,6 +392,7 @@ class Planner {
       lowered.out_stride = place_of(output_of(n)).stride;
       lowered.x = inputs[0] < 0 ? nullptr : &tensor(inputs[0]);
       if (role.pad >= 0) spatial_pads(view(role.pad), lowered.extra_pads);
+      if (role.concat >= 0) lowered.concat = &model_.nodes[role.concat];
       if (role.table >= 0) lowered.table = &model_.nodes[role.table];
       if (role.residual >= 0) {
         lowered.residual = &model_.nodes[role.residual];
@@ -439,9 +462,25 @@ class Planner {
     return Status();
   }
 
-  /// Lets a product that ends in an addition write over the operand that it adds, where nothing reads that
-  /// operand later: each output is written where, and after, its own operand was read.
-  void add_in_place() {
+  /// The tensors that the step at node n's place may write over: each output is written where, and after, its
+  /// own element of them was read. They are the operand that a product adds, and what an elementwise step
+  /// reads.
+  std::vector<int> overwritable(int n) const {
+    if (roles_[n].residual >= 0) return {inputs_of(n).back()};
+    const Node& node = model_.nodes[n];
+    if (node.op != kAdd && node.op != kSub && node.op != kMul && node.op != kLut) return {};
+    std::vector<int> operands;
+    const Tensor& y = tensor(node.output);
+    for (int32_t input : node.inputs) {
+      const Tensor& x = tensor(input);
+      if (!x.constant && std::equal(x.dims, x.dims + x.rank, y.dims, y.dims + y.rank))
+        operands.push_back(input);
+    }
+    return operands;
+  }
+
+  /// Lets steps write over what they read last.
+  void write_in_place() {
     // The node at whose place a node's step runs.
     const auto runs_at = [this](int node) {
       const int owner = roles_[node].absorbed ? roles_[node].owner : node;
@@ -459,17 +498,19 @@ class Planner {
       }
     }
     for (int n : order_) {
-      if (!has_step(n) || roles_[n].residual < 0) continue;
-      const int operand = inputs_of(n).back();
+      if (!has_step(n)) continue;
       const int output = output_of(n);
       const std::vector<int> inputs = step_inputs(n);
-      const bool read_once = std::count(inputs.begin(), inputs.end(), operand) == 1;
-      const bool whole = links_[operand].parent < 0 || in_place[operand];
-      const bool placeable = whole && links_[output].parent < 0 && !has_views[operand] &&
-                             !is_output_[operand] && producer_[operand] >= 0;
-      if (!read_once || !placeable || last_use[operand] != runs_at(n)) continue;
-      links_[output] = {operand, 0, false};
-      in_place[output] = true;
+      for (int operand : overwritable(n)) {
+        const bool read_once = std::count(inputs.begin(), inputs.end(), operand) == 1;
+        const bool whole = links_[operand].parent < 0 || in_place[operand];
+        const bool placeable = whole && links_[output].parent < 0 && !has_views[operand] &&
+                               !is_output_[operand] && producer_[operand] >= 0;
+        if (!read_once || !placeable || last_use[operand] != runs_at(n)) continue;
+        links_[output] = {operand, 0, false};
+        in_place[output] = true;
+        break;
+      }
     }
   }
 
