@@ -1,0 +1,65 @@
+#include "runner/session_options.h"
+
+#include "ops/check.h"
+#include "runner/machine.h"
+
+namespace edgeq {
+
+Result<std::unique_ptr<Session>> open_session(const Options& options, const std::string& path,
+                                              bool keep_all) {
+  SessionOptions session;
+  const auto threads = options.integer("--threads", 1, 0, ThreadPool::kMaxThreads);
+  EDGEQ_RETURN_IF_ERROR(threads.status());
+  session.threads = static_cast<int>(threads.value());
+  session.max_isa = options.text("--isa");
+  session.keep_all = keep_all;
+  if (options.has("--cpus")) {
+    const auto cpus = parse_cpus(options.text("--cpus"));
+    EDGEQ_RETURN_IF_ERROR(cpus.status());
+    // Before the session starts its threads, which inherit it.
+    EDGEQ_RETURN_IF_ERROR(pin_process(cpus.value()));
+  }
+  auto loaded = Session::load(path, session);
+  if (loaded.ok()) return loaded;
+  const Status& status = loaded.status();
+  const bool named =
+      status.message().find(path) != std::string::npos || status.code() == StatusCode::kInvalidArgument;
+  return Status(status.code(), named ? status.message() : path + ": " + status.message());
+}
+
+Status expect_input(const NpyReader& reader, const EndInfo& end) {
+  const std::vector<int64_t>& shape = reader.shape();
+  bool fits = shape.size() == end.shape.size() && shape[0] >= 1;
+  for (size_t axis = 1; fits && axis < shape.size(); ++axis) fits = shape[axis] == end.shape[axis];
+  if (fits) return Status();
+  return Status::invalid_argument(reader.path() + " is " + array_text(reader.is_float(), shape) +
+                                  ", but the model's input " + end.name + " takes float32 or " +
+                                  array_text(false, end.shape) + ", N at least 1");
+}
+
+Status expect_same_batch(const NpyReader& reader, const std::string& first, bool codes, int64_t batch) {
+  if (reader.is_float() == codes) {
+    return Status::invalid_argument("the inputs must be all float32 or all int8 codes; " + reader.path() +
+                                    " differs from " + first);
+  }
+  if (reader.shape()[0] != batch) {
+    return Status::invalid_argument(reader.path() + " does not have as many images as " + first);
+  }
+  return Status();
+}
+
+int64_t elements_of(const EndInfo& end) {
+  int64_t count = 1;
+  for (size_t axis = 1; axis < end.shape.size(); ++axis) count *= end.shape[axis];
+  return count;
+}
+
+std::string end_text(const EndInfo& end) {
+  std::string text = end.name + " " + array_text(end.is_float, end.shape);
+  if (!end.is_float)
+    text +=
+        format(", scale %.6g, zero point %d%s", end.scale, end.zero_point, end.bits == 4 ? ", 4 bits" : "");
+  return text;
+}
+
+}  // namespace edgeq
