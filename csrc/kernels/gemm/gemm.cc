@@ -15,10 +15,8 @@ namespace {
 
 size_t gemm_no_scratch(const GemmShape&) { return 0; }
 
-/// A block of rows as int16: kr = 2, mr = 6.
 size_t gemm_widened_scratch(const GemmShape& shape) {
-  const size_t depth = shape.taps * ((shape.k + 1) / 2 * 2);
-  return widened_rows(depth, 6) * widened_stride(depth) * sizeof(int16_t);
+  return widened_layout(shape.k, shape.taps, shape.weight_bits, 6).bytes();
 }
 
 constexpr GemmVariant kVariants[] = {

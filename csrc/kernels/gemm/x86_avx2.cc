@@ -1,188 +1,664 @@
-#include "kernels/gemm/widened.h"
-#include "kernels/gemm/x86_tile.h"
+#include <immintrin.h>
 
-// Without VNNI, vpmaddubsw multiplies bytes into saturating 16-bit pair sums. With 8-bit weights they would
-// saturate (2 * 255 * 127 = 64,770), so W8 widens both sides to 16 bits and uses vpmaddwd. With 4-bit weights
-// there is room to spare, and W4 runs at up to twice the rate.
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include "kernels/gemm/gemm.h"
+#include "kernels/gemm/lhs.h"
+#include "kernels/gemm/widened.h"
+#include "kernels/x86_vectors.h"
+
+// Without VNNI there are two instructions to build on:
+//
+//   vpmaddwd    16 products of 16-bit numbers, summed in pairs into 32 bits: exact, 16 MAC.
+//   vpmaddubsw  32 products of bytes, summed in pairs into 16 bits with saturation: 32 MAC.
+//
+// With 8-bit weights a pair sum reaches 2 * 255 * 127 = 64,770 and would saturate, so W8 widens both sides to
+// 16 bits and uses vpmaddwd. With 4-bit weights it is at most 2 * 255 * 7 = 3,570: W4 uses vpmaddubsw, adds
+// eight of them in 16 bits before it must widen, and runs at nearly twice the rate.
+//
+// Both sides are brought into the form that the instruction takes once and then used often (widened.h): the
+// weights of a panel serve all tiles of a block of rows, the rows of a block serve all panels. A product of
+// one row has no reuse; it widens the weights in registers, at the speed of the memory.
 
 namespace edgeq {
 namespace {
 
-using V = Vector256;
-constexpr int kVectorBytes = 32;
+constexpr size_t kNr = 16;  // channels of a full panel: two vectors of sums
+constexpr int kMr = 6;      // 12 sums, two vectors of weights, one of the row, one product: 16 registers
+constexpr size_t kVectorBytes = 32;
+
+// Bytes of a block of rows that are walked over all panels before the next: they stay in the first-level
+// cache.
+constexpr size_t kResidentRows = 12 * 1024;
+
+EDGEQ_INLINE __m256i load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
+EDGEQ_INLINE void store(void* to, __m256i a) { _mm256_storeu_si256(static_cast<__m256i*>(to), a); }
+
+template <int... kIndices, typename Body>
+EDGEQ_INLINE void unroll(std::integer_sequence<int, kIndices...>, Body body) {
+  (body(std::integral_constant<int, kIndices>()), ...);
+}
+
+/// body(0), body(1), .. body(kCount - 1), each index a constant: arrays that are only ever indexed so live in
+/// registers, which the compilers do not manage for every loop that they unroll.
+template <int kCount, typename Body>
+EDGEQ_INLINE void unroll(Body body) {
+  unroll(std::make_integer_sequence<int, kCount>(), body);
+}
+#define EDGEQ_UNROLLED __attribute__((always_inline))
+
+// The inner loops are written out. The 6x2 tile needs all sixteen registers, in this order of instructions;
+// the compilers' own orders need more, and keep sums in memory.
+
+/// Adds the products of four bytes at `a`, two int16 for every lane, with kVectors vectors of weights.
+template <int kVectors>
+EDGEQ_INLINE void add_words(const uint8_t* a, const __m256i (&b)[kVectors], __m256i (&acc)[kVectors]) {
+  const int32_t& dword = *reinterpret_cast<const int32_t*>(a);
+  __m256i row, product;
+  if constexpr (kVectors == 2) {
+    __asm__(
+        "vpbroadcastd %[dword], %[row]\n\t"
+        "vpmaddwd %[b0], %[row], %[product]\n\t"
+        "vpaddd %[product], %[acc0], %[acc0]\n\t"
+        "vpmaddwd %[b1], %[row], %[row]\n\t"
+        "vpaddd %[row], %[acc1], %[acc1]"
+        : [acc0] "+x"(acc[0]), [acc1] "+x"(acc[1]), [row] "=&x"(row), [product] "=&x"(product)
+        : [b0] "x"(b[0]), [b1] "x"(b[1]), [dword] "m"(dword));
+  } else {
+    __asm__(
+        "vpbroadcastd %[dword], %[row]\n\t"
+        "vpmaddwd %[b0], %[row], %[row]\n\t"
+        "vpaddd %[row], %[acc0], %[acc0]"
+        : [acc0] "+x"(acc[0]), [row] "=&x"(row)
+        : [b0] "x"(b[0]), [dword] "m"(dword));
+  }
+}
+
+/// Adds the pair sums of four bytes at `a`, the same for every lane, with kVectors vectors of int8 weights.
+template <int kVectors>
+EDGEQ_INLINE void add_bytes(const uint8_t* a, const __m256i (&b)[kVectors], __m256i (&acc)[kVectors]) {
+  const int32_t& dword = *reinterpret_cast<const int32_t*>(a);
+  __m256i row, product;
+  if constexpr (kVectors == 2) {
+    __asm__(
+        "vpbroadcastd %[dword], %[row]\n\t"
+        "vpmaddubsw %[b0], %[row], %[product]\n\t"
+        "vpaddw %[product], %[acc0], %[acc0]\n\t"
+        "vpmaddubsw %[b1], %[row], %[row]\n\t"
+        "vpaddw %[row], %[acc1], %[acc1]"
+        : [acc0] "+x"(acc[0]), [acc1] "+x"(acc[1]), [row] "=&x"(row), [product] "=&x"(product)
+        : [b0] "x"(b[0]), [b1] "x"(b[1]), [dword] "m"(dword));
+  } else {
+    __asm__(
+        "vpbroadcastd %[dword], %[row]\n\t"
+        "vpmaddubsw %[b0], %[row], %[row]\n\t"
+        "vpaddw %[row], %[acc0], %[acc0]"
+        : [acc0] "+x"(acc[0]), [row] "=&x"(row)
+        : [b0] "x"(b[0]), [dword] "m"(dword));
+  }
+}
+
+// ---- epilogue ----
+
+/// What all tiles of a call share. The vectors stand in memory, where instructions take them as operands.
+struct Epilogue {
+  __m256i zp;       // words
+  __m256i lowest;   // bytes
+  __m256i highest;  // bytes
+  const GemmParams* params;
+  bool large_scales;
+  bool finish;  // a table or a residual addition follows
+};
+
+/// Where a tile's results go, and its panel.
+struct Place {
+  const uint8_t* header;  // bias [width], scale [width]
+  size_t row;
+  size_t column;
+  size_t columns;  // that exist, at most the width
+};
+
+/// Whether a scale of these panels is 1 or more. Where none is, the clamp can wait until the codes are
+/// packed, where it costs one instruction for four vectors: |acc| <= 2^31 and |scale| <= 1 - 2^-24 give
+/// |product| < 2^31, which converts to an integer without overflow, and saturation and integer bounds commute
+/// with rounding.
+bool any_large_scale(const GemmParams& p, size_t panel_begin, size_t panel_end, size_t channel_bytes) {
+  __m256i large = _mm256_setzero_si256();
+  for (size_t panel = panel_begin; panel < panel_end; ++panel) {
+    const size_t width = panel_width(p.n, panel, kNr, 8);
+    const uint8_t* scale = p.packed + panel * kNr * channel_bytes + width * sizeof(int32_t);
+    for (size_t j = 0; j < width; j += 8) {
+      const __m256i magnitude =
+          _mm256_and_si256(load(scale + j * sizeof(float)), _mm256_set1_epi32(0x7FFFFFFF));
+      large = _mm256_or_si256(large, _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x3F7FFFFF)));
+    }
+  }
+  return _mm256_testz_si256(large, large) == 0;
+}
+
+/// Writes the first `count` (at most 16) bytes of `codes`.
+EDGEQ_INLINE void store_codes(act_t* to, __m128i codes, size_t count) {
+  if (count >= 16) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), codes);
+    return;
+  }
+  if (count & 8) {
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(to), codes);
+    codes = _mm_unpackhi_epi64(codes, codes);
+    to += 8;
+  }
+  if (count & 4) {
+    const int32_t dword = _mm_cvtsi128_si32(codes);
+    std::memcpy(to, &dword, sizeof dword);
+    codes = _mm_srli_si128(codes, 4);
+    to += 4;
+  }
+  if (count & 2) {
+    const int16_t word = static_cast<int16_t>(_mm_extract_epi16(codes, 0));
+    std::memcpy(to, &word, sizeof word);
+    codes = _mm_srli_si128(codes, 2);
+    to += 2;
+  }
+  if (count & 1) *to = static_cast<act_t>(_mm_extract_epi8(codes, 0));
+}
+
+/// Table and residual addition of a tile's codes, `width` a row one row after the other, and their stores.
+template <int kVectors>
+__attribute__((noinline)) void finish_codes(const Epilogue& epilogue, const Place& place, uint8_t* codes,
+                                            size_t rows) {
+  using V = Vector256;
+  constexpr size_t kWidth = 8 * kVectors;
+  const GemmParams& p = *epilogue.params;
+  if (p.table != nullptr) {
+    for (size_t i = 0; i < rows * kWidth; i += kVectorBytes) {
+      store(codes + i, look_up<V>(load(codes + i), p.table));
+    }
+  }
+  const GemmResidual& r = p.residual;
+  const __m256 hi = upper_bound<V>(r.range);
+  const __m256i zp_acc = _mm256_set1_epi32(r.zp_acc);
+  const __m256i zp_src = _mm256_set1_epi32(r.zp_src);
+  const __m256 multiplier_acc = _mm256_set1_ps(r.multiplier_acc);
+  const __m256 multiplier_src = _mm256_set1_ps(r.multiplier_src);
+  for (size_t i = 0; i < rows; ++i) {
+    const ptrdiff_t row = static_cast<ptrdiff_t>(place.row + i);
+    act_t* dst = p.dst + row * p.dst_row_stride + place.column;
+    const uint8_t* left_codes = codes + i * kWidth;
+    __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(left_codes));
+    if (r.src != nullptr) {
+      const act_t* src = r.src + row * r.row_stride + place.column;
+      __m256i q[kVectors];
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        const __m256i left = _mm256_sub_epi32(V::widen_bytes(left_codes + 8 * v), zp_acc);
+        const __m256i right = _mm256_sub_epi32(V::widen_bytes(src + 8 * v), zp_src);
+        const __m256 sum = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(left), multiplier_acc),
+                                         _mm256_mul_ps(_mm256_cvtepi32_ps(right), multiplier_src));
+        q[v] = round_below<V>(sum, hi);
+      }
+      const __m256i second = q[kVectors - 1];
+      bytes = _mm256_castsi256_si128(V::order_packed(pack_codes<V>(q[0], second, q[0], second, r.range)));
+    }
+    store_codes(dst, bytes, place.columns);
+  }
+}
+
+/// Codes of a tile whose scales may be large: clamps before the conversion. Out of line, because it hardly
+/// ever runs.
+template <int kVectors>
+__attribute__((noinline)) void requantize_clamped(const Epilogue& epilogue, const Place& place,
+                                                  const __m256i* sums, size_t rows, uint8_t* codes) {
+  using V = Vector256;
+  const OutputRange range = epilogue.params->range;
+  const __m256 hi = upper_bound<V>(range);
+  const uint8_t* scale = place.header + kVectors * kVectorBytes;
+  for (size_t i = 0; i < rows; ++i) {
+    __m256i q[kVectors];
+    for (int v = 0; v < kVectors; ++v) {
+      const __m256 value = _mm256_cvtepi32_ps(sums[i * kVectors + static_cast<size_t>(v)]);
+      q[v] = round_below<V>(_mm256_mul_ps(value, V::load_float(scale + v * 32)), hi);
+    }
+    const __m256i second = q[kVectors - 1];
+    const __m256i bytes = V::order_packed(pack_codes<V>(q[0], second, q[0], second, range));
+    std::memcpy(codes + i * 8 * kVectors, &bytes, 8 * kVectors);
+  }
+}
+
+/// Requantizes, finishes and stores a tile from its sums (bias included).
+template <int kRows, int kVectors>
+EDGEQ_INLINE void finish_tile(const Epilogue& epilogue, const Place& place,
+                              const __m256i (&sums)[kRows][kVectors]) {
+  // A vector of codes holds two rows of 16, or four rows of 8; the last may not be full.
+  constexpr int kRowsACode = 4 / kVectors;
+  constexpr int kCodes = (kRows + kRowsACode - 1) / kRowsACode;
+  if (__builtin_expect(epilogue.large_scales, 0)) {
+    __m256i stored[kRows * kVectors];
+    unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
+      unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { stored[r * kVectors + v] = sums[r][v]; });
+    });
+    uint8_t bytes[kCodes * kVectorBytes] = {};
+    requantize_clamped<kVectors>(epilogue, place, stored, kRows, bytes);
+    finish_codes<kVectors>(epilogue, place, bytes, kRows);
+    return;
+  }
+  const uint8_t* scale = place.header + kVectors * kVectorBytes;
+  // Words i of the tile: of row i, or of rows 2 * i and 2 * i + 1. What lies beyond the last row repeats it.
+  const auto words = [&](auto i) EDGEQ_UNROLLED {
+    constexpr int kFirst = i * kRowsACode / 2;
+    constexpr int kSecond = kVectors == 2 ? kFirst : kFirst + 1;
+    constexpr int kLast = kRows - 1;
+    const auto product = [&](__m256i sum, size_t v) EDGEQ_UNROLLED {
+      return _mm256_cvtps_epi32(
+          _mm256_mul_ps(_mm256_cvtepi32_ps(sum), Vector256::load_float(scale + v * kVectorBytes)));
+    };
+    const __m256i first = product(sums[kFirst < kLast ? kFirst : kLast][0], 0);
+    const __m256i second = product(sums[kSecond < kLast ? kSecond : kLast][kVectors - 1], kVectors - 1);
+    return _mm256_adds_epi16(_mm256_packs_epi32(first, second), epilogue.zp);
+  };
+  __m256i codes[kCodes];
+  unroll<kCodes>([&](auto c) EDGEQ_UNROLLED {
+    const __m256i first = words(std::integral_constant<int, 2 * c>());
+    // Packing works within 128-bit lanes; the permutation puts the rows one after the other.
+    const __m256i bytes = _mm256_packus_epi16(first, words(std::integral_constant<int, 2 * c + 1>()));
+    const __m256i clamped = _mm256_min_epu8(_mm256_max_epu8(bytes, epilogue.lowest), epilogue.highest);
+    codes[c] = _mm256_permutevar8x32_epi32(clamped, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  });
+  if (epilogue.finish || place.columns < 8 * kVectors) {
+    alignas(32) uint8_t bytes[kCodes * kVectorBytes];
+    unroll<kCodes>([&](auto c) EDGEQ_UNROLLED { store(bytes + c * kVectorBytes, codes[c]); });
+    finish_codes<kVectors>(epilogue, place, bytes, kRows);
+    return;
+  }
+  const GemmParams& p = *epilogue.params;
+  act_t* dst = p.dst + static_cast<ptrdiff_t>(place.row) * p.dst_row_stride + place.column;
+  unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
+    constexpr int kPart = r % kRowsACode;
+    const __m256i code = codes[r / kRowsACode];
+    const __m128i half =
+        kPart < kRowsACode / 2 ? _mm256_castsi256_si128(code) : _mm256_extracti128_si256(code, 1);
+    if (kVectors == 2) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(dst), half);
+    } else if (kPart % 2 == 0) {
+      _mm_storel_epi64(reinterpret_cast<__m128i*>(dst), half);
+    } else {
+      _mm_storeh_pd(reinterpret_cast<double*>(dst), _mm_castsi128_pd(half));
+    }
+    dst += p.dst_row_stride;
+  });
+}
 
 // ---- W8 ----
 
 struct Words {
+  static constexpr int kBits = 8;
+  static constexpr size_t kStepDepth = 2;  // channels of one step of a tile
+
+  /// Zero-extends `count` bytes to int16, whole vectors of 16.
+  static EDGEQ_INLINE void put_row(const act_t* from, size_t count, uint8_t* to) {
+    size_t i = 0;
+    do {
+      const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
+      store(to + 2 * i, _mm256_cvtepu8_epi16(bytes));
+      i += 16;
+    } while (i < count);
+  }
+
+  /// Sign-extends the weights of a panel.
+  static void put_weights(const uint8_t* from, size_t bytes, size_t, uint8_t* to) {
+    for (size_t i = 0; i < bytes; i += 16) store(to + 2 * i, Vector256::widen_signed_bytes(from + i));
+  }
+
   template <int kRows, int kVectors>
-  static void run(const GemmParams& p, const Tile& tile) {
+  static void tile(const Epilogue& epilogue, const Place& place, const uint8_t* rows, size_t row_stride,
+                   const uint8_t* w, size_t steps) {
     __m256i acc[kRows][kVectors];
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) acc[r][v] = V::load(tile.panel + v * kVectorBytes);
-    }
-    const uint8_t* w = tile.panel + kVectors * kVectorBytes * 2;
-    const uint8_t* row[kRows];
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-      row[r] = reinterpret_cast<const uint8_t*>(tile.widened + static_cast<size_t>(r) * tile.widened_stride);
-    }
-    for (size_t g = 0; g < tile.groups; ++g) {
+    unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
+      unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { acc[r][v] = load(place.header + v * kVectorBytes); });
+    });
+    const uint8_t* lower = rows + 3 * row_stride;
+    for (; steps > 0; --steps) {
       __m256i b[kVectors];
+      unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { b[v] = load(w + v * kVectorBytes); });
+      unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
+        add_words<kVectors>((r < 3 ? rows : lower) + r % 3 * row_stride, b, acc[r]);
+      });
+      rows += 4;
+      lower += 4;
+      w += kVectors * kVectorBytes;
+    }
+    finish_tile<kRows, kVectors>(epilogue, place, acc);
+  }
+
+  /// One row: widens packed weights in registers.
+  template <int kVectors>
+  static void vector(const Epilogue& epilogue, const Place& place, const uint8_t* row, const uint8_t* w,
+                     size_t steps) {
+    __m256i acc[1][kVectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) acc[0][v] = load(place.header + v * 32);
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) b[v] = V::widen_signed_bytes(w + v * 16);
-      w += kVectors * 16;
-#pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) {
-        const __m256i a = V::broadcast(row[r] + 4 * g);
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) acc[r][v] = V::add(acc[r][v], V::madd_words(a, b[v]));
+    for (size_t s = 0; s < steps; ++s) {
+      const __m256i a = _mm256_set1_epi32(load_dword(row + 4 * s));
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        const __m256i b = Vector256::widen_signed_bytes(w + v * 16);
+        acc[0][v] = _mm256_add_epi32(acc[0][v], _mm256_madd_epi16(a, b));
       }
+      w += kVectors * 16;
     }
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) V::keep_in_register(acc[r][v]);
-    }
-    (void)p;
-    finish_tile<V, kRows, kVectors>(p, tile, acc);
+    finish_tile<1, kVectors>(epilogue, place, acc);
   }
 };
-
-/// Zero-extends `count` bytes to int16, whole vectors of 16.
-void widen_row(const act_t* from, size_t count, int16_t* to) {
-  for (size_t i = 0; i < count; i += 16) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), _mm256_cvtepu8_epi16(bytes));
-  }
-}
-
-void run_words(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end) {
-  constexpr int kRows = 6;
-  constexpr int kVectors = 2;
-  if (panel_begin >= panel_end) return;
-  const size_t padded_k = (p.k + 1) / 2 * 2;
-  const size_t depth = p.taps * padded_k;
-  const size_t stride = widened_stride(depth);
-  const size_t block_rows = widened_rows(depth, kRows);
-  const bool large_scales =
-      any_large_scale<kVectors * V::kLanes, V::kLanes>(p, panel_begin, panel_end, 8 + depth);
-  int16_t* widened = reinterpret_cast<int16_t*>(p.scratch);
-  for (size_t block = row_begin; block < row_end; block += block_rows) {
-    const size_t rows = row_end - block < block_rows ? row_end - block : block_rows;
-    for (size_t i = 0; i < rows; ++i) {
-      for (size_t t = 0; t < p.taps; ++t) {
-        widen_row(lhs_row(p.lhs, t, block + i), padded_k, widened + i * stride + t * padded_k);
-      }
-    }
-    const size_t tiles = (rows + kRows - 1) / kRows;
-    for (size_t panel = panel_begin; panel < panel_end; ++panel) {
-      for (size_t i = 0; i < tiles; ++i) {
-        const size_t first = rows * i / tiles;
-        const size_t last = rows * (i + 1) / tiles;
-        Tile tile{};
-        tile.groups = depth / 2;
-        tile.row = block + first;
-        tile.large_scales = large_scales;
-        tile.widened = widened + first * stride;
-        tile.widened_stride = stride;
-        run_in_panel<V, Words, kRows, kVectors>(p, tile, last - first, panel, 8 + depth);
-      }
-    }
-  }
-}
 
 // ---- W4 ----
 
-/// Adds the products of kPairs pairs of groups to the sums of kVectors vectors of kRows rows.
-///
-/// Each pair sum of vpmaddubsw is at most 2 * 255 * 8 = 4,080, so the int16 lanes hold 8 of them, those of 8
-/// groups or 4 pairs, before they must be widened (8 * 4,080 = 32,640 < 32,767).
-template <int kPairs, int kRows, int kVectors>
-EDGEQ_INLINE void add_pairs(const act_t* const (&row)[kRows], size_t group, const uint8_t* w,
-                            __m256i (&sum)[kRows][kVectors]) {
-  static_assert(kPairs <= 4, "int16 would overflow");
-  const __m256i low_nibbles = V::set1_byte(0x0F);
+/// Vectors of the even (low nibbles) and the odd group of a pair, as int8.
+struct GroupPair {
+  __m256i even;
+  __m256i odd;
+};
+
+EDGEQ_INLINE GroupPair decode(__m256i raw) {
+  const __m256i low = _mm256_set1_epi8(0x0F);
   // Entry i is the value of nibble i.
   const __m256i values = _mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1,  //
                                           0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
-  __m256i acc[kRows][kVectors];
-#pragma GCC unroll 4
-  for (int i = 0; i < kPairs; ++i) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      const __m256i raw = V::load(w + (i * kVectors + v) * kVectorBytes);
-      const __m256i even = V::shuffle(values, V::bit_and(raw, low_nibbles));
-      const __m256i odd = V::shuffle(values, V::bit_and(V::shift_right<4>(raw), low_nibbles));
-#pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) {
-        const uint8_t* a = row[r] + 4 * group + static_cast<size_t>(8 * i);
-        const __m256i first = V::madd_bytes(V::broadcast(a), even);
-        const __m256i second = V::madd_bytes(V::broadcast(a + 4), odd);
-        acc[r][v] =
-            i == 0 ? V::add_words(first, second) : V::add_words(acc[r][v], V::add_words(first, second));
-        // Keeps the compiler from reordering the additions, which would need more registers than there are.
-        V::keep_in_register(acc[r][v]);
-      }
-    }
-  }
-  const __m256i ones = V::set1_word(1);
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) sum[r][v] = V::add(sum[r][v], V::madd_words(acc[r][v], ones));
-  }
+  return GroupPair{_mm256_shuffle_epi8(values, _mm256_and_si256(raw, low)),
+                   _mm256_shuffle_epi8(values, _mm256_and_si256(_mm256_srli_epi16(raw, 4), low))};
 }
 
 struct Nibbles {
+  static constexpr int kBits = 4;
+  static constexpr size_t kStepDepth = 4;
+
+  // A pair sum of vpmaddubsw is at most 2 * 255 * 7 = 3,570 for weights in [-7, 7], so that the int16 lanes
+  // hold eight of them before they must be widened: 8 * 3,570 = 28,560 < 32,767. (Nine would still do,
+  // 32,130; groups come in pairs.)
+  static constexpr size_t kGroupsInWords = 8;
+
+  static EDGEQ_INLINE void put_row(const act_t* from, size_t count, uint8_t* to) {
+    size_t i = 0;
+    do {
+      store(to + i, load(from + i));
+      i += kVectorBytes;
+    } while (i < count);
+  }
+
+  template <int kVectors>
+  static void put_pairs(const uint8_t* from, size_t pairs, uint8_t* to) {
+    for (size_t i = 0; i < pairs; ++i) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        const GroupPair groups = decode(load(from + v * 32));
+        store(to + v * 32, groups.even);
+        store(to + (kVectors + v) * 32, groups.odd);
+      }
+      from += kVectors * 32;
+      to += kVectors * 64;
+    }
+  }
+
+  /// Widens the weights of a panel, one group after the other.
+  static void put_weights(const uint8_t* from, size_t bytes, size_t width, uint8_t* to) {
+    if (width == kNr) {
+      put_pairs<2>(from, bytes / 64, to);
+    } else {
+      put_pairs<1>(from, bytes / 32, to);
+    }
+  }
+
   template <int kRows, int kVectors>
-  static void run(const GemmParams& p, const Tile& tile) {
-    constexpr int kPairBytes = kVectors * kVectorBytes;
-    __m256i sum[kRows][kVectors];
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
+  static void tile(const Epilogue& epilogue, const Place& place, const uint8_t* rows, size_t row_stride,
+                   const uint8_t* w, size_t steps) {
+    // The 32-bit sums wait in memory: registers hold only what the inner loop adds to. Before the first
+    // widening they are the bias, the same for every row.
+    alignas(32) uint8_t sums[kRows * kVectors * kVectorBytes];
+    const uint8_t* before = place.header;
+    size_t before_stride = 0;
+    const uint8_t* lower = rows + 3 * row_stride;
+    __m256i acc[kRows][kVectors];
+    for (;;) {
+      unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
+        unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { acc[r][v] = _mm256_setzero_si256(); });
+      });
+      const size_t run = steps < kGroupsInWords ? steps : kGroupsInWords;
+      const uint8_t* run_end = rows + 4 * run;
+      do {
+        __m256i b[kVectors];
+        unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { b[v] = load(w + v * kVectorBytes); });
+        unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
+          add_bytes<kVectors>((r < 3 ? rows : lower) + r % 3 * row_stride, b, acc[r]);
+        });
+        rows += 4;
+        lower += 4;
+        w += kVectors * kVectorBytes;
+      } while (rows != run_end);
+      const __m256i ones = _mm256_set1_epi16(1);
+      unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
+        unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
+          acc[r][v] = _mm256_add_epi32(load(before + r * before_stride + v * kVectorBytes),
+                                       _mm256_madd_epi16(acc[r][v], ones));
+        });
+      });
+      steps -= run;
+      if (steps == 0) break;
+      unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
+        unroll<kVectors>([&](auto v)
+                             EDGEQ_UNROLLED { store(sums + (r * kVectors + v) * kVectorBytes, acc[r][v]); });
+      });
+      before = sums;
+      before_stride = kVectors * kVectorBytes;
+    }
+    finish_tile<kRows, kVectors>(epilogue, place, acc);
+  }
+
+  /// One row: widens packed weights in registers.
+  template <int kVectors>
+  static void vector(const Epilogue& epilogue, const Place& place, const uint8_t* row, const uint8_t* w,
+                     size_t steps) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i sums[1][kVectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) sums[0][v] = load(place.header + v * 32);
+    while (steps > 0) {
+      const size_t run = steps < kGroupsInWords ? steps : kGroupsInWords;
+      __m256i acc[kVectors];
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) acc[v] = _mm256_setzero_si256();
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) sum[r][v] = V::load(tile.panel + v * kVectorBytes);
-    }
-    const uint8_t* w = tile.panel + kVectors * kVectorBytes * 2;
-    for (size_t t = 0; t < p.taps; ++t) {
-      const act_t* row[kRows];
-#pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) row[r] = lhs_row(p.lhs, t, tile.row + static_cast<size_t>(r));
-      size_t g = 0;
-      for (; g + 8 <= tile.groups; g += 8) {
-        add_pairs<4>(row, g, w, sum);
-        w += 4 * kPairBytes;
+      for (size_t s = 0; s < run; s += 2) {
+        const __m256i a = _mm256_set1_epi32(load_dword(row + 4 * s));
+        const __m256i next = _mm256_set1_epi32(load_dword(row + 4 * s + 4));
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) {
+          const GroupPair groups = decode(load(w + v * 32));
+          acc[v] = _mm256_add_epi16(acc[v], _mm256_add_epi16(_mm256_maddubs_epi16(a, groups.even),
+                                                             _mm256_maddubs_epi16(next, groups.odd)));
+        }
+        w += kVectors * 32;
       }
-      switch ((tile.groups - g) / 2) {
-        case 3:
-          add_pairs<3>(row, g, w, sum);
-          break;
-        case 2:
-          add_pairs<2>(row, g, w, sum);
-          break;
-        case 1:
-          add_pairs<1>(row, g, w, sum);
-          break;
-        default:
-          break;
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        sums[0][v] = _mm256_add_epi32(sums[0][v], _mm256_madd_epi16(acc[v], ones));
       }
-      w += (tile.groups - g) / 2 * kPairBytes;
+      row += 4 * run;
+      steps -= run;
     }
-    finish_tile<V, kRows, kVectors>(p, tile, sum);
+    finish_tile<1, kVectors>(epilogue, place, sums);
   }
 };
+
+// ---- loops ----
+
+using TileFunction = void (*)(const Epilogue&, const Place&, const uint8_t* rows, size_t row_stride,
+                              const uint8_t* w, size_t steps);
+
+/// Tiles by vectors and rows, less one each.
+template <typename Kernel>
+constexpr TileFunction kTiles[2][kMr] = {
+    {Kernel::template tile<1, 1>, Kernel::template tile<2, 1>, Kernel::template tile<3, 1>,
+     Kernel::template tile<4, 1>, Kernel::template tile<5, 1>, Kernel::template tile<6, 1>},
+    {Kernel::template tile<1, 2>, Kernel::template tile<2, 2>, Kernel::template tile<3, 2>,
+     Kernel::template tile<4, 2>, Kernel::template tile<5, 2>, Kernel::template tile<6, 2>}};
+
+/// One call: rows [row_begin, row_end) of panels [panel_begin, panel_end).
+template <typename Kernel>
+class Product {
+ public:
+  Product(const GemmParams& params, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end)
+      : p_(params),
+        layout_(widened_layout(params.k, params.taps, Kernel::kBits, kMr)),
+        channel_bytes_(8 + layout_.depth * Kernel::kBits / 8),
+        row_begin_(row_begin),
+        panel_begin_(panel_begin),
+        panel_end_(panel_end) {
+    const size_t count = row_end - row_begin;
+    tiles_ = (count + kMr - 1) / kMr;
+    height_ = count / tiles_;
+    higher_ = count % tiles_;
+    epilogue_.zp = _mm256_set1_epi16(static_cast<int16_t>(p_.range.zp));
+    epilogue_.lowest = _mm256_set1_epi8(static_cast<char>(p_.range.min));
+    epilogue_.highest = _mm256_set1_epi8(static_cast<char>(p_.range.max));
+    epilogue_.params = &p_;
+    epilogue_.large_scales = any_large_scale(p_, panel_begin, panel_end, channel_bytes_);
+    epilogue_.finish = p_.table != nullptr || p_.residual.src != nullptr;
+  }
+
+  /// A single row: nothing is used twice.
+  void run_vector() const {
+    put_rows(0, 1);
+    const uint8_t* source = layout_.row_stride == 0 ? lhs_row(p_.lhs, 0, row_begin_) : p_.scratch;
+    for (size_t panel = panel_begin_; panel < panel_end_; ++panel) {
+      const size_t width = panel_width(p_.n, panel, kNr, 8);
+      const Place at = place(row_begin_, panel);
+      if (width == kNr) {
+        Kernel::template vector<2>(epilogue_, at, source, at.header + width * 8, steps());
+      } else {
+        Kernel::template vector<1>(epilogue_, at, source, at.header + width * 8, steps());
+      }
+    }
+  }
+
+  /// Tiles: blocks of rows in scratch, groups of panels in scratch, and within them what stays in the
+  /// first-level cache.
+  void run_tiles() const {
+    const size_t tile_bytes = kMr * (layout_.row_stride == 0 ? layout_.depth : layout_.row_stride);
+    const size_t resident = tile_bytes < kResidentRows ? kResidentRows / tile_bytes : 1;
+    size_t block = tiles_;
+    if (layout_.row_stride != 0) {
+      // Where scratch holds all panels, a block of rows goes over all of them and is done with.
+      const bool all = panel_end_ - panel_begin_ <= layout_.panels;
+      block = all ? resident : layout_.block_rows / kMr;
+    }
+    size_t kept = panel_end_;  // first panel of the group that is in scratch
+    for (size_t tile = 0; tile < tiles_; tile += block) {
+      const size_t tile_end = tiles_ - tile < block ? tiles_ : tile + block;
+      put_rows(row_of(tile), row_of(tile_end));
+      for (size_t panel = panel_begin_; panel < panel_end_; panel += layout_.panels) {
+        const size_t panel_end = panel_end_ - panel < layout_.panels ? panel_end_ : panel + layout_.panels;
+        if (kept != panel) {
+          for (size_t i = panel; i < panel_end; ++i) put_weights(i, i - panel);
+          kept = panel;
+        }
+        const size_t block_row = row_of(tile);
+        for (size_t first = tile; first < tile_end; first += resident) {
+          const size_t last = tile_end - first < resident ? tile_end : first + resident;
+          for (size_t i = panel; i < panel_end; ++i) multiply(first, last, block_row, i, i - panel);
+        }
+      }
+    }
+  }
+
+ private:
+  size_t steps() const { return layout_.depth / Kernel::kStepDepth; }
+
+  /// First row of a tile, counted from row_begin_. Rows are shared out evenly, so that no tile is left with a
+  /// row or two.
+  size_t row_of(size_t tile) const { return tile * height_ + (tile < higher_ ? tile : higher_); }
+
+  Place place(size_t row, size_t panel) const {
+    const size_t column = panel * kNr;
+    return Place{p_.packed + column * channel_bytes_, row, column, p_.n - column < kNr ? p_.n - column : kNr};
+  }
+
+  /// Brings rows [first, last) into scratch, unless they are used where they lie.
+  void put_rows(size_t first, size_t last) const {
+    if (layout_.row_stride == 0) return;
+    constexpr size_t kElement = Kernel::kBits == 8 ? 2 : 1;
+    uint8_t* to = p_.scratch;
+    for (size_t i = first; i < last; ++i) {
+      for (size_t t = 0; t < p_.taps; ++t) {
+        Kernel::put_row(lhs_row(p_.lhs, t, row_begin_ + i), layout_.tap_depth,
+                        to + t * layout_.tap_depth * kElement);
+      }
+      to += layout_.row_stride;
+    }
+  }
+
+  /// Brings the weights of panel `panel` into place `slot` of scratch.
+  void put_weights(size_t panel, size_t slot) const {
+    const size_t width = panel_width(p_.n, panel, kNr, 8);
+    const uint8_t* packed = p_.packed + panel * kNr * channel_bytes_;
+    Kernel::put_weights(packed + width * 8, width * (channel_bytes_ - 8), width, weights(slot));
+  }
+
+  uint8_t* weights(size_t slot) const {
+    return p_.scratch + layout_.row_bytes() + slot * layout_.panel_bytes;
+  }
+
+  /// Tiles [first, last) of the block that begins with row `block_row`, times the panel in place `slot`.
+  void multiply(size_t first, size_t last, size_t block_row, size_t panel, size_t slot) const {
+    const uint8_t* source = p_.scratch;
+    size_t stride = layout_.row_stride;
+    if (stride == 0) {
+      source = lhs_row(p_.lhs, 0, row_begin_ + block_row);
+      stride = static_cast<size_t>(p_.lhs.row_stride);
+    }
+    const TileFunction* run = kTiles<Kernel>[panel_width(p_.n, panel, kNr, 8) / 8 - 1] - 1;
+    const uint8_t* w = weights(slot);
+    size_t row = row_of(first);
+    Place at = place(0, panel);
+    for (size_t i = first; i < last; ++i) {
+      const size_t height = height_ + (i < higher_ ? 1 : 0);
+      at.row = row_begin_ + row;
+      run[height](epilogue_, at, source + (row - block_row) * stride, stride, w, steps());
+      row += height;
+    }
+  }
+
+  const GemmParams& p_;
+  const WidenedLayout layout_;
+  const size_t channel_bytes_;  // packed, of one output channel
+  const size_t row_begin_;
+  const size_t panel_begin_;
+  const size_t panel_end_;
+  size_t tiles_;
+  size_t height_;  // rows of a tile; the first `higher_` have one more
+  size_t higher_;
+  Epilogue epilogue_;
+};
+
+template <typename Kernel>
+void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end) {
+  if (row_begin >= row_end || panel_begin >= panel_end) return;
+  const Product<Kernel> product(p, row_begin, row_end, panel_begin, panel_end);
+  if (row_end - row_begin == 1) {
+    product.run_vector();
+  } else {
+    product.run_tiles();
+  }
+}
 
 }  // namespace
 
 void gemm_u8s8c_u8_6x16x2_avx2(const GemmParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {
-  run_words(p, r0, r1, p0, p1);
+  run<Words>(p, r0, r1, p0, p1);
 }
 
-void gemm_u8s4c_u8_4x16x4_avx2(const GemmParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {
-  const size_t groups = (p.k + 7) / 8 * 2;
-  run_tiles<V, Nibbles, 4, 2>(p, r0, r1, p0, p1, groups, 8 + p.taps * groups * 2);
+void gemm_u8s4c_u8_6x16x4_avx2(const GemmParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {
+  run<Nibbles>(p, r0, r1, p0, p1);
 }
 
 }  // namespace edgeq
