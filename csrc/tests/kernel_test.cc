@@ -135,8 +135,8 @@ std::vector<uint8_t> pack_codes(const std::vector<int8_t>& codes, int bits, size
   return bytes;
 }
 
-enum class Fill { kRandom, kHighest, kAlternating, kSparse };
-constexpr Fill kFills[] = {Fill::kRandom, Fill::kHighest, Fill::kAlternating, Fill::kSparse};
+enum class Fill { kRandom, kHighest, kAlternating, kSparse, kLowest };
+constexpr Fill kFills[] = {Fill::kRandom, Fill::kHighest, Fill::kAlternating, Fill::kSparse, Fill::kLowest};
 
 void fill_weights(Random& random, Fill fill, int bits, std::vector<int8_t>& weights) {
   const int top = bits == 4 ? 7 : 127;
@@ -154,13 +154,16 @@ void fill_weights(Random& random, Fill fill, int bits, std::vector<int8_t>& weig
       case Fill::kSparse:
         weights[i] = static_cast<int8_t>(random.between(0, 9) == 0 ? -top : 0);
         break;
+      case Fill::kLowest:
+        weights[i] = static_cast<int8_t>(-top);
+        break;
     }
   }
 }
 
 void fill_acts(Random& random, Fill fill, act_t* acts, size_t size) {
   for (size_t i = 0; i < size; ++i) {
-    acts[i] = fill == Fill::kHighest       ? static_cast<act_t>(kActMax)
+    acts[i] = fill == Fill::kHighest || fill == Fill::kLowest ? static_cast<act_t>(kActMax)
               : fill == Fill::kAlternating ? static_cast<act_t>(random.between(0, 1) == 0 ? kActMin : kActMax)
                                            : random.act();
   }
@@ -412,8 +415,8 @@ void test_gemm(IsaSet isas) {
                        n,
                        k,
                        taps,
-                       taps == 1 && seed % 3 != 0,
-                       kFills[seed / 3 % 4],
+                       taps == 1 && seed / 3 % 3 != 0,
+                       kFills[seed / 3 % 5],
                        seed % 5 == 1,
                        seed % 7 < 3,
                        seed};
@@ -422,7 +425,15 @@ void test_gemm(IsaSet isas) {
         }
       }
     }
-    // Deep sums: the bounds of the int16 kernels, and the wrap of biases near 2^30.
+    // The bounds of the kernels that add in 16 bits: the largest sums, all of one sign, of every depth around
+    // the ends of their runs.
+    for (Fill fill : {Fill::kHighest, Fill::kLowest}) {
+      for (size_t k = 26; k < 76; ++k)
+        check_gemm(*variant, GemmCase{mr + 1, nr, k, 1, true, fill, false, false, k});
+      for (size_t k : {4, 8, 12})
+        check_gemm(*variant, GemmCase{1, nr + 1, k, 9, false, fill, false, false, k});
+    }
+    // Deep sums, and the wrap of biases near 2^30.
     for (Fill fill : kFills) {
       for (size_t k : {509, 2048, 7000})
         check_gemm(*variant, GemmCase{mr + 1, nr + 3, k, 1, true, fill, false, true, k});

@@ -16,7 +16,7 @@ namespace {
 size_t gemm_no_scratch(const GemmShape&) { return 0; }
 
 size_t gemm_widened_scratch(const GemmShape& shape) {
-  return widened_layout(shape.k, shape.taps, shape.weight_bits, 6).bytes();
+  return widened_layout(shape.k, shape.taps, shape.weight_bits, shape.direct, 6).bytes();
 }
 
 constexpr GemmVariant kVariants[] = {

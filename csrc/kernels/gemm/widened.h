@@ -27,15 +27,16 @@ struct WidenedLayout {
   size_t bytes() const { return row_bytes() + panel_bytes * panels; }
 };
 
-/// The layout for `k` channels a tap. `mr`: rows of a tile.
-static inline WidenedLayout widened_layout(size_t k, size_t taps, int weight_bits, size_t mr) {
+/// The layout for `k` channels a tap. `direct`: the rows lie one after the other (GemmLhs). `mr`: rows of a
+/// tile.
+static inline WidenedLayout widened_layout(size_t k, size_t taps, int weight_bits, bool direct, size_t mr) {
   constexpr size_t kLine = 64;
   WidenedLayout layout{};
   const size_t step = weight_bits == 8 ? 2 : 8;
   const size_t element = weight_bits == 8 ? sizeof(int16_t) : sizeof(int8_t);
   layout.tap_depth = (k + step - 1) / step * step;
   layout.depth = layout.tap_depth * taps;
-  if (weight_bits == 8 || taps > 1) {
+  if (weight_bits == 8 || !direct) {
     // The last store of a row may write a vector beyond it. An odd number of cache lines keeps the rows of a
     // tile from falling into the same sets.
     const size_t lines = (layout.depth * element + 2 * kLine - 1) / kLine;

@@ -509,7 +509,8 @@ class Product {
  public:
   Product(const GemmParams& params, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end)
       : p_(params),
-        layout_(widened_layout(params.k, params.taps, Kernel::kBits, kMr)),
+        layout_(
+            widened_layout(params.k, params.taps, Kernel::kBits, params.lhs.pixel_offset == nullptr, kMr)),
         channel_bytes_(8 + layout_.depth * Kernel::kBits / 8),
         row_begin_(row_begin),
         panel_begin_(panel_begin),
