@@ -51,6 +51,12 @@ def cpu_info() -> dict[str, Any]:
 def kernel_variants(max_isa: str = ...) -> dict[str, list[str]]:
     """Names of the kernels that can run, best first, by family."""
 
+def measure_peaks(max_isa: str = ...) -> list[tuple[str, str, float]]:
+    """Name, instruction set and 8-bit multiply-accumulates a second of one core's fastest loops, best first."""
+
+def measure_clock() -> float:
+    """Cycles a second of the core that the calling thread runs on."""
+
 def xxh64(data: bytes | memoryview) -> int:
     """XXH64 with seed 0."""
 

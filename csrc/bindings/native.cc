@@ -6,6 +6,7 @@
 
 #include "base/cpu_features.h"
 #include "base/xxh64.h"
+#include "bindings/machine.h"
 #include "bindings/statistics.h"
 #include "kernels/copy/copy.h"
 #include "kernels/depthwise/depthwise.h"
@@ -204,6 +205,21 @@ py::dict cpu_info() {
   return info;
 }
 
+py::list peaks(const std::string& max_isa) {
+  auto isas = usable_isas(max_isa.empty() ? std::getenv("EDGEQ_MAX_ISA") : max_isa.c_str());
+  check(isas.status());
+  std::vector<PeakRate> rates;
+  {
+    py::gil_scoped_release release;
+    rates = measure_peaks(isas.value());
+  }
+  py::list result;
+  for (const PeakRate& rate : rates) {
+    result.append(py::make_tuple(rate.name, isa_name(rate.isa), rate.macs_per_second));
+  }
+  return result;
+}
+
 uint64_t hash(const py::buffer& buffer) {
   const py::buffer_info info = buffer.request();
   const size_t size = static_cast<size_t>(info.size * info.itemsize);
@@ -288,6 +304,8 @@ PYBIND11_MODULE(_native, m) {
 
   m.def("cpu_info", &cpu_info);
   m.def("kernel_variants", &kernel_variants, py::arg("max_isa") = "");
+  m.def("measure_peaks", &peaks, py::arg("max_isa") = "");
+  m.def("measure_clock", &measure_clock_hertz, py::call_guard<py::gil_scoped_release>());
   m.def("xxh64", &hash, py::arg("data"));
   m.def("minmax", &minmax_of, py::arg("values"));
   m.def("histogram", &histogram_of, py::arg("values"), py::arg("low"), py::arg("high"), py::arg("bins"));

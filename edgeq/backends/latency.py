@@ -71,20 +71,40 @@ def measure(
 
 
 def compare(
-    runs: Mapping[str, Callable[[], object]], *, rounds: int = 5, seconds: float = 0.5, min_runs: int = 10
+    runs: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 5,
+    seconds: float = 0.5,
+    min_runs: int = 10,
+    before: Mapping[str, Callable[[], None]] | None = None,
 ) -> Comparison:
-    """Times the callables A, B, ..., A, B, ...: `rounds` rounds of at least `seconds` and `min_runs` each."""
-    for run in runs.values():
+    """Times the callables A, B, ..., A, B, ..., in alternating rounds.
+
+    Args:
+        runs: What is timed, by name.
+        rounds: How often each has its turn.
+        seconds: A turn takes at least this long.
+        min_runs: And at least so many runs.
+        before: What sets the process up for a turn, such as its CPUs, by name.
+    """
+    prepare = before or {}
+    for name, run in runs.items():
+        prepare.get(name, _nothing)()
         _warm_up(run, seconds / 5)
     samples: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
+            prepare.get(name, _nothing)()
             run()  # Brings this callable's data back into the caches before it is timed.
             samples[name].append(_samples(run, seconds, min_runs, 100_000))
     return Comparison(
         {name: Latency.of(np.concatenate(parts)) for name, parts in samples.items()},
         {name: np.array([np.median(part) for part in parts]) for name, parts in samples.items()},
     )
+
+
+def _nothing() -> None:
+    pass
 
 
 def _warm_up(run: Callable[[], object], seconds: float) -> None:

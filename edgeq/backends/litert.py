@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.backends import tflite_runner
-from edgeq.backends.protocol import Logits, as_logits
+from edgeq.backends.protocol import Bound, Logits, as_logits, one_line
 from edgeq.errors import BackendError
 
 PYTHON_VARIABLE = "EDGEQ_TFLITE_PYTHON"
@@ -76,6 +76,25 @@ class LitertBackend:
         Raises:
             BackendError: If the model has several inputs or takes another shape, or the runtime fails.
         """
+        outputs = self.run_arrays([self._encoded(x)])
+        return self._logits(outputs[0], len(x))
+
+    def bind(self, x: NDArray[np.float32]) -> Bound:
+        """See `TimedBackend.bind`: the input has the file's type and layout already, and so has the result.
+
+        Raises:
+            BackendError: If the model takes another shape, or the runtime is another environment's.
+        """
+        if not isinstance(self._runner, _InProcess):
+            raise BackendError(f"{self.name} runs in the Python of {PYTHON_VARIABLE}: it cannot be timed from here.")
+        once = self._runner.bind(self._encoded(x))
+        return Bound(once, lambda result: self._logits(result, len(x)))
+
+    def _logits(self, output: NDArray[Any], count: int) -> Logits:
+        return as_logits(_decode(output, self.outputs[0]), count, str(self.path))
+
+    def _encoded(self, x: NDArray[np.float32]) -> NDArray[Any]:
+        """Returns a batch in the file's type and layout."""
         if len(self.inputs) != 1:
             raise BackendError(f"{self.path}: verification needs a model with one input; it has {len(self.inputs)}.")
         end = self.inputs[0]
@@ -88,8 +107,7 @@ class LitertBackend:
                 f"{self.path}: the model takes inputs of {_sizes(end['shape'][1:])} (channels last here), but "
                 f"the data give {_sizes(values.shape[1:])}. Check --resize, --crop and --channels, or the data."
             )
-        outputs = self.run_arrays([_encode(np.ascontiguousarray(values), end)])
-        return as_logits(_decode(outputs[0], self.outputs[0]), len(x), str(self.path))
+        return np.ascontiguousarray(_encode(np.ascontiguousarray(values), end))
 
     def run_arrays(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Runs arrays of the file's own types and layout, batch first, in parts of the size that the model takes.
@@ -138,13 +156,30 @@ class _InProcess:
             self._interpreter = tflite_runner.open_interpreter(module, str(path), xnnpack, threads)
             self.ends = tflite_runner.describe(self._interpreter)
         except (ValueError, RuntimeError, SystemError) as error:
-            raise BackendError(f"{path}: {self.package} cannot load it ({_one_line(error)}).") from error
+            raise BackendError(f"{path}: {self.package} cannot load it ({one_line(error)}).") from error
 
     def run(self, inputs: list[NDArray[Any]]) -> list[NDArray[Any]]:
         try:
             return tflite_runner.run_interpreter(self._interpreter, inputs)
         except (ValueError, RuntimeError) as error:
-            raise BackendError(f"{self._path}: {self.package} failed ({_one_line(error)}).") from error
+            raise BackendError(f"{self._path}: {self.package} failed ({one_line(error)}).") from error
+
+    def bind(self, value: NDArray[Any]) -> Callable[[], NDArray[Any]]:
+        interpreter: Any = self._interpreter
+        entry, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]["index"]
+        index = entry["index"]
+        if tuple(entry["shape"]) != value.shape:
+            interpreter.resize_tensor_input(index, value.shape)
+        interpreter.allocate_tensors()
+
+        def once() -> NDArray[Any]:
+            # The runtime may use an input's memory for later tensors: it must be given each time.
+            interpreter.set_tensor(index, value)
+            interpreter.invoke()
+            found: NDArray[Any] = interpreter.get_tensor(result)
+            return found
+
+        return once
 
 
 class _OtherPython:
@@ -201,10 +236,6 @@ def _sizes(shape: Sequence[int]) -> str:
     return "x".join(str(size) for size in shape)
 
 
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def _last_line(text: str) -> str:
     """The line that says what failed; the runtime's own notices come before it."""
-    return _one_line(text.strip().rpartition("\n")[2])
+    return one_line(text.strip().rpartition("\n")[2])

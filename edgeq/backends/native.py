@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.backends.protocol import Logits, as_logits
+from edgeq.backends.protocol import Bound, Logits, as_logits
 from edgeq.errors import UsageError
 
 
@@ -16,7 +17,8 @@ class NativeBackend:
 
     Args:
         path: The .edgeq file, or a quantized .onnx or .tflite file, which is converted.
-        threads: Threads of the engine; None lets it choose.
+        threads: Threads of the engine; None for one.
+        max_isa: Highest instruction set to use; None for what EDGEQ_MAX_ISA says, else all.
 
     Raises:
         EdgeqError: If the file is damaged or the engine is not built.
@@ -25,13 +27,13 @@ class NativeBackend:
 
     name = "native"
 
-    def __init__(self, path: Path | str, threads: int | None = None) -> None:
+    def __init__(self, path: Path | str, threads: int | None = None, max_isa: str | None = None) -> None:
         from edgeq import Session
         from edgeq.backends.conversion import edgeq_bytes
 
         self.path = Path(path)
         source = self.path if self.path.suffix.lower() == ".edgeq" else edgeq_bytes(self.path)
-        self._session = Session(source) if threads is None else Session(source, threads=threads)
+        self._session = Session(source, threads=threads or 1, max_isa=max_isa)
         if len(self._session.inputs) != 1:
             raise UsageError(
                 f"{path}: verification needs a model with one input, not {len(self._session.inputs)}."
@@ -46,3 +48,14 @@ class NativeBackend:
         output = self._session.run(x)
         first = output[0] if isinstance(output, (list, tuple)) else output
         return as_logits(first, len(x), str(self.path))
+
+    def bind(self, x: NDArray[np.float32]) -> Bound:
+        """See `TimedBackend.bind`."""
+        session = self._session
+
+        def once() -> NDArray[Any]:
+            output: Any = session.run(x)
+            found: NDArray[Any] = output[0] if isinstance(output, list) else output
+            return found
+
+        return Bound(once, lambda result: as_logits(result, len(x), str(self.path)))

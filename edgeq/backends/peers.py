@@ -1,27 +1,39 @@
-"""Peers that edgeq is measured beside: the same float model, quantized by the peer's own tool."""
+"""Peers that edgeq is measured beside: the same float model and samples, quantized by the peer's own tool or way.
+
+MNN's tools print, and end the process where they fail: call them in a process of their own.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeq.backends.ncnn_files import to_ncnn
 from edgeq.errors import BackendError
+from edgeq.exporters.onnx_float import to_float_onnx
+from edgeq.importers import from_onnx
+from edgeq.ir import Graph
+from edgeq.outputs import write_text
+from edgeq.passes import float_pipeline
+
+Samples = Sequence[npt.NDArray[np.float32]]
+"""Calibration batches as the float model takes them."""
 
 
-def quantize_onnxruntime(
-    reference: Path, out: Path, inputs: Sequence[npt.NDArray[np.float32]], activations: str = "uint8"
-) -> None:
+def quantize_onnxruntime(reference: Path, out: Path, inputs: Samples, activations: str = "uint8") -> None:
     """Quantizes a float ONNX model with ONNX Runtime's quantize_static: QDQ, per channel, int8 weights, min-max.
 
     Args:
         reference: The float model.
         out: Path of the quantized model.
-        inputs: Calibration batches as the model takes them.
+        inputs: Calibration batches.
         activations: "uint8" (U8S8, which x86 kernels fuse) or "int8" (S8S8).
 
     Raises:
@@ -65,3 +77,141 @@ def quantize_onnxruntime(
     finally:
         logging.root.setLevel(level)
         prepared.unlink(missing_ok=True)
+
+
+def quantize_openvino(reference: Path, out: Path, inputs: Samples) -> None:
+    """Quantizes a float ONNX model for OpenVINO with NNCF's `quantize`, preset MIXED.
+
+    Args:
+        reference: The float model.
+        out: Path of the quantized model, .xml; its weights go beside it.
+        inputs: Calibration batches.
+
+    Raises:
+        BackendError: If nncf is not installed or refuses the model.
+    """
+    try:
+        import nncf
+        import openvino
+    except ImportError:
+        raise BackendError("quantizing for OpenVINO needs openvino and nncf: pip install 'edgeq[peers]'") from None
+    try:
+        model = openvino.Core().read_model(str(reference))
+        model.reshape(list(inputs[0].shape))
+        dataset = nncf.Dataset(list(inputs))
+        preset = nncf.QuantizationPreset.MIXED
+        quantized = nncf.quantize(model, dataset, preset=preset, subset_size=len(inputs))
+        openvino.save_model(quantized, str(out), compress_to_fp16=False)
+    except Exception as error:  # both raise types of their own, all derived from Exception
+        raise BackendError(f"{reference}: NNCF cannot quantize it ({error})") from error
+
+
+def convert_mnn(reference: Path, out: Path, *, static: bool = False) -> None:
+    """Converts a float ONNX model to a .mnn file, batch 1.
+
+    Args:
+        reference: The float model.
+        out: Path of the .mnn file.
+        static: Whether the shapes are fixed and their computation is dropped.
+
+    Raises:
+        BackendError: If MNN is not installed or refuses the model.
+    """
+    import onnx
+
+    tools = _mnn_tools()
+    model = onnx.load(str(reference))
+    for end in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        sizes = end.type.tensor_type.shape.dim
+        if sizes and not sizes[0].dim_value:
+            sizes[0].dim_value = 1
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch) / "source.onnx"
+        onnx.save(model, str(source))
+        words = ["mnnconvert", "-f", "ONNX", "--modelFile", str(source), "--MNNModel", str(out), "--bizCode", "edgeq"]
+        tools.mnnconvert([*words, *(["--saveStaticModel"] if static else [])])
+    if not out.is_file():
+        raise BackendError(f"{reference}: MNN cannot convert it")
+
+
+def quantize_mnn(reference: Path, out: Path, inputs: Samples, method: Literal["KL", "EMA"]) -> None:
+    """Quantizes a float ONNX model with MNN's tool; it reads images, so the samples are rounded to 8 bits.
+
+    Args:
+        reference: The float model.
+        out: Path of the .mnn file.
+        inputs: Calibration batches of one sample each, of 1 or 3 channels.
+        method: How the range of an activation is chosen. The tool takes KL with fixed shapes and EMA without.
+
+    Raises:
+        BackendError: If MNN is not installed, or the tool gives no model.
+    """
+    tools = _mnn_tools()
+    largest = max(float(np.abs(batch).max()) for batch in inputs) or 1.0
+    _, channels, height, width = inputs[0].shape
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, source, config = Path(scratch) / "images", Path(scratch) / "float.mnn", Path(scratch) / "config.json"
+        folder.mkdir()
+        for i, batch in enumerate(inputs):
+            pixels = np.clip(np.rint(batch[0] * (127 / largest) + 128), 0, 255).astype(np.uint8).transpose(1, 2, 0)
+            header = f"P{6 if channels == 3 else 5} {width} {height} 255\n".encode()
+            (folder / f"{i}.ppm").write_bytes(header + pixels.tobytes())
+        convert_mnn(reference, source, static=method == "KL")
+        settings = {
+            "format": "RGB" if channels == 3 else "GRAY",
+            "mean": [128.0] * channels,
+            "normal": [largest / 127] * channels,
+            "width": width,
+            "height": height,
+            "path": f"{folder}/",
+            "used_image_num": len(inputs),
+            "feature_quantize_method": method,
+            "weight_quantize_method": "MAX_ABS",
+            "input_type": "image",
+        }
+        write_text(config, json.dumps(settings))
+        # The package's command line passes three words, which its own library no longer takes.
+        tools.mnnquant(["mnnquant", str(source), str(out), str(config)])
+    if not out.is_file():
+        raise BackendError(f"{reference}: MNN cannot quantize it with {method}")
+
+
+def convert_ncnn(reference: Path, out: Path, inputs: Samples | None = None) -> None:
+    """Writes a float ONNX model for ncnn, in int8 where samples are given (`edgeq.backends.ncnn_files`).
+
+    Args:
+        reference: The float model.
+        out: Path of the .param file; the .bin file goes beside it.
+        inputs: Calibration batches, or None for float32.
+
+    Raises:
+        GraphError: If the model has an operator that is not written there.
+    """
+    graph = float_pipeline(from_onnx.load(reference))
+    model = to_ncnn(graph, None if inputs is None else _largest(graph, inputs))
+    out.with_suffix(".bin").write_bytes(model.weights)
+    write_text(out, model.param)
+
+
+def _largest(graph: Graph, inputs: Samples) -> Mapping[str, float]:
+    """The largest magnitude of every activation over the samples."""
+    import onnxruntime
+
+    computed = [tensor.name for tensor in graph.activations() if tensor.name not in graph.inputs]
+    content = to_float_onnx(graph, computed).proto.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    largest = dict.fromkeys([graph.inputs[0], *computed], 0.0)
+    for batch in inputs:
+        for found, value in zip([graph.inputs[0], *computed], [batch, *session.run(None, {name: batch})], strict=True):
+            largest[found] = max(largest[found], float(np.abs(value).max()))
+    return largest
+
+
+def _mnn_tools() -> Any:
+    """MNN's converter and quantizer; its command lines install a package when they start, the library does not."""
+    try:
+        import _tools
+    except ImportError:
+        raise BackendError("converting for MNN needs MNN: pip install 'edgeq[peers]'") from None
+    return _tools

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -35,6 +37,38 @@ class Backend(Protocol):
             BackendError: If the runtime refuses the model or the input.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A batch that a backend has made ready, so that only the runtime's own work is left.
+
+    Attributes:
+        run: Runs the batch once, with no more around the runtime than the fastest form of its Python interface needs,
+            and returns the first output as the runtime gives it. The next call may overwrite it.
+        logits: Turns what `run` returned into logits.
+    """
+
+    run: Callable[[], Any]
+    logits: Callable[[Any], Logits]
+
+
+@runtime_checkable
+class TimedBackend(Backend, Protocol):
+    """A backend that benches can time."""
+
+    def bind(self, x: NDArray[np.float32]) -> Bound:
+        """Prepares one batch, given as `run` takes it.
+
+        Raises:
+            BackendError: If the runtime refuses the model or the input.
+        """
+        ...
+
+
+def one_line(error: object) -> str:
+    """An error of a runtime as one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def as_logits(output: Any, batch: int, who: str) -> Logits:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgeq.backends.protocol import Backend
 from edgeq.errors import UsageError
-from edgeq.exporters.folder import MODEL_FILE, ONNX_FILE, TFLITE_FILE
+from edgeq.exporters.folder import FILES, MODEL_FILE, ONNX_FILE, TFLITE_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class BackendKind:
 
     Attributes:
         name: As `--backend` takes it.
-        file: The file of an exported folder that it runs.
+        file: The file of a folder that it runs; `edgeq export` writes those of `edgeq.exporters.folder.FILES`.
         open: Starts it on a file with that many threads (None: its own choice).
         package: The package whose version says whether it is there; None for what comes with edgeq.
         purpose: One clause for `edgeq backends`.
@@ -76,6 +76,24 @@ def _tflite(runtime: str, xnnpack: bool) -> Callable[[Path, int | None], Backend
     return start
 
 
+def _openvino(path: Path, threads: int | None) -> Backend:
+    from edgeq.backends.openvino import OpenVinoBackend
+
+    return OpenVinoBackend(path, threads)
+
+
+def _ncnn(path: Path, threads: int | None) -> Backend:
+    from edgeq.backends.ncnn import NcnnBackend
+
+    return NcnnBackend(path, threads)
+
+
+def _mnn(path: Path, threads: int | None) -> Backend:
+    from edgeq.backends.mnn import MnnBackend
+
+    return MnnBackend(path, threads)
+
+
 def _tflite_version(package: str) -> str | None:
     from edgeq.backends.litert import installed_version
 
@@ -93,6 +111,9 @@ KINDS = (
     BackendKind(
         "tflite-runtime", TFLITE_FILE, _tflite("tflite-runtime", True), "tflite-runtime", "TensorFlow Lite 2.14"
     ),
+    BackendKind("openvino", ONNX_FILE, _openvino, "openvino", "OpenVINO on the CPU"),
+    BackendKind("ncnn", "model.param", _ncnn, "ncnn", "ncnn on the CPU (files of edgeq.backends.peers)"),
+    BackendKind("mnn", "model.mnn", _mnn, "mnn", "MNN on the CPU (files of edgeq.backends.peers)"),
 )
 """Every backend, in the order in which it is listed."""
 
@@ -117,6 +138,11 @@ def target_file(path: Path, kind: BackendKind) -> Path:
         )
     if path.is_dir():
         file = path / kind.file
+        if not file.is_file() and kind.file not in FILES:
+            raise UsageError(
+                f"{path}: holds no {kind.file}, which backend {kind.name} runs and `edgeq export` does not write. "
+                "Convert reference.onnx with edgeq.backends.peers, or choose another backend."
+            )
         if not file.is_file():
             raise UsageError(
                 f"{path}: holds no {kind.file}, which backend {kind.name} runs. Export again (--to), or choose another "

@@ -1,0 +1,133 @@
+"""`pytest bench`: its options, what its tests share, and the tables at its end."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import contenders, machine, networks, report
+from bench.peers import Settings
+
+_QUICK_SECONDS = 150
+"""Nothing new is prepared or timed after this under --quick, which is to end in three minutes."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("bench", "edgeq's benches")
+    group.addoption("--quick", action="store_true", help="three small networks, few shapes: three minutes at most")
+    group.addoption("--json", type=Path, metavar="OUT", help="write every figure to a file")
+    group.addoption("--write", action="store_true", help="write the tables and the plot into docs/")
+    group.addoption("--rounds", type=int, help="alternating rounds (default 7, --quick 5)")
+    group.addoption("--seconds", type=float, help="least time of a turn (default 0.3, --quick 0.05)")
+    group.addoption("--networks", help="names with commas; those of bench.networks without it")
+
+
+class Bench:
+    """What the tests of one run share.
+
+    Attributes:
+        quick: Whether --quick was given.
+        settings: How long things are timed.
+        networks: Which networks.
+        results: JSON values of everything measured so far, as `bench.report` takes them.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.quick: bool = config.getoption("quick")
+        default = Settings(5, 0.05) if self.quick else Settings()
+        self.settings = Settings(
+            config.getoption("rounds") or default.rounds, config.getoption("seconds") or default.seconds
+        )
+        named = config.getoption("networks")
+        if named:
+            self.networks = tuple(named.split(","))
+        else:
+            self.networks = networks.QUICK if self.quick else networks.NETWORKS
+        self.results: dict[str, Any] = {}
+        self._start = time.monotonic()
+
+    def need_time(self) -> None:
+        """Skips the test, saying so, when --quick has no time for it."""
+        if self.quick and time.monotonic() - self._start > _QUICK_SECONDS:
+            pytest.skip("left out: --quick has used up its time")
+
+    def add(self, kind: str, result: dict[str, Any]) -> None:
+        """Adds a result of a kind: peers, models or kernels."""
+        if not self.results:
+            self.results.update(
+                {
+                    "date": time.strftime("%Y-%m-%d"),
+                    "machine": machine.describe(),
+                    "versions": contenders.versions(),
+                    "not_installed": contenders.not_installed(),
+                    "quick": self.quick,
+                }
+            )
+        self.results.setdefault(kind, []).append(result)
+
+
+_BENCH = pytest.StashKey[Bench]()
+
+
+class PlayedClock:
+    """A clock of pytest-benchmark that advances by times which were measured elsewhere.
+
+    Contenders take turns in a process of their own; what pytest-benchmark keeps and prints is the median of each of a
+    contender's rounds.
+    """
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def __call__(self) -> float:
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        self._now += seconds
+
+
+CLOCK = PlayedClock()
+
+
+def play(benchmark: Any, rounds_ms: list[float]) -> None:
+    """Hands the rounds of a contender to pytest-benchmark; the test is marked with `timer=CLOCK`."""
+    left = iter(rounds_ms)
+    benchmark.pedantic(lambda: CLOCK.advance(next(left) / 1e3), rounds=len(rounds_ms), iterations=1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_BENCH] = Bench(config)
+    # The tables below say what pytest-benchmark's own, a row a test, would.
+    if not config.getoption("benchmark_verbose", False):
+        config.option.benchmark_quiet = True
+
+
+@pytest.fixture(scope="session")
+def bench(request: pytest.FixtureRequest) -> Bench:
+    """What the tests of one run share."""
+    return request.config.stash[_BENCH]
+
+
+def bench_of(config: pytest.Config) -> Bench:
+    """The same, while tests are collected."""
+    return config.stash[_BENCH]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    found = config.stash[_BENCH].results
+    if not found:
+        return
+    for title, text in report.sections(found):
+        terminalreporter.section(title)
+        terminalreporter.write_line(text)
+    out = config.getoption("json")
+    if out is not None:
+        out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if config.getoption("write"):
+        for path in report.write(found):
+            terminalreporter.write_line(f"wrote {path}")

@@ -1,0 +1,68 @@
+"""Prints results, and writes them into docs/.
+
+    python -m bench.report RESULTS.json [--write]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import tables
+from bench.studies.tables import replace_table
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "performance.md"
+
+
+def sections(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """Returns (title, text) of everything that is printed."""
+    found = [("machine", tables.machine_table(results))]
+    for cap, peers in by_cap(results).items():
+        found.append((f"all contenders, cap {cap}", tables.peers_spread(peers)))
+    for cap, peers in by_cap(results).items():
+        found.append((f"edgeq beside the fastest peer, cap {cap}", tables.peers_summary(peers)))
+    return found
+
+
+def by_cap(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The comparisons with peers, by cap."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for one in results.get("peers", []):
+        found.setdefault(tables.cap_name(one["cap"]), []).append(one)
+    return found
+
+
+def write(results: dict[str, Any]) -> list[Path]:
+    """Writes the tables of what was measured, and the plot; returns the files.
+
+    Raises:
+        ValueError: If the results are those of a quick run, which are not for publication.
+    """
+    if results["quick"]:
+        raise ValueError("a quick run is not for publication; run `pytest bench --write` without --quick")
+    replace_table(PAGE, "machine", tables.machine_table(results))
+    for cap, peers in by_cap(results).items():
+        replace_table(PAGE, f"peers, cap {cap}", tables.peers_summary(peers))
+        replace_table(PAGE, f"contenders, cap {cap}", tables.peers_detail(peers))
+    return [PAGE]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints, and writes where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--write", action="store_true", help="write the tables and the plot into docs/")
+    options = parser.parse_args(arguments)
+    results = json.loads(options.results.read_text(encoding="utf-8"))
+    for title, text in sections(results):
+        print(f"\n== {title}\n\n{text}")
+    if options.write:
+        print(*write(results), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
