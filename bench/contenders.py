@@ -51,7 +51,7 @@ class Contender:
 
     def version(self) -> str | None:
         """Version of the runtime; None when it is not installed."""
-        if self.recipe == "nncf" and _version_of("nncf") is None:
+        if self.recipe.startswith("nncf") and _version_of("nncf") is None:
             return None
         return backend_kind(self.backend).version()
 
@@ -63,15 +63,16 @@ CONTENDERS = (
     Contender("onnxruntime own", "onnxruntime", "int8", "ort", INT8_DB, "its quantize_static: QDQ, U8S8, per channel"),
     Contender("openvino QDQ", "openvino", "int8", "onnx", INT8_DB, "model.onnx as edgeq exports it"),
     Contender("openvino NNCF", "openvino", "int8", "nncf", INT8_DB, "quantized by NNCF, preset MIXED"),
+    Contender("openvino NNCF 7 bit", "openvino", "int8", "nncf-7bit", INT8_DB, "NNCF with overflow_fix for all layers"),
     Contender("litert", "litert", "int8", "tflite", INT8_DB, "model.tflite as edgeq exports it"),
     Contender("litert int8 ends", "litert", "int8", "tflite-int8", INT8_DB, "the same, given and giving int8 codes"),
-    Contender("litert own", "litert", "int8", "tflite-own", INT8_DB, "int8 ends, and its own hard-swish for the tables"),
+    Contender("litert own", "litert", "int8", "tflite-own", INT8_DB, "int8 ends, its own hard-swish for the tables"),
     Contender("ncnn", "ncnn", "int8", "ncnn-int8", INT8_DB, "largest magnitudes, per channel"),
     Contender("mnn KL", "mnn", "int8", "mnn-kl", INT8_DB, "its quantizer, KL divergence"),
     Contender("mnn EMA", "mnn", "int8", "mnn-ema", INT8_DB, "its quantizer, moving averages"),
     Contender("onnxruntime fp32", "onnxruntime", "fp32", "reference", FP32_DB, "the float model"),
     Contender("openvino fp32", "openvino", "fp32", "reference", FP32_DB, "the float model"),
-    Contender("litert fp32", "litert", "fp32", "tflite-fp32", INT8_DB, "model.tflite in float32, its weights dequantized"),
+    Contender("litert fp32", "litert", "fp32", "tflite-fp32", INT8_DB, "model.tflite in float32, weights dequantized"),
     Contender("ncnn fp32", "ncnn", "fp32", "ncnn-fp32", FP32_DB, "the float model"),
     Contender("mnn fp32", "mnn", "fp32", "mnn-fp32", FP32_DB, "the float model"),
 )
@@ -83,6 +84,7 @@ CAPPED = ("native", "openvino")
 _PACKAGES = {
     "ort": ("onnxruntime",),
     "nncf": ("nncf", "openvino"),
+    "nncf-7bit": ("nncf", "openvino"),
     "mnn-kl": ("mnn",),
     "mnn-ema": ("mnn",),
     "mnn-fp32": ("mnn",),

@@ -16,7 +16,12 @@ _FLAGS = ("avx2", "fma", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx5
 ISAS = ("scalar", "avx2", "avxvnni", "avx512vnni", "avx512vbmi", "amxint8")
 """Instruction sets in the order in which EDGEQ_MAX_ISA caps."""
 
-ONEDNN_NAMES = {"avx2": "AVX2", "avxvnni": "AVX2_VNNI", "avx512vnni": "AVX512_CORE_VNNI", "avx512vbmi": "AVX512_CORE_VNNI"}
+ONEDNN_NAMES = {
+    "avx2": "AVX2",
+    "avxvnni": "AVX2_VNNI",
+    "avx512vnni": "AVX512_CORE_VNNI",
+    "avx512vbmi": "AVX512_CORE_VNNI",
+}
 """What ONEDNN_MAX_CPU_ISA calls edgeq's instruction sets."""
 
 

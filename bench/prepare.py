@@ -15,6 +15,7 @@ from edgeq.backends import peers, tflite_variants
 FILES = {
     "ort": "model.onnx",
     "nncf": "model.xml",
+    "nncf-7bit": "model.xml",
     "mnn-kl": "model.mnn",
     "mnn-ema": "model.mnn",
     "mnn-fp32": "model.mnn",
@@ -42,8 +43,8 @@ def main(arguments: Sequence[str]) -> None:
     inputs = calibration(network)
     if recipe == "ort":
         peers.quantize_onnxruntime(source, out, inputs)
-    elif recipe == "nncf":
-        peers.quantize_openvino(source, out, inputs)
+    elif recipe.startswith("nncf"):
+        peers.quantize_openvino(source, out, inputs, narrow=recipe == "nncf-7bit")
     elif recipe == "mnn-fp32":
         peers.convert_mnn(source, out)
     elif recipe.startswith("mnn"):

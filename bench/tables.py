@@ -155,5 +155,7 @@ def primitives_of(peers: Sequence[dict[str, Any]]) -> str:
                 for name, count in entry["primitives"].items():
                     into = found.setdefault(cap_name(one["cap"]), {})
                     into[name] = into.get(name, 0) + count
-    rows = [(cap, ", ".join(f"{name} {count}" for name, count in sorted(names.items()))) for cap, names in found.items()]
+    rows = []
+    for cap, counts in found.items():
+        rows.append((cap, ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))))
     return markdown(("cap", "OpenVINO's implementations of layers with weights, and how many over all networks"), rows)

@@ -25,7 +25,7 @@ class Entry:
         name: Unique in its job.
         backend: Name in `edgeq.backends.registry`.
         path: Of its file.
-        precision: "int8", "int4" or "fp32".
+        exact: Whether OpenVINO computes its float layers in float32 rather than in bfloat16.
         threads: Of the runtime; its process may use as many CPUs.
         isa: Cap of edgeq's instruction sets, or None for the job's.
         least_db: Least signal-to-noise ratio of its output, in dB, against the float model's; None where it must equal
@@ -37,7 +37,7 @@ class Entry:
     name: str
     backend: str
     path: Path
-    precision: str
+    exact: bool = True
     threads: int = 1
     isa: str | None = None
     least_db: float | None = None

@@ -100,8 +100,8 @@ class Worker:
         if not np.isfinite(decibels):
             return "its output is not finite", 0.0
         if entry["least_db"] is None:
-            exact = self._simulated(entry["path"])
-            return (None if np.array_equal(found, exact) else "its output is not that of the numpy statements"), decibels
+            exact = np.array_equal(found, self._simulated(entry["path"]))
+            return (None if exact else "its output is not that of the numpy statements"), decibels
         if decibels < entry["least_db"]:
             return f"its output is {decibels:.1f} dB from the float model's, not {entry['least_db']:.0f}", decibels
         if entry.get("same_as") in self._logits:
@@ -147,7 +147,7 @@ def backend(entry: dict[str, Any]) -> TimedBackend:
     if entry["backend"] == "native":
         return NativeBackend(path, threads, max_isa=entry["isa"])
     if entry["backend"] == "openvino":
-        return OpenVinoBackend(path, threads, exact=entry["precision"] == "fp32")
+        return OpenVinoBackend(path, threads, exact=entry["exact"])
     made = backend_kind(entry["backend"]).open(path, threads)
     assert isinstance(made, TimedBackend)
     return made

@@ -36,6 +36,11 @@ HEAVY = (
     "ai_edge_litert",
     "flatbuffers",
     "tflite_runtime",
+    "openvino",
+    "nncf",
+    "ncnn",
+    "MNN",
+    "_tools",
 )
 """What only an extra installs."""
 

@@ -20,8 +20,8 @@ class OpenVinoBackend:
     Args:
         path: The .onnx or .xml file.
         threads: Threads of an inference; None lets the runtime choose.
-        exact: Whether all other layers are computed in float32; else in what the runtime chooses, which is bfloat16 where
-            the CPU multiplies that fastest.
+        exact: Whether all other layers are computed in float32; else in what the runtime chooses, which is bfloat16
+            where the CPU multiplies that fastest.
 
     Attributes:
         name: Runtime and version, for reports.
