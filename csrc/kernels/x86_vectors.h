@@ -48,14 +48,34 @@ EDGEQ_INLINE void store_less_than_16(uint8_t* to, __m128i a, size_t count) {
   if ((count & 1) != 0) *to = static_cast<uint8_t>(_mm_cvtsi128_si32(a));
 }
 
+/// 64 bits, the lower half of a 128-bit register: only what is needed to store them.
+struct Vector64 {
+  using Int = __m128i;
+
+  static EDGEQ_INLINE void store(uint8_t* to, Int a, size_t count) {
+    if (count >= 8) {
+      _mm_storel_epi64(reinterpret_cast<__m128i*>(to), a);
+      return;
+    }
+#if defined(__AVX512VL__) && defined(__AVX512BW__)
+    _mm_mask_storeu_epi8(to, static_cast<__mmask16>((1u << count) - 1u), a);
+#else
+    store_less_than_16(to, a, count);
+#endif
+  }
+};
+
 /// 128 bits: 4 dwords, 16 bytes.
 struct Vector128 {
   using Int = __m128i;
+  using Half = Vector64;
   using Float = __m128;
   static constexpr int kLanes = 4;
   static constexpr int kBytes = 16;
 
   static EDGEQ_INLINE void keep_in_register(Int& a) { __asm__ volatile("" : "+x"(a)); }
+  static EDGEQ_INLINE Int low_half(Int a) { return a; }
+  static EDGEQ_INLINE Int high_half(Int a) { return _mm_unpackhi_epi64(a, a); }
   static EDGEQ_INLINE Int zero() { return _mm_setzero_si128(); }
   static EDGEQ_INLINE Int load(const void* from) {
     return _mm_loadu_si128(static_cast<const __m128i*>(from));
@@ -100,6 +120,7 @@ struct Vector128 {
   static EDGEQ_INLINE Int max_bytes(Int a, Int b) { return _mm_max_epu8(a, b); }
   static EDGEQ_INLINE Int min_bytes(Int a, Int b) { return _mm_min_epu8(a, b); }
   static EDGEQ_INLINE Int add_saturated_words(Int a, Int b) { return _mm_adds_epi16(a, b); }
+  static EDGEQ_INLINE Int min_words(Int a, Int b) { return _mm_min_epi16(a, b); }
   static EDGEQ_INLINE Int pack_dwords(Int a, Int b) { return _mm_packs_epi32(a, b); }
   static EDGEQ_INLINE Int pack_words(Int a, Int b) { return _mm_packus_epi16(a, b); }
   static EDGEQ_INLINE Int repeat128(const void* from) { return load(from); }
@@ -133,10 +154,13 @@ struct Vector128 {
 struct Vector256 {
   using Int = __m256i;
   using Float = __m256;
+  using Half = Vector128;
   static constexpr int kLanes = 8;
   static constexpr int kBytes = 32;
 
   static EDGEQ_INLINE void keep_in_register(Int& a) { __asm__ volatile("" : "+x"(a)); }
+  static EDGEQ_INLINE __m128i low_half(Int a) { return _mm256_castsi256_si128(a); }
+  static EDGEQ_INLINE __m128i high_half(Int a) { return _mm256_extracti128_si256(a, 1); }
   static EDGEQ_INLINE Int zero() { return _mm256_setzero_si256(); }
   static EDGEQ_INLINE Int load(const void* from) {
     return _mm256_loadu_si256(static_cast<const __m256i*>(from));
@@ -185,6 +209,7 @@ struct Vector256 {
   static EDGEQ_INLINE Int max_bytes(Int a, Int b) { return _mm256_max_epu8(a, b); }
   static EDGEQ_INLINE Int min_bytes(Int a, Int b) { return _mm256_min_epu8(a, b); }
   static EDGEQ_INLINE Int add_saturated_words(Int a, Int b) { return _mm256_adds_epi16(a, b); }
+  static EDGEQ_INLINE Int min_words(Int a, Int b) { return _mm256_min_epi16(a, b); }
   static EDGEQ_INLINE Int pack_dwords(Int a, Int b) { return _mm256_packs_epi32(a, b); }
   static EDGEQ_INLINE Int pack_words(Int a, Int b) { return _mm256_packus_epi16(a, b); }
   static EDGEQ_INLINE Int repeat128(const void* from) {
@@ -239,10 +264,21 @@ struct Vector256 {
 struct Vector512 {
   using Int = __m512i;
   using Float = __m512;
+  using Half = Vector256;
   static constexpr int kLanes = 16;
   static constexpr int kBytes = 64;
 
   static EDGEQ_INLINE void keep_in_register(Int& a) { __asm__ volatile("" : "+v"(a)); }
+  static EDGEQ_INLINE __m256i low_half(Int a) { return _mm512_castsi512_si256(a); }
+  static EDGEQ_INLINE __m256i high_half(Int a) { return _mm512_extracti64x4_epi64(a, 1); }
+  /// The lower halves of two vectors, side by side.
+  static EDGEQ_INLINE Int join_halves(Int low, Int high) { return _mm512_inserti64x4(low, low_half(high), 1); }
+  static EDGEQ_INLINE Int load_half(const void* from) {
+    return _mm512_castsi256_si512(_mm256_loadu_si256(static_cast<const __m256i*>(from)));
+  }
+  static EDGEQ_INLINE Float load_half_twice(const void* from) {
+    return _mm512_broadcast_f32x8(_mm256_loadu_ps(static_cast<const float*>(from)));
+  }
   static EDGEQ_INLINE Int zero() { return _mm512_setzero_si512(); }
   static EDGEQ_INLINE Int load(const void* from) { return _mm512_loadu_si512(from); }
   static EDGEQ_INLINE void store_all(void* to, Int a) { _mm512_storeu_si512(to, a); }
@@ -287,6 +323,7 @@ struct Vector512 {
   static EDGEQ_INLINE Int max_bytes(Int a, Int b) { return _mm512_max_epu8(a, b); }
   static EDGEQ_INLINE Int min_bytes(Int a, Int b) { return _mm512_min_epu8(a, b); }
   static EDGEQ_INLINE Int add_saturated_words(Int a, Int b) { return _mm512_adds_epi16(a, b); }
+  static EDGEQ_INLINE Int min_words(Int a, Int b) { return _mm512_min_epi16(a, b); }
   static EDGEQ_INLINE Int pack_dwords(Int a, Int b) { return _mm512_packs_epi32(a, b); }
   static EDGEQ_INLINE Int pack_words(Int a, Int b) { return _mm512_packus_epi16(a, b); }
   static EDGEQ_INLINE Int repeat128(const void* from) {
@@ -300,6 +337,11 @@ struct Vector512 {
   static EDGEQ_INLINE Int order_packed(Int a) {
     return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
                                     a);
+  }
+  /// The same where the third vector holds two halves: the first vector and the lower half are the lower half of the
+  /// result, the second vector and the upper half the upper one.
+  static EDGEQ_INLINE Int order_packed_pairs(Int a) {
+    return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 2, 6, 3, 7, 1, 5, 9, 13, 10, 14, 11, 15), a);
   }
   static EDGEQ_INLINE Float set1(float a) { return _mm512_set1_ps(a); }
   static EDGEQ_INLINE Float load_float(const void* from) { return _mm512_loadu_ps(from); }

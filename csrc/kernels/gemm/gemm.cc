@@ -1,6 +1,7 @@
 #include "kernels/gemm/gemm.h"
 
 #include "kernels/gemm/pack.h"
+#include "kernels/gemm/unpacked.h"
 #include "kernels/gemm/widened.h"
 #include "kernels/variant.h"
 
@@ -17,6 +18,11 @@ size_t gemm_no_scratch(const GemmShape&) { return 0; }
 
 size_t gemm_widened_scratch(const GemmShape& shape) {
   return widened_layout(shape.k, shape.taps, shape.weight_bits, shape.direct, 6).bytes();
+}
+
+template <size_t kNr>
+size_t gemm_unpacked_scratch(const GemmShape& shape) {
+  return unpacked_scratch(kNr, shape.k, shape.taps);
 }
 
 constexpr GemmVariant kVariants[] = {

@@ -1,9 +1,9 @@
 #ifndef EDGEQ_KERNELS_GEMM_X86_TILE_H_
 #define EDGEQ_KERNELS_GEMM_X86_TILE_H_
 
-// What the x86 matrix kernels share: the loops over tiles and panels, and the epilogue. Only x86_*.cc files
-// and the headers that they alone include take it; everything stands in an unnamed namespace, so that no copy
-// serves another level.
+// What the x86 matrix kernels share: the epilogue of a tile, and loops over tiles and panels. Only x86_*.cc
+// files and the headers that they alone include take it; everything stands in an unnamed namespace, so that no
+// copy serves another level.
 
 #include <cstring>
 
@@ -29,43 +29,107 @@ struct Tile {
   size_t widened_stride = 0;         // elements from row to row
 };
 
-/// Codes of a tile's row of up to four vectors, in order.
-template <typename V, int kVectors>
-EDGEQ_INLINE typename V::Int pack_row(const typename V::Int* q, OutputRange range) {
-  return V::order_packed(
-      pack_codes<V>(q[0], q[kVectors > 1 ? 1 : 0], q[kVectors > 2 ? 2 : 0], q[kVectors > 3 ? 3 : 0], range));
+// ---- the epilogue ----
+//
+// A quad is four vectors of sums, which become one vector of codes: four vectors of one row, two of two rows or
+// one of four rows. On Zen 4 the multiply-accumulates keep two of the four vector pipes busy; of what a quad
+// takes, only its four multiplications and what saturating additions it does must run there. The conversions
+// (eight) and the shuffles (four) run on the other two, beside the next rows' products. Hence no saturating
+// addition, and no clamp where the range is the whole byte: 16 + 4 cycles for 16 groups of four... see
+// docs/performance.md.
+
+/// Bounds and zero point of an output range, ready for pack_quad.
+template <typename V>
+struct QuadRange {
+  typename V::Int highest;  // words: max - zp
+  typename V::Int zp;       // words
+  typename V::Int lowest;   // bytes: min
+
+  EDGEQ_INLINE explicit QuadRange(OutputRange range)
+      : highest(V::set1_word(range.max - range.zp)),
+        zp(V::set1_word(range.zp)),
+        lowest(V::set1_byte(range.min)) {}
+};
+
+/// Whether the codes are what saturation to a byte makes of the rounded products, as after a ReLU whose zero
+/// point is the lowest code.
+EDGEQ_INLINE bool saturation_is_enough(OutputRange range) {
+  return (range.zp | range.min) == 0 && range.max == kActMax;
 }
 
-/// Table and residual addition of the requantized codes of a tile, and their stores. Out of line: one copy
-/// for each width.
+/// Bytes clamp(q + zp) of four vectors of rounded products, before V::order_packed.
+///
+/// Each bound commutes with the saturation to 16 bits. With q <= max - zp the addition cannot leave the 16 bits
+/// upwards, nor, the zero point being 0 or more, downwards; the last saturation is the clamp to 0.
+template <typename V, bool kSaturate>
+EDGEQ_INLINE typename V::Int pack_quad(typename V::Int q0, typename V::Int q1, typename V::Int q2,
+                                       typename V::Int q3, const QuadRange<V>& range) {
+  typename V::Int low = V::pack_dwords(q0, q1);
+  typename V::Int high = V::pack_dwords(q2, q3);
+  if (kSaturate) return V::pack_words(low, high);
+  low = V::add_words(V::min_words(low, range.highest), range.zp);
+  high = V::add_words(V::min_words(high, range.highest), range.zp);
+  return V::max_bytes(V::pack_words(low, high), range.lowest);
+}
+
+/// Stores row `row` of a quad of kRows rows: `columns` bytes of its share of the vector.
+template <typename V, int kRows>
+EDGEQ_INLINE void store_quad_row(act_t* to, typename V::Int bytes, int row, size_t columns) {
+  if constexpr (kRows == 1) {
+    V::store(to, bytes, columns);
+  } else {
+    constexpr int kHalfRows = kRows / 2;
+    const auto half = row < kHalfRows ? V::low_half(bytes) : V::high_half(bytes);
+    store_quad_row<typename V::Half, kHalfRows>(to, half, row % kHalfRows, columns);
+  }
+}
+
+/// Table and residual addition of requantized codes, and their stores; also the requantization where scales are
+/// large. Out of line, from sums in memory: what hardly ever runs, or costs more than its way through memory.
 template <typename V, int kVectors>
 __attribute__((noinline)) void finish_rows(const GemmParams& p, const Tile& tile,
-                                           const typename V::Int* codes, size_t rows) {
+                                           const typename V::Int* sums, size_t rows) {
   using Int = typename V::Int;
   using Float = typename V::Float;
+  const uint8_t* scale = tile.panel + kVectors * V::kLanes * 4;
+  const QuadRange<V> range(p.range);
+  const Float hi = upper_bound<V>(p.range);
+  const GemmResidual& r = p.residual;
+  const QuadRange<V> sum_range(r.range);
+  const Float sum_hi = upper_bound<V>(r.range);
+  const Int zp_acc = V::set1_dword(r.zp_acc);
+  const Int zp_src = V::set1_dword(r.zp_src);
+  const Float multiplier_acc = V::set1(r.multiplier_acc);
+  const Float multiplier_src = V::set1(r.multiplier_src);
   for (size_t i = 0; i < rows; ++i) {
     const ptrdiff_t row = static_cast<ptrdiff_t>(tile.row + i);
-    Int bytes = codes[i];
+    Int q[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) {
+      if (v >= kVectors) {
+        q[v] = q[0];
+        continue;
+      }
+      Float value = V::mul(V::to_float(sums[i * kVectors + static_cast<size_t>(v)]),
+                           V::load_float(scale + v * V::kLanes * 4));
+      if (tile.large_scales) value = V::min(value, hi);
+      q[v] = V::round(value);
+    }
+    Int bytes = V::order_packed(pack_quad<V, false>(q[0], q[1], q[2], q[3], range));
     if (p.table != nullptr) bytes = look_up<V>(bytes, p.table);
-    const GemmResidual& r = p.residual;
     if (r.src != nullptr) {
       alignas(64) uint8_t left_codes[64];
       V::store_all(left_codes, bytes);
       const act_t* src = r.src + row * r.row_stride + tile.column;
-      const Float hi = upper_bound<V>(r.range);
-      const Int zp_acc = V::set1_dword(r.zp_acc);
-      const Int zp_src = V::set1_dword(r.zp_src);
-      const Float multiplier_acc = V::set1(r.multiplier_acc);
-      const Float multiplier_src = V::set1(r.multiplier_src);
-      Int q[kVectors];
+#pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) {
         const Float left =
             V::mul(V::to_float(V::sub(V::widen_bytes(left_codes + v * V::kLanes), zp_acc)), multiplier_acc);
         const Float right =
             V::mul(V::to_float(V::sub(V::widen_bytes(src + v * V::kLanes), zp_src)), multiplier_src);
-        q[v] = round_below<V>(V::plus(left, right), hi);
+        q[v] = round_below<V>(V::plus(left, right), sum_hi);
       }
-      bytes = pack_row<V, kVectors>(q, r.range);
+      bytes = V::order_packed(pack_quad<V, false>(q[0], q[1], q[2], q[3], sum_range));
     }
     V::store(p.dst + row * p.dst_row_stride + tile.column, bytes, tile.columns);
   }
@@ -90,69 +154,89 @@ bool any_large_scale(const GemmParams& p, size_t panel_begin, size_t panel_end, 
   return large != 0;
 }
 
-/// Codes of a tile whose scales may be large: clamps before the conversion. Out of line, because it hardly
-/// ever runs.
-template <typename V, int kVectors>
-__attribute__((noinline)) void requantize_clamped(const GemmParams& p, const Tile& tile,
-                                                  const typename V::Int* sums, size_t rows,
-                                                  typename V::Int* codes) {
-  const auto hi = upper_bound<V>(p.range);
+/// Rows of a quad: see above. Halves of eight rows or of two rows make whole vectors.
+template <int kVectors, bool kHalf>
+constexpr int quad_rows() {
+  return kVectors == 1 ? (kHalf ? 8 : 4) : kVectors == 2 ? 2 : 1;
+}
+
+template <typename V>
+EDGEQ_INLINE typename V::Int rounded(typename V::Int sum, const uint8_t* scale) {
+  return V::round(V::mul(V::to_float(sum), V::load_float(scale)));
+}
+
+/// The lower halves of the last vectors of rows `row` and `row` + 1 side by side; beyond the tile, of `row` again.
+template <typename V, int kRows, int kVectors>
+EDGEQ_INLINE typename V::Int rounded_halves(const typename V::Int (&sums)[kRows][kVectors], int row,
+                                            const uint8_t* scale) {
+  constexpr int kLast = kVectors - 1;
+  const auto joined = V::join_halves(sums[row][kLast], sums[row + 1 < kRows ? row + 1 : row][kLast]);
+  return V::round(V::mul(V::to_float(joined), V::load_half_twice(scale + kLast * V::kLanes * 4)));
+}
+
+/// Requantizes and stores the rows of a tile, quad by quad. With kHalf only the lower half of each row's last vector
+/// is there.
+template <typename V, int kRows, int kVectors, bool kHalf, bool kSaturate>
+EDGEQ_INLINE void store_tile(const GemmParams& p, const Tile& tile,
+                             const typename V::Int (&sums)[kRows][kVectors]) {
+  using Int = typename V::Int;
+  constexpr int kQuadRows = quad_rows<kVectors, kHalf>();
+  constexpr bool kJoined = kHalf && kVectors <= 2;
   const uint8_t* scale = tile.panel + kVectors * V::kLanes * 4;
-  for (size_t i = 0; i < rows; ++i) {
-    typename V::Int q[kVectors];
-    for (int v = 0; v < kVectors; ++v) {
-      const auto value = V::to_float(sums[i * kVectors + static_cast<size_t>(v)]);
-      q[v] = round_below<V>(V::mul(value, V::load_float(scale + v * V::kLanes * 4)), hi);
+  const QuadRange<V> range(p.range);
+  act_t* dst = p.dst + static_cast<ptrdiff_t>(tile.row) * p.dst_row_stride + tile.column;
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; r += kQuadRows) {
+    Int q[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      if constexpr (kJoined && kVectors == 1) {
+        q[i] = r + 2 * i < kRows ? rounded_halves<V, kRows, kVectors>(sums, r + 2 * i, scale) : q[0];
+      } else if constexpr (kJoined) {
+        q[i] = i == 2   ? rounded_halves<V, kRows, kVectors>(sums, r, scale)
+               : i == 3 ? q[2]
+                        : rounded<V>(sums[r + i < kRows ? r + i : r][0], scale);
+      } else {
+        const int row = r + i / kVectors;
+        q[i] = i < kQuadRows * kVectors && row < kRows
+                   ? rounded<V>(sums[row][i % kVectors], scale + i % kVectors * V::kLanes * 4)
+                   : q[0];
+      }
     }
-    codes[i] = pack_row<V, kVectors>(q, p.range);
+    Int bytes = pack_quad<V, kSaturate>(q[0], q[1], q[2], q[3], range);
+    if constexpr (kJoined && kVectors == 2) {
+      bytes = V::order_packed_pairs(bytes);
+    } else {
+      bytes = V::order_packed(bytes);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < kQuadRows; ++i) {
+      if (r + i < kRows) store_quad_row<V, kQuadRows>(dst, bytes, i, tile.columns);
+      dst += p.dst_row_stride;
+    }
   }
 }
 
 /// Requantizes, finishes and stores a tile from its sums (bias included).
-template <typename V, int kRows, int kVectors>
+template <typename V, int kRows, int kVectors, bool kHalf = false>
 EDGEQ_INLINE void finish_tile(const GemmParams& p, const Tile& tile,
                               const typename V::Int (&sums)[kRows][kVectors]) {
-  using Int = typename V::Int;
-  constexpr int kVectorBytes = V::kLanes * 4;
-  Int codes[kRows];
-  if (tile.large_scales) {
-    Int stored[kRows * kVectors];
-    Int clamped[kRows];
+  if (tile.large_scales || p.table != nullptr || p.residual.src != nullptr) {
+    typename V::Int stored[kRows * kVectors];
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) stored[r * kVectors + v] = sums[r][v];
     }
-    requantize_clamped<V, kVectors>(p, tile, stored, kRows, clamped);
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) codes[r] = clamped[r];
-  } else {
-    const uint8_t* scale = tile.panel + kVectors * kVectorBytes;
-    const Int highest = V::set1_byte(p.range.max);
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-      Int q[kVectors];
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) {
-        q[v] = V::round(V::mul(V::to_float(sums[r][v]), V::load_float(scale + v * kVectorBytes)));
-      }
-      codes[r] = V::min_bytes(pack_row<V, kVectors>(q, p.range), highest);
-    }
-  }
-  if (p.table != nullptr || p.residual.src != nullptr) {
-    Int stored[kRows];
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) stored[r] = codes[r];
     finish_rows<V, kVectors>(p, tile, stored, kRows);
+  } else if (saturation_is_enough(p.range)) {
+    store_tile<V, kRows, kVectors, kHalf, true>(p, tile, sums);
   } else {
-    act_t* dst = p.dst + static_cast<ptrdiff_t>(tile.row) * p.dst_row_stride + tile.column;
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-      V::store(dst, codes[r], tile.columns);
-      dst += p.dst_row_stride;
-    }
+    store_tile<V, kRows, kVectors, kHalf, false>(p, tile, sums);
   }
 }
+
+// ---- loops ----
 
 /// Calls Kernel::run<rows, vectors>.
 template <typename Kernel, int kRows, int kVectors>

@@ -1,127 +1,313 @@
 #ifndef EDGEQ_KERNELS_GEMM_X86_VNNI_H_
 #define EDGEQ_KERNELS_GEMM_X86_VNNI_H_
 
-// The one shape of the VNNI kernels, for 512-bit and 256-bit vectors and both encodings. Only x86_*vnni.cc
-// include it, each with its own vector type V.
+// The VNNI kernels, for 512-bit and 256-bit vectors and both encodings. Only x86_*vnni.cc include it, each with
+// its own vector type V, which also has
+//
+//   dot(acc, a, b)       the multiply-accumulate
+//   kHalves              whether there is dot_half, the same on the lower half of the registers alone
+//   kTileVectors         vectors of a full panel
 
+#include "kernels/gemm/unpacked.h"
 #include "kernels/gemm/x86_tile.h"
 
 namespace edgeq {
 namespace {
 
-/// kRows x (kVectors * V::kLanes) outputs, all accumulators in registers.
-template <typename V, int kBits, int kRows, int kVectors>
-void run_vnni_tile(const GemmParams& p, const Tile& tile) {
+/// The lower half of a last vector is enough for some widths: twelve of the 32 lanes of n = 20 would be idle.
+template <typename V, bool kHalf>
+EDGEQ_INLINE typename V::Int load_last(const uint8_t* from) {
+  if constexpr (kHalf) {
+    return V::load_half(from);
+  } else {
+    return V::load(from);
+  }
+}
+
+template <typename V, bool kHalf>
+EDGEQ_INLINE typename V::Int dot_last(typename V::Int acc, typename V::Int a, typename V::Int b) {
+  if constexpr (kHalf) {
+    return V::dot_half(acc, a, b);
+  } else {
+    return V::dot(acc, a, b);
+  }
+}
+
+template <typename V, int kRows, int kVectors, bool kHalf>
+EDGEQ_INLINE void load_group(const uint8_t* w, typename V::Int (&b)[kVectors]) {
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) {
+    b[v] = v + 1 < kVectors ? V::load(w + v * V::kLanes * 4) : load_last<V, kHalf>(w + v * V::kLanes * 4);
+    // A load takes as long as a multiply-accumulate: none may be repeated for each row, as an operand in memory.
+    if (kRows > 1) V::keep_in_register(b[v]);
+  }
+}
+
+/// Adds the products of one group: kRows broadcasts of four input channels by kVectors vectors of weights.
+template <typename V, int kRows, int kVectors, bool kHalf>
+EDGEQ_INLINE void multiply_group(const act_t* const (&a)[kRows], size_t offset,
+                                 const typename V::Int (&b)[kVectors],
+                                 typename V::Int (&acc)[kRows][kVectors]) {
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+    const typename V::Int x = V::broadcast(a[r] + offset);
+#pragma GCC unroll 4
+    for (int v = 0; v + 1 < kVectors; ++v) acc[r][v] = V::dot(acc[r][v], x, b[v]);
+    acc[r][kVectors - 1] = dot_last<V, kHalf>(acc[r][kVectors - 1], x, b[kVectors - 1]);
+  }
+}
+
+/// Few chains do not hide the latency of the multiply-accumulate: two sets of sums then.
+template <int kRows, int kVectors>
+constexpr int sum_sets() {
+  return kRows * kVectors < 5 ? 2 : 1;
+}
+
+/// W8: adds the products of `groups` groups, and moves `w` past their weights.
+template <typename V, int kRows, int kVectors, bool kHalf, int kSets>
+EDGEQ_INLINE void multiply(const act_t* const (&a)[kRows], const uint8_t*& w, size_t groups,
+                           typename V::Int (&acc)[kSets][kRows][kVectors]) {
   using Int = typename V::Int;
   constexpr int kVectorBytes = V::kLanes * 4;
-  // A matrix-vector product has too few chains to hide the latency of the multiply-accumulate: two sets then.
-  constexpr int kSets = kRows == 1 ? 2 : 1;
-  Int acc[kSets][kRows][kVectors];
+  size_t g = 0;
+  if constexpr (kSets == 2) {
+#pragma GCC unroll 1
+    for (; g + 2 <= groups; g += 2) {
+#pragma GCC unroll 2
+      for (int s = 0; s < 2; ++s) {
+        Int b[kVectors];
+        load_group<V, kRows, kVectors, kHalf>(w, b);
+        w += kVectors * kVectorBytes;
+        multiply_group<V, kRows, kVectors, kHalf>(a, 4 * g + static_cast<size_t>(4 * s), b, acc[s]);
+      }
+    }
+  }
+#pragma GCC unroll 1
+  for (; g < groups; ++g) {
+    Int b[kVectors];
+    load_group<V, kRows, kVectors, kHalf>(w, b);
+    w += kVectors * kVectorBytes;
+    multiply_group<V, kRows, kVectors, kHalf>(a, 4 * g, b, acc[0]);
+  }
+}
+
+/// W4: the same. A nibble in the upper half of a byte is 16 times its value: no sign extension. Sums are then 16
+/// times too large, and stay below 2^31 up to a depth of max_depth = 65,792: 16 * 255 * 8 * 65,792 =
+/// 2,147,450,880.
+template <typename V, int kRows, int kVectors, int kSets>
+EDGEQ_INLINE void multiply_nibbles(const act_t* const (&a)[kRows], const uint8_t*& w, size_t groups,
+                                   typename V::Int (&acc)[kSets][kRows][kVectors]) {
+  using Int = typename V::Int;
+  constexpr int kVectorBytes = V::kLanes * 4;
+  const Int high = V::set1_byte(0xF0);
+#pragma GCC unroll 1
+  for (size_t g = 0; g < groups; g += 2) {
+    Int raw[kVectors];
+    Int b[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) raw[v] = V::load(w + v * kVectorBytes);
+    w += kVectors * kVectorBytes;
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) b[v] = V::bit_and(V::template shift_left<4>(raw[v]), high);
+    multiply_group<V, kRows, kVectors, false>(a, 4 * g, b, acc[0]);
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) b[v] = V::bit_and(raw[v], high);
+    multiply_group<V, kRows, kVectors, false>(a, 4 * g + 4, b, acc[kSets - 1]);
+  }
+}
+
+template <typename V, int kBits, int kRows, int kVectors, bool kHalf, int kSets>
+EDGEQ_INLINE void multiply_tap(const act_t* const (&a)[kRows], const uint8_t*& w, size_t groups,
+                               typename V::Int (&acc)[kSets][kRows][kVectors]) {
+  if constexpr (kBits == 8) {
+    multiply<V, kRows, kVectors, kHalf, kSets>(a, w, groups, acc);
+  } else {
+    multiply_nibbles<V, kRows, kVectors, kSets>(a, w, groups, acc);
+  }
+  // All sums are in registers here. Without this the compiler keeps a copy of each in memory for the epilogue,
+  // and writes it in every round of the loop.
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      acc[0][r][v] = kBits == 8 ? V::load(tile.panel + v * kVectorBytes) : V::zero();
-      if (kSets == 2) acc[kSets - 1][r][v] = V::zero();
-    }
+    for (int v = 0; v < kVectors; ++v) V::keep_in_register(acc[0][r][v]);
   }
-  const uint8_t* w = tile.panel + kVectors * kVectorBytes * 2;
-  for (size_t t = 0; t < p.taps; ++t) {
-    const uint8_t* a[kRows];
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) a[r] = lhs_row(p.lhs, t, tile.row + r);
-    if (kBits == 8) {
-      size_t g = 0;
-      if (kSets == 2) {
-        for (; g + 2 <= tile.groups; g += 2) {
-#pragma GCC unroll 2
-          for (int s = 0; s < kSets; ++s) {
-            const Int x = V::broadcast(a[0] + 4 * g + 4 * s);
-#pragma GCC unroll 4
-            for (int v = 0; v < kVectors; ++v) {
-              acc[s][0][v] = V::dot(acc[s][0][v], x, V::load(w + (s * kVectors + v) * kVectorBytes));
-            }
-          }
-          w += 2 * kVectors * kVectorBytes;
-        }
-      }
-      for (; g < tile.groups; ++g) {
-        Int b[kVectors];
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) b[v] = V::load(w + v * kVectorBytes);
-        w += kVectors * kVectorBytes;
-#pragma GCC unroll 16
-        for (int r = 0; r < kRows; ++r) {
-          const Int x = V::broadcast(a[r] + 4 * g);
-#pragma GCC unroll 4
-          for (int v = 0; v < kVectors; ++v) acc[0][r][v] = V::dot(acc[0][r][v], x, b[v]);
-        }
-      }
-    } else {
-      const Int high = V::set1_byte(0xF0);
-      for (size_t g = 0; g < tile.groups; g += 2) {
-        // A nibble in the upper half of a byte is 16 times its value: no sign extension. Sums are then 16
-        // times too large, and stay below 2^31 up to a depth of max_depth = 65,792: 16 * 255 * 8 * 65,792 =
-        // 2,147,450,880.
-        Int raw[kVectors];
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) raw[v] = V::load(w + v * kVectorBytes);
-        w += kVectors * kVectorBytes;
-        Int b[kVectors];
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) b[v] = V::bit_and(V::template shift_left<4>(raw[v]), high);
-#pragma GCC unroll 16
-        for (int r = 0; r < kRows; ++r) {
-          const Int x = V::broadcast(a[r] + 4 * g);
-#pragma GCC unroll 4
-          for (int v = 0; v < kVectors; ++v) acc[0][r][v] = V::dot(acc[0][r][v], x, b[v]);
-        }
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) b[v] = V::bit_and(raw[v], high);
-#pragma GCC unroll 16
-        for (int r = 0; r < kRows; ++r) {
-          const Int x = V::broadcast(a[r] + 4 * g + 4);
-#pragma GCC unroll 4
-          for (int v = 0; v < kVectors; ++v) acc[kSets - 1][r][v] = V::dot(acc[kSets - 1][r][v], x, b[v]);
-        }
-      }
-    }
-    // All sums are in registers here. Without this the compiler keeps a copy of each in memory for the
-    // epilogue, and writes it in every round of the loop above.
+}
+
+/// Tiles of kRows rows by kVectors vectors, from tile.row on while whole ones fit before row_end.
+///
+/// The rows of a tile are few: out-of-order execution then runs the epilogue of one tile beside the products of
+/// the next one, which it cannot where an epilogue alone fills its window.
+template <typename V, int kBits, int kRows, int kVectors, bool kHalf>
+__attribute__((noinline)) void run_rows(const GemmParams& p, Tile& tile, size_t row_end) {
+  using Int = typename V::Int;
+  constexpr int kVectorBytes = V::kLanes * 4;
+  constexpr int kGroupBytes = kVectors * kVectorBytes;
+  constexpr int kSets = sum_sets<kRows, kVectors>();
+  const size_t groups = tile.groups;
+  const uint8_t* const panel = tile.panel;
+  const act_t* row = p.lhs.base + static_cast<ptrdiff_t>(tile.row) * p.lhs.row_stride;
+  for (; tile.row + kRows <= row_end; tile.row += kRows) {
+    Int acc[kSets][kRows][kVectors];
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) V::keep_in_register(acc[0][r][v]);
+      for (int v = 0; v < kVectors; ++v) {
+        acc[0][r][v] = kBits == 8 ? V::load(panel + v * kVectorBytes) : V::zero();
+        if (kSets == 2) acc[kSets - 1][r][v] = V::zero();
+      }
     }
-  }
+    const uint8_t* w = panel + 2 * kGroupBytes;
+    const act_t* a[kRows];
+    if (p.lhs.pixel_offset == nullptr) {
 #pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      Int& sum = acc[0][r][v];
-      if (kSets == 2) sum = V::add(sum, acc[kSets - 1][r][v]);
-      // The division by 16 is exact; the bias joins after it, because 16 times a bias may not fit.
-      if (kBits == 4)
-        sum = V::add(V::template shift_right_signed<4>(sum), V::load(tile.panel + v * kVectorBytes));
+      for (int r = 0; r < kRows; ++r) {
+        a[r] = row;
+        row += p.lhs.row_stride;
+      }
+      multiply_tap<V, kBits, kRows, kVectors, kHalf, kSets>(a, w, groups, acc);
+    } else {
+      for (size_t t = 0; t < p.taps; ++t) {
+        const int32_t* index = p.lhs.row_index + tile.row;
+        const int32_t* offset = p.lhs.pixel_offset + p.lhs.tap_index[t];
+#pragma GCC unroll 16
+        for (int r = 0; r < kRows; ++r) {
+          const int32_t o = offset[index[r]];
+          a[r] = o < 0 ? p.lhs.zero_row : p.lhs.base + o;
+        }
+        multiply_tap<V, kBits, kRows, kVectors, kHalf, kSets>(a, w, groups, acc);
+      }
     }
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        Int& sum = acc[0][r][v];
+        if (kSets == 2) sum = V::add(sum, acc[kSets - 1][r][v]);
+        // The division by 16 is exact; the bias joins after it, because 16 times a bias may not fit.
+        if (kBits == 4) sum = V::add(V::template shift_right_signed<4>(sum), V::load(panel + v * kVectorBytes));
+      }
+    }
+    finish_tile<V, kRows, kVectors, kHalf>(p, tile, acc[0]);
   }
-  finish_tile<V, kRows, kVectors>(p, tile, acc[0]);
 }
 
-template <typename V, int kBits>
-struct VnniKernel {
-  template <int kRows, int kVectors>
-  static void run(const GemmParams& p, const Tile& tile) {
-    run_vnni_tile<V, kBits, kRows, kVectors>(p, tile);
-  }
-};
+/// The rows of one panel, in tiles of each of the given heights in turn.
+template <typename V, int kBits, int kVectors, bool kHalf, int... kRows>
+void run_heights(const GemmParams& p, Tile& tile, size_t row_end) {
+  (run_rows<V, kBits, kRows, kVectors, kHalf>(p, tile, row_end), ...);
+}
 
-template <typename V, int kBits, int kRows, int kVectors>
+/// The rows of one panel. W8: kRows of whole panels; narrower ones take as many as make eight to twelve chains,
+/// which hides the latency (four cycles at one 512-bit product a cycle). W4, where weights are unpacked in
+/// registers: six rows share them.
+template <typename V, int kBits, int kRows>
+void run_panel(const GemmParams& p, Tile& tile, size_t row_end) {
+  const size_t vectors = (tile.columns + V::kLanes - 1) / V::kLanes;
+  if constexpr (kBits == 8 && V::kHalves) {
+    const bool half = tile.columns + V::kLanes / 2 <= vectors * V::kLanes;
+    switch (2 * vectors - half) {
+      case 8:
+        return run_heights<V, 8, 4, false, kRows, 1>(p, tile, row_end);
+      case 7:
+        return run_heights<V, 8, 4, true, 3, 1>(p, tile, row_end);
+      case 6:
+        return run_heights<V, 8, 3, false, 3, 1>(p, tile, row_end);
+      case 5:
+        return run_heights<V, 8, 3, true, 4, 1>(p, tile, row_end);
+      case 4:
+        return run_heights<V, 8, 2, false, 4, 1>(p, tile, row_end);
+      case 3:
+        return run_heights<V, 8, 2, true, 4, 1>(p, tile, row_end);
+      case 2:
+        return run_heights<V, 8, 1, false, 8, 4, 1>(p, tile, row_end);
+      default:
+        return run_heights<V, 8, 1, true, 8, 4, 1>(p, tile, row_end);
+    }
+  } else if constexpr (V::kTileVectors == 4) {
+    switch (vectors) {
+      case 4:
+        return run_heights<V, kBits, 4, false, kRows, 2, 1>(p, tile, row_end);
+      case 3:
+        return run_heights<V, kBits, 3, false, kRows, 1>(p, tile, row_end);
+      case 2:
+        return run_heights<V, kBits, 2, false, kRows, 1>(p, tile, row_end);
+      default:
+        return run_heights<V, kBits, 1, false, kRows, 1>(p, tile, row_end);
+    }
+  } else if (vectors == 2) {
+    // Four rows of W4: sixteen registers are all there are.
+    run_heights<V, kBits, 2, false, kBits == 8 ? kRows : 4, 2, 1>(p, tile, row_end);
+  } else {
+    run_heights<V, kBits, 1, false, 8, 4, 1>(p, tile, row_end);
+  }
+}
+
+/// Unpacks a panel of W4 weights to one of W8 in `to`. Taps of an odd number of groups lose their padding group.
+template <typename V>
+void unpack_panel(const uint8_t* panel, size_t width, size_t taps, size_t groups, uint8_t* to) {
+  using Int = typename V::Int;
+  alignas(16) static constexpr int8_t kValues[16] = {0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1};
+  const Int values = V::repeat128(kValues);
+  const Int nibble = V::set1_byte(0x0F);
+  const size_t group_bytes = width * 4;
+  std::memcpy(to, panel, 2 * group_bytes);
+  panel += 2 * group_bytes;
+  to += 2 * group_bytes;
+  for (size_t t = 0; t < taps; ++t) {
+    size_t g = 0;
+    for (; g + 2 <= groups; g += 2) {
+      for (size_t j = 0; j < group_bytes; j += V::kBytes) {
+        const Int both = V::load(panel + j);
+        V::store_all(to + j, V::shuffle(values, V::bit_and(both, nibble)));
+        V::store_all(to + group_bytes + j,
+                     V::shuffle(values, V::bit_and(V::template shift_right<4>(both), nibble)));
+      }
+      panel += group_bytes;
+      to += 2 * group_bytes;
+    }
+    if (g < groups) {
+      for (size_t j = 0; j < group_bytes; j += V::kBytes) {
+        V::store_all(to + j, V::shuffle(values, V::bit_and(V::load(panel + j), nibble)));
+      }
+      panel += group_bytes;
+      to += group_bytes;
+    }
+  }
+}
+
+/// Rows [row_begin, row_end) of panels [panel_begin, panel_end).
+///
+/// Panel by panel: its weights stay in the first-level cache, or in the second, while the rows pass by. kRows is the
+/// height of the tiles of whole panels.
+template <typename V, int kBits, int kRows>
 void run_gemm(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end) {
-  size_t groups = (p.k + 3) / 4;
-  if (kBits == 4) groups = (groups + 1) / 2 * 2;
-  run_tiles<V, VnniKernel<V, kBits>, kRows, kVectors>(p, row_begin, row_end, panel_begin, panel_end, groups,
-                                                      8 + p.taps * groups * kBits / 2);
+  constexpr size_t kNr = V::kTileVectors * V::kLanes;
+  if (row_begin >= row_end || panel_begin >= panel_end) return;
+  const size_t groups = (p.k + 3) / 4;
+  const size_t stored_groups = kBits == 8 ? groups : (groups + 1) / 2 * 2;
+  const size_t channel_bytes = 8 + p.taps * stored_groups * kBits / 2;
+  const bool unpack =
+      kBits == 4 && row_end - row_begin >= kMinUnpackedRows && unpacked_scratch(kNr, p.k, p.taps) > 0;
+  Tile tile{};
+  tile.large_scales = any_large_scale<kNr, V::kLanes>(p, panel_begin, panel_end, channel_bytes);
+  for (size_t panel = panel_begin; panel < panel_end; ++panel) {
+    tile.row = row_begin;
+    tile.column = panel * kNr;
+    tile.columns = p.n - tile.column < kNr ? p.n - tile.column : kNr;
+    tile.panel = p.packed + tile.column * channel_bytes;
+    if (unpack) {
+      const size_t width = (tile.columns + V::kLanes - 1) / V::kLanes * V::kLanes;
+      unpack_panel<V>(tile.panel, width, p.taps, groups, p.scratch);
+      tile.panel = p.scratch;
+    }
+    if (kBits == 8 || unpack) {
+      tile.groups = groups;
+      run_panel<V, 8, kRows>(p, tile, row_end);
+    } else {
+      tile.groups = stored_groups;
+      run_panel<V, 4, 6>(p, tile, row_end);
+    }
+  }
 }
 
 }  // namespace
