@@ -272,7 +272,9 @@ struct Vector512 {
   static EDGEQ_INLINE __m256i low_half(Int a) { return _mm512_castsi512_si256(a); }
   static EDGEQ_INLINE __m256i high_half(Int a) { return _mm512_extracti64x4_epi64(a, 1); }
   /// The lower halves of two vectors, side by side.
-  static EDGEQ_INLINE Int join_halves(Int low, Int high) { return _mm512_inserti64x4(low, low_half(high), 1); }
+  static EDGEQ_INLINE Int join_halves(Int low, Int high) {
+    return _mm512_inserti64x4(low, low_half(high), 1);
+  }
   static EDGEQ_INLINE Int load_half(const void* from) {
     return _mm512_castsi256_si512(_mm256_loadu_si256(static_cast<const __m256i*>(from)));
   }
@@ -338,10 +340,11 @@ struct Vector512 {
     return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
                                     a);
   }
-  /// The same where the third vector holds two halves: the first vector and the lower half are the lower half of the
-  /// result, the second vector and the upper half the upper one.
+  /// The same where the third vector holds two halves: the first vector and the lower half are the lower half
+  /// of the result, the second vector and the upper half the upper one.
   static EDGEQ_INLINE Int order_packed_pairs(Int a) {
-    return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 2, 6, 3, 7, 1, 5, 9, 13, 10, 14, 11, 15), a);
+    return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 2, 6, 3, 7, 1, 5, 9, 13, 10, 14, 11, 15),
+                                    a);
   }
   static EDGEQ_INLINE Float set1(float a) { return _mm512_set1_ps(a); }
   static EDGEQ_INLINE Float load_float(const void* from) { return _mm512_loadu_ps(from); }

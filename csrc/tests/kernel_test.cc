@@ -425,6 +425,27 @@ void test_gemm(IsaSet isas) {
         }
       }
     }
+    // Every eighth of a panel, and enough rows for every height of tile and for weights unpacked in scratch.
+    for (size_t m : {2, 3, 5, 7, 13, 31}) {
+      for (size_t eighths = 1; eighths <= 8; ++eighths) {
+        for (size_t k : {5, 16, 36}) {
+          for (size_t taps : {1, 3}) {
+            ++seed;
+            const size_t n = (nr * eighths + 7) / 8;
+            GemmCase c{m,
+                       n > 1 && seed % 2 == 0 ? n - 1 : n,
+                       k,
+                       taps,
+                       taps == 1 && seed % 4 != 0,
+                       kFills[seed / 3 % 5],
+                       seed % 5 == 1,
+                       seed % 7 < 2,
+                       seed};
+            check_gemm(*variant, c);
+          }
+        }
+      }
+    }
     // The bounds of the kernels that add in 16 bits: the largest sums, all of one sign, of every depth around
     // the ends of their runs.
     for (Fill fill : {Fill::kHighest, Fill::kLowest}) {

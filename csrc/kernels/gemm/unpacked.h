@@ -3,8 +3,8 @@
 
 #include <cstddef>
 
-// Panels of 4-bit weights unpacked to the 8-bit form in scratch: what the VNNI kernels do where there are enough
-// rows to share the work among. Selection needs the size: plain C++.
+// Panels of 4-bit weights unpacked to the 8-bit form in scratch: what the VNNI kernels do where there are
+// enough rows to share the work among. Selection needs the size: plain C++.
 
 namespace edgeq {
 
@@ -18,7 +18,8 @@ constexpr size_t kMinUnpackedRows = 12;
 /// Bytes of an unpacked panel of `width` output channels; `groups` of four input channels, all taps.
 static inline size_t unpacked_panel_bytes(size_t width, size_t groups) { return width * (8 + 4 * groups); }
 
-/// Scratch of a kernel with panels of `nr` output channels: room for one panel, or none where panels stay packed.
+/// Scratch of a kernel with panels of `nr` output channels: room for one panel, or none where panels stay
+/// packed.
 static inline size_t unpacked_scratch(size_t nr, size_t k, size_t taps) {
   const size_t bytes = unpacked_panel_bytes(nr, taps * ((k + 3) / 4));
   return bytes <= kMaxUnpackedPanel ? bytes : 0;

@@ -2,8 +2,8 @@
 #define EDGEQ_KERNELS_GEMM_X86_TILE_H_
 
 // What the x86 matrix kernels share: the epilogue of a tile, and loops over tiles and panels. Only x86_*.cc
-// files and the headers that they alone include take it; everything stands in an unnamed namespace, so that no
-// copy serves another level.
+// files and the headers that they alone include take it; everything stands in an unnamed namespace, so that
+// no copy serves another level.
 
 #include <cstring>
 
@@ -31,12 +31,12 @@ struct Tile {
 
 // ---- the epilogue ----
 //
-// A quad is four vectors of sums, which become one vector of codes: four vectors of one row, two of two rows or
-// one of four rows. On Zen 4 the multiply-accumulates keep two of the four vector pipes busy; of what a quad
-// takes, only its four multiplications and what saturating additions it does must run there. The conversions
-// (eight) and the shuffles (four) run on the other two, beside the next rows' products. Hence no saturating
-// addition, and no clamp where the range is the whole byte: 16 + 4 cycles for 16 groups of four... see
-// docs/performance.md.
+// A quad is four vectors of sums, which become one vector of codes: four vectors of one row, two of two rows
+// or one of four rows. On Zen 4 the multiply-accumulates keep two of the four vector pipes busy; of what a
+// quad takes, only its four multiplications and what saturating additions it does must run there. The
+// conversions (eight) and the shuffles (four) run on the other two, beside the next rows' products. Hence no
+// saturating addition, and no clamp where the range is the whole byte: 16 + 4 cycles for 16 groups of four...
+// see docs/performance.md.
 
 /// Bounds and zero point of an output range, ready for pack_quad.
 template <typename V>
@@ -59,8 +59,8 @@ EDGEQ_INLINE bool saturation_is_enough(OutputRange range) {
 
 /// Bytes clamp(q + zp) of four vectors of rounded products, before V::order_packed.
 ///
-/// Each bound commutes with the saturation to 16 bits. With q <= max - zp the addition cannot leave the 16 bits
-/// upwards, nor, the zero point being 0 or more, downwards; the last saturation is the clamp to 0.
+/// Each bound commutes with the saturation to 16 bits. With q <= max - zp the addition cannot leave the 16
+/// bits upwards, nor, the zero point being 0 or more, downwards; the last saturation is the clamp to 0.
 template <typename V, bool kSaturate>
 EDGEQ_INLINE typename V::Int pack_quad(typename V::Int q0, typename V::Int q1, typename V::Int q2,
                                        typename V::Int q3, const QuadRange<V>& range) {
@@ -84,11 +84,12 @@ EDGEQ_INLINE void store_quad_row(act_t* to, typename V::Int bytes, int row, size
   }
 }
 
-/// Table and residual addition of requantized codes, and their stores; also the requantization where scales are
-/// large. Out of line, from sums in memory: what hardly ever runs, or costs more than its way through memory.
+/// Table and residual addition of requantized codes, and their stores; also the requantization where scales
+/// are large. Out of line, from sums in memory: what hardly ever runs, or costs more than its way through
+/// memory.
 template <typename V, int kVectors>
-__attribute__((noinline)) void finish_rows(const GemmParams& p, const Tile& tile,
-                                           const typename V::Int* sums, size_t rows) {
+__attribute__((noinline)) void finish_rows(const GemmParams& p, const Tile& tile, const typename V::Int* sums,
+                                           size_t rows) {
   using Int = typename V::Int;
   using Float = typename V::Float;
   const uint8_t* scale = tile.panel + kVectors * V::kLanes * 4;
@@ -165,7 +166,8 @@ EDGEQ_INLINE typename V::Int rounded(typename V::Int sum, const uint8_t* scale) 
   return V::round(V::mul(V::to_float(sum), V::load_float(scale)));
 }
 
-/// The lower halves of the last vectors of rows `row` and `row` + 1 side by side; beyond the tile, of `row` again.
+/// The lower halves of the last vectors of rows `row` and `row` + 1 side by side; beyond the tile, of `row`
+/// again.
 template <typename V, int kRows, int kVectors>
 EDGEQ_INLINE typename V::Int rounded_halves(const typename V::Int (&sums)[kRows][kVectors], int row,
                                             const uint8_t* scale) {
@@ -174,8 +176,8 @@ EDGEQ_INLINE typename V::Int rounded_halves(const typename V::Int (&sums)[kRows]
   return V::round(V::mul(V::to_float(joined), V::load_half_twice(scale + kLast * V::kLanes * 4)));
 }
 
-/// Requantizes and stores the rows of a tile, quad by quad. With kHalf only the lower half of each row's last vector
-/// is there.
+/// Requantizes and stores the rows of a tile, quad by quad. With kHalf only the lower half of each row's last
+/// vector is there.
 template <typename V, int kRows, int kVectors, bool kHalf, bool kSaturate>
 EDGEQ_INLINE void store_tile(const GemmParams& p, const Tile& tile,
                              const typename V::Int (&sums)[kRows][kVectors]) {

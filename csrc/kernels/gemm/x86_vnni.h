@@ -1,8 +1,8 @@
 #ifndef EDGEQ_KERNELS_GEMM_X86_VNNI_H_
 #define EDGEQ_KERNELS_GEMM_X86_VNNI_H_
 
-// The VNNI kernels, for 512-bit and 256-bit vectors and both encodings. Only x86_*vnni.cc include it, each with
-// its own vector type V, which also has
+// The VNNI kernels, for 512-bit and 256-bit vectors and both encodings. Only x86_*vnni.cc include it, each
+// with its own vector type V, which also has
 //
 //   dot(acc, a, b)       the multiply-accumulate
 //   kHalves              whether there is dot_half, the same on the lower half of the registers alone
@@ -38,7 +38,8 @@ EDGEQ_INLINE void load_group(const uint8_t* w, typename V::Int (&b)[kVectors]) {
 #pragma GCC unroll 4
   for (int v = 0; v < kVectors; ++v) {
     b[v] = v + 1 < kVectors ? V::load(w + v * V::kLanes * 4) : load_last<V, kHalf>(w + v * V::kLanes * 4);
-    // A load takes as long as a multiply-accumulate: none may be repeated for each row, as an operand in memory.
+    // A load takes as long as a multiply-accumulate: none may be repeated for each row, as an operand in
+    // memory.
     if (kRows > 1) V::keep_in_register(b[v]);
   }
 }
@@ -91,8 +92,8 @@ EDGEQ_INLINE void multiply(const act_t* const (&a)[kRows], const uint8_t*& w, si
   }
 }
 
-/// W4: the same. A nibble in the upper half of a byte is 16 times its value: no sign extension. Sums are then 16
-/// times too large, and stay below 2^31 up to a depth of max_depth = 65,792: 16 * 255 * 8 * 65,792 =
+/// W4: the same. A nibble in the upper half of a byte is 16 times its value: no sign extension. Sums are then
+/// 16 times too large, and stay below 2^31 up to a depth of max_depth = 65,792: 16 * 255 * 8 * 65,792 =
 /// 2,147,450,880.
 template <typename V, int kRows, int kVectors, int kSets>
 EDGEQ_INLINE void multiply_nibbles(const act_t* const (&a)[kRows], const uint8_t*& w, size_t groups,
@@ -124,8 +125,8 @@ EDGEQ_INLINE void multiply_tap(const act_t* const (&a)[kRows], const uint8_t*& w
   } else {
     multiply_nibbles<V, kRows, kVectors, kSets>(a, w, groups, acc);
   }
-  // All sums are in registers here. Without this the compiler keeps a copy of each in memory for the epilogue,
-  // and writes it in every round of the loop.
+  // All sums are in registers here. Without this the compiler keeps a copy of each in memory for the
+  // epilogue, and writes it in every round of the loop.
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
@@ -135,8 +136,8 @@ EDGEQ_INLINE void multiply_tap(const act_t* const (&a)[kRows], const uint8_t*& w
 
 /// Tiles of kRows rows by kVectors vectors, from tile.row on while whole ones fit before row_end.
 ///
-/// The rows of a tile are few: out-of-order execution then runs the epilogue of one tile beside the products of
-/// the next one, which it cannot where an epilogue alone fills its window.
+/// The rows of a tile are few: out-of-order execution then runs the epilogue of one tile beside the products
+/// of the next one, which it cannot where an epilogue alone fills its window.
 template <typename V, int kBits, int kRows, int kVectors, bool kHalf>
 __attribute__((noinline)) void run_rows(const GemmParams& p, Tile& tile, size_t row_end) {
   using Int = typename V::Int;
@@ -184,7 +185,8 @@ __attribute__((noinline)) void run_rows(const GemmParams& p, Tile& tile, size_t 
         Int& sum = acc[0][r][v];
         if (kSets == 2) sum = V::add(sum, acc[kSets - 1][r][v]);
         // The division by 16 is exact; the bias joins after it, because 16 times a bias may not fit.
-        if (kBits == 4) sum = V::add(V::template shift_right_signed<4>(sum), V::load(panel + v * kVectorBytes));
+        if (kBits == 4)
+          sum = V::add(V::template shift_right_signed<4>(sum), V::load(panel + v * kVectorBytes));
       }
     }
     finish_tile<V, kRows, kVectors, kHalf>(p, tile, acc[0]);
@@ -197,9 +199,9 @@ void run_heights(const GemmParams& p, Tile& tile, size_t row_end) {
   (run_rows<V, kBits, kRows, kVectors, kHalf>(p, tile, row_end), ...);
 }
 
-/// The rows of one panel. W8: kRows of whole panels; narrower ones take as many as make eight to twelve chains,
-/// which hides the latency (four cycles at one 512-bit product a cycle). W4, where weights are unpacked in
-/// registers: six rows share them.
+/// The rows of one panel. W8: kRows of whole panels; narrower ones take as many as make eight to twelve
+/// chains, which hides the latency (four cycles at one 512-bit product a cycle). W4, where weights are
+/// unpacked in registers: six rows share them.
 template <typename V, int kBits, int kRows>
 void run_panel(const GemmParams& p, Tile& tile, size_t row_end) {
   const size_t vectors = (tile.columns + V::kLanes - 1) / V::kLanes;
@@ -242,7 +244,8 @@ void run_panel(const GemmParams& p, Tile& tile, size_t row_end) {
   }
 }
 
-/// Unpacks a panel of W4 weights to one of W8 in `to`. Taps of an odd number of groups lose their padding group.
+/// Unpacks a panel of W4 weights to one of W8 in `to`. Taps of an odd number of groups lose their padding
+/// group.
 template <typename V>
 void unpack_panel(const uint8_t* panel, size_t width, size_t taps, size_t groups, uint8_t* to) {
   using Int = typename V::Int;
@@ -277,8 +280,8 @@ void unpack_panel(const uint8_t* panel, size_t width, size_t taps, size_t groups
 
 /// Rows [row_begin, row_end) of panels [panel_begin, panel_end).
 ///
-/// Panel by panel: its weights stay in the first-level cache, or in the second, while the rows pass by. kRows is the
-/// height of the tiles of whole panels.
+/// Panel by panel: its weights stay in the first-level cache, or in the second, while the rows pass by. kRows
+/// is the height of the tiles of whole panels.
 template <typename V, int kBits, int kRows>
 void run_gemm(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end) {
   constexpr size_t kNr = V::kTileVectors * V::kLanes;
