@@ -70,21 +70,34 @@ struct Row {
     channels = count;
     step = V::kBytes % count;
     at = 0;
-    for (size_t c = 0; c < count; ++c) {
-      const float centered = static_cast<float>(from[c] - zp);
-      value[c % kPlanes][c / kPlanes] = kOp == BinaryOp::kMul ? centered : centered * multiplier;
+    Run<V> run{from, V::zero_of(zp), V::set1(multiplier)};
+    for (size_t c = 0; c < count; c += V::kBytes, run.advance()) {
+#pragma GCC unroll 4
+      for (int k = 0; k < 4; ++k) V::store_float(place(c, k), run.template get<kOp>(k));
     }
-    for (size_t c = 0; c < V::kBytes; ++c) {
-      value[(count + c) % kPlanes][(count + c) / kPlanes] = value[c % count % kPlanes][c % count / kPlanes];
+    // Behind the row, its beginning again, for blocks that run over its end. Where the planes do not meet
+    // there, no block does.
+    if (count % kPlanes != 0) return;
+    for (size_t k = 0; k < kPlanes; ++k) {
+      for (size_t c = 0; c < V::kBytes / kPlanes; ++c) value[k][count / kPlanes + c] = value[k][c];
     }
   }
   template <BinaryOp kOp>
   EDGEQ_INLINE typename V::Float get(int k) const {
-    return V::load_float(kPlanes == 1 ? value[0] + at + k * V::kLanes : value[k] + at / kPlanes);
+    return V::load_float(place(at, k));
   }
   EDGEQ_INLINE void advance() {
     at += step;
     if (at >= channels) at -= channels;
+  }
+
+ private:
+  /// Where the floats of vector k of the block from channel c on stand.
+  EDGEQ_INLINE const float* place(size_t c, int k) const {
+    return kPlanes == 1 ? value[0] + c + k * V::kLanes : value[k] + c / kPlanes;
+  }
+  EDGEQ_INLINE float* place(size_t c, int k) {
+    return const_cast<float*>(const_cast<const Row*>(this)->place(c, k));
   }
 };
 
