@@ -57,30 +57,49 @@ EDGEQ_INLINE void interleave2(const uint8_t* a, const uint8_t* b, size_t count, 
   }
 }
 
+/// Shuffles that merge three vectors of 16 bytes into three others: vector `to` takes byte index[to][from][i]
+/// of vector `from` to its place i, zero where the index is 0x80.
+struct Shuffles3 {
+  uint8_t index[3][3][16];
+};
+
+/// Byte 3 * i + k is byte i of run k, or (apart) the reverse.
+constexpr Shuffles3 shuffles3(bool apart) {
+  Shuffles3 shuffles{};
+  for (int to = 0; to < 3; ++to) {
+    for (int i = 0; i < 16; ++i) {
+      const int at = apart ? 3 * i + to : 16 * to + i;  // of the 48 interleaved bytes
+      const int source = apart ? at / 16 : at % 3;
+      for (int from = 0; from < 3; ++from) {
+        const int index = apart ? at % 16 : at / 3;
+        shuffles.index[to][from][i] = static_cast<uint8_t>(from == source ? index : 0x80);
+      }
+    }
+  }
+  return shuffles;
+}
+
+EDGEQ_INLINE __m128i merge3(const Shuffles3& shuffles, int to, __m128i a, __m128i b, __m128i c) {
+  const __m128i from_a = Vector128::shuffle(a, Vector128::load(shuffles.index[to][0]));
+  const __m128i from_b = Vector128::shuffle(b, Vector128::load(shuffles.index[to][1]));
+  const __m128i from_c = Vector128::shuffle(c, Vector128::load(shuffles.index[to][2]));
+  return Vector128::bit_or(Vector128::bit_or(from_a, from_b), from_c);
+}
+
 /// Three runs of 16 bytes to 16 triples.
 EDGEQ_INLINE void interleave3(const uint8_t* a, const uint8_t* b, const uint8_t* c, uint8_t* dst) {
-  // Output byte 3 * i + k is byte i of run k; -1 yields zero.
-  alignas(16) static constexpr int8_t kFromA[3][16] = {
-      {0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1, -1, 5},
-      {-1, -1, 6, -1, -1, 7, -1, -1, 8, -1, -1, 9, -1, -1, 10, -1},
-      {-1, 11, -1, -1, 12, -1, -1, 13, -1, -1, 14, -1, -1, 15, -1, -1}};
-  alignas(16) static constexpr int8_t kFromB[3][16] = {
-      {-1, 0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1, -1},
-      {5, -1, -1, 6, -1, -1, 7, -1, -1, 8, -1, -1, 9, -1, -1, 10},
-      {-1, -1, 11, -1, -1, 12, -1, -1, 13, -1, -1, 14, -1, -1, 15, -1}};
-  alignas(16) static constexpr int8_t kFromC[3][16] = {
-      {-1, -1, 0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1},
-      {-1, 5, -1, -1, 6, -1, -1, 7, -1, -1, 8, -1, -1, 9, -1, -1},
-      {10, -1, -1, 11, -1, -1, 12, -1, -1, 13, -1, -1, 14, -1, -1, 15}};
-  const __m128i run_a = Vector128::load(a);
-  const __m128i run_b = Vector128::load(b);
-  const __m128i run_c = Vector128::load(c);
-  for (int i = 0; i < 3; ++i) {
-    const __m128i from_a = Vector128::shuffle(run_a, Vector128::load(kFromA[i]));
-    const __m128i from_b = Vector128::shuffle(run_b, Vector128::load(kFromB[i]));
-    const __m128i from_c = Vector128::shuffle(run_c, Vector128::load(kFromC[i]));
-    Vector128::store_all(dst + 16 * i, Vector128::bit_or(Vector128::bit_or(from_a, from_b), from_c));
-  }
+  alignas(16) static constexpr Shuffles3 kShuffles = shuffles3(false);
+  const __m128i run[3] = {Vector128::load(a), Vector128::load(b), Vector128::load(c)};
+  for (int i = 0; i < 3; ++i)
+    Vector128::store_all(dst + 16 * i, merge3(kShuffles, i, run[0], run[1], run[2]));
+}
+
+/// The reverse.
+EDGEQ_INLINE void separate3(const uint8_t* src, uint8_t* a, uint8_t* b, uint8_t* c) {
+  alignas(16) static constexpr Shuffles3 kShuffles = shuffles3(true);
+  const __m128i part[3] = {Vector128::load(src), Vector128::load(src + 16), Vector128::load(src + 32)};
+  uint8_t* const runs[3] = {a, b, c};
+  for (int i = 0; i < 3; ++i) Vector128::store_all(runs[i], merge3(kShuffles, i, part[0], part[1], part[2]));
 }
 
 /// Four runs of 16 bytes to 16 quadruples.

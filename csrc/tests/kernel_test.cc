@@ -863,7 +863,7 @@ void test_pool(IsaSet isas) {
 // ---- quantize ----
 
 void test_quantize(IsaSet isas) {
-  const size_t pixel_counts[] = {1, 2, 15, 16, 17, 63, 64, 65, 131};
+  const size_t pixel_counts[] = {1, 2, 15, 16, 17, 63, 64, 65, 131, 3000};
   const size_t channel_counts[] = {1, 2, 3, 4, 16, 17, 33, 70};
   uint64_t seed = 11;
   for (size_t pixels : pixel_counts) {
@@ -933,6 +933,37 @@ void test_quantize(IsaSet isas) {
           compare(variant->name + where, dst, want, 1, size);
         }
       }
+    }
+  }
+}
+
+/// Quotients at ties and within some roundings of them, where a product with the reciprocal rounds otherwise
+/// than the division, and scales whose reciprocal is no normal number.
+void test_quantize_ties(IsaSet isas) {
+  for (const QuantizeVariant* variant : quantize_variants(isas)) {
+    for (uint64_t seed = 1; seed <= 200; ++seed) {
+      Random random(seed);
+      const float scales[] = {1e-40f, 3e-39f, 1e-30f, 0.0078125f, 1.0f, 1e30f, 3e38f};
+      const float scale =
+          seed <= 7 ? scales[seed - 1] : std::ldexp(1.0f + random.unit(), random.between(-40, 40));
+      const OutputRange range = random_range(random);
+      Input<float> src(601 * 9);
+      for (int i = 0; i < 601 * 9; ++i) {
+        float x = scale * (static_cast<float>(i / 9 - 300) + 0.5f);
+        const float towards = i % 9 < 4 ? -1e38f : 1e38f;
+        for (int steps = std::abs(i % 9 - 4); steps > 0; --steps) x = std::nextafterf(x, towards);
+        src[static_cast<size_t>(i)] = x;
+      }
+      Guarded dst(1, src.size(), 0);
+      variant->run(QuantizeParams{1, src.size(), src.data(), ptrdiff_t(src.size()), 1,
+                                  reinterpret_cast<act_t*>(dst.data()), ptrdiff_t(src.size()), 1, scale,
+                                  range});
+      std::vector<act_t> want(src.size());
+      for (size_t i = 0; i < src.size(); ++i) {
+        want[i] = static_cast<act_t>(quantize_value(src[i], scale, range));
+      }
+      compare(std::string(variant->name) + " at ties, scale " + std::to_string(scale), dst, want, 1,
+              src.size());
     }
   }
 }
@@ -1228,6 +1259,7 @@ int run_kernel_tests(int argc, char** argv) {
       {"lut", test_lut},
       {"pool", test_pool},
       {"quantize", test_quantize},
+      {"quantize_ties", test_quantize_ties},
       {"softmax", test_softmax},
       {"resize", test_resize},
       {"copy", test_copy},
@@ -1239,7 +1271,7 @@ int run_kernel_tests(int argc, char** argv) {
     checks = 0;
     const int before = failures;
     family.test(isas.value());
-    std::printf("%-12s %8zu checks, %d failures\n", family.name, checks, failures - before);
+    std::printf("%-13s %8zu checks, %d failures\n", family.name, checks, failures - before);
   }
   if (!found) return 2;
   return failures == 0 ? 0 : 1;

@@ -2,9 +2,13 @@
 #define EDGEQ_KERNELS_QUANTIZE_X86_WIDE_H_
 
 // The graph's ends for one vector width. Only x86_*.cc include it.
+//
+// A run of elements in the order of both sides is converted as it lies. Between planes and pixels, a tile of
+// 64 pixels by 32 channels is converted plane by plane into bytes, and the bytes are transposed: whatever the
+// number of channels, both sides are read and written in runs.
 
 #include "kernels/quantize/quantize.h"
-#include "kernels/x86_vectors.h"
+#include "kernels/x86_bytes.h"
 
 namespace edgeq {
 
@@ -13,6 +17,14 @@ void dequantize_scalar(const DequantizeParams&);
 void recode_scalar(const RecodeParams&);
 
 namespace {
+
+constexpr size_t kTileChannels = 32;
+constexpr size_t kTileBytes = 8192;
+
+/// Pixels of a tile: a multiple of 64, at least 128.
+inline size_t tile_pixels(size_t channels) {
+  return kTileBytes / (channels < kTileChannels ? channels : kTileChannels) / 64 * 64;
+}
 
 /// Whether both sides are one run of elements in the same order; then `count` elements follow each other.
 template <typename Params>
@@ -29,129 +41,173 @@ bool is_flat(const Params& p) {
          (nchw(p.src_pixel_stride, p.src_channel_stride) && nchw(p.dst_pixel_stride, p.dst_channel_stride));
 }
 
-/// Three planes of 16 bytes to 16 pixels of three bytes.
-inline void interleave3(const uint8_t* planes, ptrdiff_t plane_stride, uint8_t* dst) {
-  const __m128i plane0 = _mm_loadu_si128(reinterpret_cast<const __m128i*>(planes));
-  const __m128i plane1 = _mm_loadu_si128(reinterpret_cast<const __m128i*>(planes + plane_stride));
-  const __m128i plane2 = _mm_loadu_si128(reinterpret_cast<const __m128i*>(planes + 2 * plane_stride));
-  // Output byte 3 * i + c is byte i of plane c; -1 yields zero.
-  const __m128i from0[3] = {_mm_setr_epi8(0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1, -1, 5),
-                            _mm_setr_epi8(-1, -1, 6, -1, -1, 7, -1, -1, 8, -1, -1, 9, -1, -1, 10, -1),
-                            _mm_setr_epi8(-1, 11, -1, -1, 12, -1, -1, 13, -1, -1, 14, -1, -1, 15, -1, -1)};
-  const __m128i from1[3] = {_mm_setr_epi8(-1, 0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1, -1),
-                            _mm_setr_epi8(5, -1, -1, 6, -1, -1, 7, -1, -1, 8, -1, -1, 9, -1, -1, 10),
-                            _mm_setr_epi8(-1, -1, 11, -1, -1, 12, -1, -1, 13, -1, -1, 14, -1, -1, 15, -1)};
-  const __m128i from2[3] = {_mm_setr_epi8(-1, -1, 0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1),
-                            _mm_setr_epi8(-1, 5, -1, -1, 6, -1, -1, 7, -1, -1, 8, -1, -1, 9, -1, -1),
-                            _mm_setr_epi8(10, -1, -1, 11, -1, -1, 12, -1, -1, 13, -1, -1, 14, -1, -1, 15)};
-  for (int i = 0; i < 3; ++i) {
-    const __m128i merged =
-        _mm_or_si128(_mm_or_si128(_mm_shuffle_epi8(plane0, from0[i]), _mm_shuffle_epi8(plane1, from1[i])),
-                     _mm_shuffle_epi8(plane2, from2[i]));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(dst + 16 * i), merged);
+/// Planes of any elements to pixels of bytes: run(from, count, to) converts `count` elements of a plane.
+template <typename Params, typename Run>
+void planes_to_pixels(const Params& p, Run run) {
+  alignas(64) uint8_t tile[kTileBytes + kReadSlack];
+  const size_t width = tile_pixels(p.channels);
+  for (size_t i = 0; i < p.pixels; i += width) {
+    const size_t pixels = p.pixels - i < width ? p.pixels - i : width;
+    for (size_t c = 0; c < p.channels; c += kTileChannels) {
+      const size_t channels = p.channels - c < kTileChannels ? p.channels - c : kTileChannels;
+      for (size_t k = 0; k < channels; ++k) {
+        run(p.src + static_cast<ptrdiff_t>(c + k) * p.src_channel_stride + i, pixels, tile + k * width);
+      }
+      uint8_t* dst = reinterpret_cast<uint8_t*>(p.dst) + static_cast<ptrdiff_t>(i) * p.dst_pixel_stride + c;
+      size_t done = 0;
+      if (p.channels == 3 && p.dst_pixel_stride == 3) {
+        for (; done + 16 <= pixels; done += 16) {
+          const uint8_t* from = tile + done;
+          interleave3(from, from + width, from + 2 * width, dst + 3 * done);
+        }
+      }
+      transpose_bytes(tile + done, static_cast<ptrdiff_t>(width), channels, pixels - done,
+                      dst + static_cast<ptrdiff_t>(done) * p.dst_pixel_stride, p.dst_pixel_stride);
+    }
   }
 }
 
-/// Quantizes full blocks of V::kBytes consecutive floats.
-template <typename V>
-EDGEQ_INLINE typename V::Int quantize_block(const float* src, typename V::Float scale, typename V::Float hi,
-                                            OutputRange range) {
-  typename V::Int q[4];
-#pragma GCC unroll 4
-  for (int v = 0; v < 4; ++v) {
-    q[v] = round_below<V>(V::nan_to_zero(V::div(V::load_float(src + v * V::kLanes), scale)), hi);
+/// Pixels of bytes to planes of any elements: run(from, count, to) converts `count` bytes of a plane.
+template <typename Params, typename Run>
+void pixels_to_planes(const Params& p, Run run) {
+  alignas(64) uint8_t tile[kTileBytes + kReadSlack];
+  const size_t width = tile_pixels(p.channels);
+  for (size_t i = 0; i < p.pixels; i += width) {
+    const size_t pixels = p.pixels - i < width ? p.pixels - i : width;
+    for (size_t c = 0; c < p.channels; c += kTileChannels) {
+      const size_t channels = p.channels - c < kTileChannels ? p.channels - c : kTileChannels;
+      const uint8_t* src =
+          reinterpret_cast<const uint8_t*>(p.src) + static_cast<ptrdiff_t>(i) * p.src_pixel_stride + c;
+      size_t done = 0;
+      if (p.channels == 3 && p.src_pixel_stride == 3) {
+        for (; done + 16 <= pixels; done += 16) {
+          uint8_t* to = tile + done;
+          separate3(src + 3 * done, to, to + width, to + 2 * width);
+        }
+      }
+      transpose_bytes(src + static_cast<ptrdiff_t>(done) * p.src_pixel_stride, p.src_pixel_stride,
+                      pixels - done, channels, tile + done, static_cast<ptrdiff_t>(width));
+      for (size_t k = 0; k < channels; ++k) {
+        run(tile + k * width, pixels, p.dst + static_cast<ptrdiff_t>(c + k) * p.dst_channel_stride + i);
+      }
+    }
   }
-  return V::order_packed(pack_codes<V>(q[0], q[1], q[2], q[3], range));
 }
+
+/// The layouts that occur, by runs; false for another one.
+template <typename Params, typename Run>
+bool convert_runs(const Params& p, Run run) {
+  if (is_flat(p)) {
+    run(p.src, p.pixels * p.channels, p.dst);
+  } else if (p.src_channel_stride == 1 && p.dst_channel_stride == 1) {
+    for (size_t i = 0; i < p.pixels; ++i) {
+      const ptrdiff_t pixel = static_cast<ptrdiff_t>(i);
+      run(p.src + pixel * p.src_pixel_stride, p.channels, p.dst + pixel * p.dst_pixel_stride);
+    }
+  } else {
+    return false;
+  }
+  return true;
+}
+
+/// codes[0, count) = quantize_value(src[0, count)).
+///
+/// A division is exact but slow (10 cycles for 16 floats); a product with the reciprocal is neither. So
+///
+///   j = rne(x * (2^13 / scale) + 2^12 + 2)
+///
+/// is the quotient in 1/8192, and j >> 13 its rounded value unless j is 0, 1, 2 or 3 modulo 2^13: for |x /
+/// scale| up to 512, the reciprocal is off by at most 2^-24 of 2^22 (1/4), the sum is rounded by at most 1/4,
+/// j by 1/2, and the statement's own quotient by 1/4: j is less than 1.5 from the statement's 8192 * quotient
+/// + 4098, where ties lie at 2 modulo 2^13. What comes near one is divided; so is NaN, which becomes
+/// INT32_MIN. Above 512, all are clamped alike.
+template <typename V>
+class Quantizer {
+ public:
+  Quantizer(float scale, OutputRange range) : range_(range), scale_(scale) {
+    // The bounds above need normal numbers all along.
+    multiplies_ = scale > 1e-30f && scale < 1e30f;
+    factor_ = V::set1(multiplies_ ? 8192.0f / scale : 0.0f);
+    highest_ = V::set1(static_cast<float>((range.max - range.zp) * 8192 + 4098));
+  }
+
+  void operator()(const float* src, size_t count, uint8_t* codes) const {
+    size_t i = 0;
+    for (; i + V::kBytes <= count; i += V::kBytes) V::store_all(codes + i, block(src + i));
+    if (i == count) return;
+    float rest[V::kBytes] = {};
+    std::memcpy(rest, src + i, (count - i) * sizeof(float));
+    V::store(codes + i, block(rest), count - i);
+  }
+
+ private:
+  EDGEQ_INLINE typename V::Int block(const float* src) const {
+    typename V::Int q[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) {
+      const auto scaled = V::multiply_add(V::load_float(src + v * V::kLanes), factor_, V::set1(4098.0f));
+      q[v] = V::round(V::min(highest_, scaled));  // of NaN, the second operand
+    }
+    if (__builtin_expect(!multiplies_ || V::any_clear(q, 0x1FFC), 0)) return divided_block(src);
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) q[v] = V::template shift_right_signed<13>(q[v]);
+    return V::order_packed(pack_codes<V>(q[0], q[1], q[2], q[3], range_));
+  }
+
+  __attribute__((noinline)) typename V::Int divided_block(const float* src) const {
+    const auto scale = V::set1(scale_);
+    const auto hi = upper_bound<V>(range_);
+    typename V::Int q[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) {
+      q[v] = round_below<V>(V::nan_to_zero(V::div(V::load_float(src + v * V::kLanes), scale)), hi);
+    }
+    return V::order_packed(pack_codes<V>(q[0], q[1], q[2], q[3], range_));
+  }
+
+  OutputRange range_;
+  float scale_;
+  bool multiplies_;
+  typename V::Float factor_, highest_;
+};
 
 template <typename V>
 void quantize(const QuantizeParams& p) {
-  const auto scale = V::set1(p.scale);
-  const auto hi = upper_bound<V>(p.range);
-  constexpr size_t kBlock = V::kBytes;
-  if (is_flat(p)) {
-    const size_t count = p.pixels * p.channels;
-    const size_t whole = count / kBlock * kBlock;
-    for (size_t i = 0; i < whole; i += kBlock) {
-      V::store_all(p.dst + i, quantize_block<V>(p.src + i, scale, hi, p.range));
-    }
-    for (size_t i = whole; i < count; ++i)
-      p.dst[i] = static_cast<act_t>(quantize_value(p.src[i], p.scale, p.range));
-    return;
-  }
-  const bool image =
-      p.channels == 3 && p.src_pixel_stride == 1 && p.dst_channel_stride == 1 && p.dst_pixel_stride == 3;
-  if (!image) {
-    quantize_scalar(p);
-    return;
-  }
-  const size_t whole = p.pixels / kBlock * kBlock;
-  for (size_t i = 0; i < whole; i += kBlock) {
-    alignas(64) uint8_t planes[3 * kBlock];
-    for (int c = 0; c < 3; ++c) {
-      const float* src = p.src + c * p.src_channel_stride + static_cast<ptrdiff_t>(i);
-      V::store_all(planes + static_cast<size_t>(c) * kBlock, quantize_block<V>(src, scale, hi, p.range));
-    }
-    for (size_t j = 0; j < kBlock; j += 16) {
-      interleave3(planes + j, static_cast<ptrdiff_t>(kBlock), p.dst + 3 * (i + j));
-    }
-  }
-  QuantizeParams rest = p;
-  rest.pixels = p.pixels - whole;
-  rest.src += whole;
-  rest.dst += 3 * whole;
-  quantize_scalar(rest);
+  const Quantizer<V> quantizer(p.scale, p.range);
+  const auto run = [&](const float* src, size_t count, act_t* dst) { quantizer(src, count, dst); };
+  if (convert_runs(p, run)) return;
+  if (p.src_pixel_stride == 1 && p.dst_channel_stride == 1) return planes_to_pixels(p, run);
+  quantize_scalar(p);
 }
 
 template <typename V>
 void dequantize(const DequantizeParams& p) {
-  if (!is_flat(p)) {
-    dequantize_scalar(p);
-    return;
-  }
   const auto zp = V::set1_dword(p.zp);
   const auto scale = V::set1(p.scale);
-  const size_t count = p.pixels * p.channels;
-  const size_t whole = count / V::kLanes * V::kLanes;
-  for (size_t i = 0; i < whole; i += V::kLanes) {
-    V::store_float(p.dst + i, V::mul(V::to_float(V::sub(V::widen_bytes(p.src + i), zp)), scale));
-  }
-  for (size_t i = whole; i < count; ++i) p.dst[i] = static_cast<float>(p.src[i] - p.zp) * p.scale;
+  const auto run = [&](const act_t* src, size_t count, float* dst) {
+    size_t i = 0;
+    for (; i + V::kLanes <= count; i += V::kLanes) {
+      V::store_float(dst + i, V::mul(V::to_float(V::sub(V::widen_bytes(src + i), zp)), scale));
+    }
+    for (; i < count; ++i) dst[i] = static_cast<float>(src[i] - p.zp) * p.scale;
+  };
+  if (convert_runs(p, run)) return;
+  if (p.src_channel_stride == 1 && p.dst_pixel_stride == 1) return pixels_to_planes(p, run);
+  dequantize_scalar(p);
 }
 
 template <typename V>
 void recode(const RecodeParams& p) {
   const auto mask = V::set1_byte(p.xor_mask);
-  constexpr size_t kBlock = V::kBytes;
-  if (is_flat(p)) {
-    const size_t count = p.pixels * p.channels;
-    const size_t whole = count / kBlock * kBlock;
-    for (size_t i = 0; i < whole; i += kBlock) V::store_all(p.dst + i, V::bit_xor(V::load(p.src + i), mask));
-    for (size_t i = whole; i < count; ++i) p.dst[i] = static_cast<uint8_t>(p.src[i] ^ p.xor_mask);
-    return;
-  }
-  const bool image =
-      p.channels == 3 && p.src_pixel_stride == 1 && p.dst_channel_stride == 1 && p.dst_pixel_stride == 3;
-  if (!image) {
-    recode_scalar(p);
-    return;
-  }
-  const size_t whole = p.pixels / kBlock * kBlock;
-  for (size_t i = 0; i < whole; i += kBlock) {
-    alignas(64) uint8_t planes[3 * kBlock];
-    for (int c = 0; c < 3; ++c) {
-      const uint8_t* src = p.src + c * p.src_channel_stride + static_cast<ptrdiff_t>(i);
-      V::store_all(planes + static_cast<size_t>(c) * kBlock, V::bit_xor(V::load(src), mask));
-    }
-    for (size_t j = 0; j < kBlock; j += 16) {
-      interleave3(planes + j, static_cast<ptrdiff_t>(kBlock), p.dst + 3 * (i + j));
-    }
-  }
-  RecodeParams rest = p;
-  rest.pixels = p.pixels - whole;
-  rest.src += whole;
-  rest.dst += 3 * whole;
-  recode_scalar(rest);
+  const auto run = [&](const uint8_t* src, size_t count, uint8_t* dst) {
+    size_t i = 0;
+    for (; i + V::kBytes <= count; i += V::kBytes) V::store_all(dst + i, V::bit_xor(V::load(src + i), mask));
+    for (; i < count; ++i) dst[i] = static_cast<uint8_t>(src[i] ^ p.xor_mask);
+  };
+  if (convert_runs(p, run)) return;
+  if (p.src_pixel_stride == 1 && p.dst_channel_stride == 1) return planes_to_pixels(p, run);
+  if (p.src_channel_stride == 1 && p.dst_pixel_stride == 1) return pixels_to_planes(p, run);
+  recode_scalar(p);
 }
 
 }  // namespace
