@@ -1,11 +1,16 @@
 #include "base/cpu_features.h"
 
+#include <atomic>
 #include <cstring>
 
 #include "base/act.h"
 
 #if EDGEQ_ARCH_X86
 #include <cpuid.h>
+#endif
+#if defined(__linux__) && defined(__x86_64__)
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace edgeq {
@@ -42,6 +47,22 @@ std::string brand_string() {
 }
 
 #endif  // EDGEQ_ARCH_X86
+
+std::atomic<AmxPermission> permission{AmxPermission::kNotAsked};
+
+bool request_amx() {
+#if defined(__linux__) && defined(__x86_64__)
+  // Linux 5.16 or later. It refuses where a thread's alternative signal stack is too small for the tiles, or
+  // where a sandbox does not let the call through.
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM of asm/prctl.h
+  constexpr long kTileData = 18;               // the state component
+  static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  constexpr bool granted = false;
+#endif
+  permission.store(granted ? AmxPermission::kGranted : AmxPermission::kRefused);
+  return granted;
+}
 
 }  // namespace
 
@@ -113,14 +134,17 @@ IsaSet isas_of(const CpuFeatures& features) {
   return isas;
 }
 
+AmxPermission amx_permission() { return permission.load(); }
+
 Result<IsaSet> usable_isas(const char* max_isa) {
   const IsaSet available = isas_of(detect_cpu_features());
-  if (max_isa == nullptr || *max_isa == '\0') return available;
+  const bool capped = max_isa != nullptr && *max_isa != '\0';
   for (int cap = 0; cap < kIsaCount; ++cap) {
-    if (std::strcmp(max_isa, kIsaNames[cap]) != 0) continue;
+    if (capped ? std::strcmp(max_isa, kIsaNames[cap]) != 0 : cap + 1 < kIsaCount) continue;
     IsaSet usable;
     for (int i = 0; i <= cap; ++i) {
-      if (available.has(static_cast<Isa>(i))) usable = usable.with(static_cast<Isa>(i));
+      const Isa isa = static_cast<Isa>(i);
+      if (available.has(isa) && (isa != Isa::kAmxInt8 || request_amx())) usable = usable.with(isa);
     }
     return usable;
   }

@@ -66,10 +66,19 @@ struct CpuFeatures {
 /// Asks the CPU each time it is called (some microseconds).
 CpuFeatures detect_cpu_features();
 
-/// The levels whose requirements `features` meets; kScalar always.
+/// The levels whose requirements `features` meets; kScalar always. Whether the system permits AMX is not
+/// asked.
 IsaSet isas_of(const CpuFeatures& features);
 
-/// The levels that this CPU can run and that `max_isa` allows.
+/// Whether the system lets this process use the tile registers. Linux grants them to those who ask
+/// (arch_prctl with ARCH_REQ_XCOMP_PERM), since a thread that uses them takes 8 KiB more to save.
+enum class AmxPermission : uint8_t { kNotAsked, kGranted, kRefused };
+
+/// What the system answered usable_isas, which asks at most once a process: a refusal stays one.
+AmxPermission amx_permission();
+
+/// The levels that this CPU can run and that `max_isa` allows. Where kAmxInt8 would be among them, asks the
+/// system for its permission and leaves it out when that is refused; under a lower cap nothing is asked.
 ///
 /// Args:
 ///   max_isa: A level's name, normally getenv("EDGEQ_MAX_ISA"); null or "" for no cap. A level that this

@@ -196,8 +196,13 @@ py::dict cpu_info() {
   auto usable = usable_isas(cap);
   check(usable.status());
   py::list available;
-  for (Isa isa : isas_of(features).levels()) available.append(isa_name(isa));
+  py::list refused;
+  const bool no_amx = amx_permission() == AmxPermission::kRefused;
+  for (Isa isa : isas_of(features).levels()) {
+    (no_amx && isa == Isa::kAmxInt8 ? refused : available).append(isa_name(isa));
+  }
   py::dict info;
+  info["refused"] = refused;
   info["model"] = features.brand;
   info["available"] = available;
   info["in_use"] = isa_name(usable.value().best());

@@ -36,6 +36,11 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64|i[3-6]86)$")
   edgeq_isa(x86_avx512vbmi EDGEQ_HAVE_AVX512VBMI
             -mavx2 -mfma -mbmi2 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512vbmi
             -mprefer-vector-width=512)
+  if(CMAKE_SIZEOF_VOID_P EQUAL 8)  # tiles exist in 64-bit mode only
+    edgeq_isa(x86_amxint8 EDGEQ_HAVE_AMXINT8
+              -mavx2 -mfma -mbmi2 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512vbmi
+              -mamx-tile -mamx-int8 -mprefer-vector-width=512)
+  endif()
 endif()
 
 # Adds <family>/<level>.cc for every level that this build has and the family implements.

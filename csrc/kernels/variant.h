@@ -30,6 +30,11 @@
 #else
 #define EDGEQ_IF_kAvx512Vbmi(...)
 #endif
+#if defined(EDGEQ_HAVE_AMXINT8)
+#define EDGEQ_IF_kAmxInt8(...) __VA_ARGS__
+#else
+#define EDGEQ_IF_kAmxInt8(...)
+#endif
 
 namespace edgeq {
 

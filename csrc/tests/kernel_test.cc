@@ -205,6 +205,24 @@ void test_requantize() {
   }
 }
 
+void test_isas() {
+  CpuFeatures all;
+  all.avx2 = all.fma = all.avxvnni = all.avx512f = all.avx512bw = all.avx512dq = all.avx512vl = true;
+  all.avx512vnni = all.avx512vbmi = all.amx_int8 = true;
+  for (int i = 0; i <= static_cast<int>(Isa::kAmxInt8); ++i) {
+    expect(isas_of(all).has(static_cast<Isa>(i)), "isas_of", "a level that the CPU has is missing");
+  }
+  CpuFeatures no_vbmi = all;
+  no_vbmi.avx512vbmi = false;
+  expect(!isas_of(no_vbmi).has(Isa::kAmxInt8), "isas_of", "AMX stands on VBMI");
+  const bool has_amx = isas_of(detect_cpu_features()).has(Isa::kAmxInt8);
+  const Result<IsaSet> usable = usable_isas(nullptr);
+  expect(usable.ok() && usable.value().has(Isa::kAmxInt8) == (amx_permission() == AmxPermission::kGranted),
+         "usable_isas", "AMX without permission");
+  expect(has_amx || amx_permission() == AmxPermission::kNotAsked, "amx_permission",
+         "asked on a CPU without AMX");
+}
+
 void test_isa_cap() {
   const Result<IsaSet> all = usable_isas(nullptr);
   expect(all.ok() && all.value().has(Isa::kScalar), "usable_isas", "lacks scalar");
@@ -284,32 +302,74 @@ struct GemmCase {
   Fill fill;
   bool table, residual;
   uint64_t seed;
+  bool image = false;  // the map is that of a convolution: 3 x 3 taps, any stride, dilation and padding
+};
+
+/// A map as a convolution of 3 x 3 taps makes it, with at least c.m outputs.
+struct ImageMap {
+  size_t pixels;
+  std::vector<int32_t> pixel_offset, row_index, tap_index;
+
+  ImageMap(Random& random, size_t m, size_t pixel_stride) {
+    const int stride = random.between(1, 2);
+    const int dilation = random.between(1, 2);
+    const int pad = random.between(0, 2);
+    const int width_out = random.between(1, 50);
+    const int height_out =
+        static_cast<int>((m + static_cast<size_t>(width_out) - 1) / static_cast<size_t>(width_out));
+    const int padded_w = (width_out - 1) * stride + 2 * dilation + 1;
+    const int padded_h = (height_out - 1) * stride + 2 * dilation + 1;
+    const int width = padded_w - 2 * pad > 0 ? padded_w - 2 * pad : 1;
+    const int height = padded_h - 2 * pad > 0 ? padded_h - 2 * pad : 1;
+    pixels = static_cast<size_t>(width * height);
+    pixel_offset.assign(static_cast<size_t>(padded_w * padded_h), -1);
+    for (int y = 0; y < height && y + pad < padded_h; ++y) {
+      for (int x = 0; x < width && x + pad < padded_w; ++x) {
+        pixel_offset[static_cast<size_t>((y + pad) * padded_w + x + pad)] =
+            (y * width + x) * static_cast<int>(pixel_stride);
+      }
+    }
+    for (size_t i = 0; i < m; ++i) {
+      const int y = static_cast<int>(i) / width_out;
+      const int x = static_cast<int>(i) % width_out;
+      row_index.push_back(y * stride * padded_w + x * stride);
+    }
+    for (int t = 0; t < 9; ++t) tap_index.push_back(t / 3 * dilation * padded_w + t % 3 * dilation);
+  }
 };
 
 void check_gemm(const GemmVariant& variant, const GemmCase& c) {
   Random random(c.seed);
-  const std::string where =
-      std::string(variant.name) + " m=" + std::to_string(c.m) + " n=" + std::to_string(c.n) +
-      " k=" + std::to_string(c.k) + " taps=" + std::to_string(c.taps) + (c.direct ? " direct" : " indirect") +
-      " fill=" + std::to_string(int(c.fill)) + (c.table ? " table" : "") + (c.residual ? " residual" : "");
+  const std::string where = std::string(variant.name) + " m=" + std::to_string(c.m) +
+                            " n=" + std::to_string(c.n) + " k=" + std::to_string(c.k) +
+                            " taps=" + std::to_string(c.taps) + (c.direct ? " direct" : " indirect") +
+                            " fill=" + std::to_string(int(c.fill)) + (c.table ? " table" : "") +
+                            (c.residual ? " residual" : "") + (c.image ? " image" : "");
   const int32_t zp_lhs = random.between(kActMin, kActMax);
-  const size_t taps = c.direct ? 1 : c.taps;
+  const size_t taps = c.direct ? 1 : c.image ? 9 : c.taps;
 
   // The source is one row of pixels, wider than k; an indirect map may repeat, permute and pad them.
   const size_t pixel_stride = c.k + static_cast<size_t>(random.between(0, 5));
-  const size_t pixels = c.m + 3;
+  size_t pixels = c.m + 3;
+  std::vector<int32_t> pixel_offset(pixels + taps + 4);
+  std::vector<int32_t> row_index(c.m);
+  std::vector<int32_t> tap_index(taps);
+  for (int32_t& offset : pixel_offset) {
+    offset = random.between(0, 4) == 0 ? -1 : random.between(0, int(pixels) - 1) * int(pixel_stride);
+  }
+  for (size_t i = 0; i < c.m; ++i) row_index[i] = random.between(0, int(pixels) - 1);
+  for (size_t t = 0; t < taps; ++t) tap_index[t] = static_cast<int32_t>(t);
+  if (c.image) {
+    ImageMap map(random, c.m, pixel_stride);
+    pixels = map.pixels;
+    pixel_offset = map.pixel_offset;
+    row_index = map.row_index;
+    tap_index = map.tap_index;
+  }
   Input<act_t> lhs((pixels - 1) * pixel_stride + c.k);
   fill_acts(random, c.fill, lhs.data(), lhs.size());
   Input<act_t> zero_row(c.k);
   std::memset(zero_row.data(), static_cast<uint8_t>(zp_lhs), c.k);
-  std::vector<int32_t> pixel_offset(pixels + taps + 4);
-  for (int32_t& offset : pixel_offset) {
-    offset = random.between(0, 4) == 0 ? -1 : random.between(0, int(pixels) - 1) * int(pixel_stride);
-  }
-  std::vector<int32_t> row_index(c.m);
-  std::vector<int32_t> tap_index(taps);
-  for (size_t i = 0; i < c.m; ++i) row_index[i] = random.between(0, int(pixels) - 1);
-  for (size_t t = 0; t < taps; ++t) tap_index[t] = static_cast<int32_t>(t);
 
   std::vector<int8_t> weights(c.n * taps * c.k);
   fill_weights(random, c.fill, variant.weight_bits, weights);
@@ -398,69 +458,106 @@ void check_gemm(const GemmVariant& variant, const GemmCase& c) {
   compare(where, dst, want, c.m, c.n);
 }
 
-void test_gemm(IsaSet isas) {
-  for (const GemmVariant* variant : gemm_variants(isas)) {
-    const size_t mr = static_cast<size_t>(variant->mr);
-    const size_t nr = static_cast<size_t>(variant->nr);
-    const size_t step = static_cast<size_t>(variant->nr_step);
-    uint64_t seed = 1;
-    for (size_t m : {size_t{1}, mr - 1, mr, mr + 1, 2 * mr + 3}) {
-      if (m == 0) continue;
-      for (size_t n : {size_t{1}, step + 1, nr - 1, nr, nr + 1, 2 * nr + 7}) {
-        for (size_t k : {1, 3, 4, 7, 8, 9, 13, 16, 24, 61}) {
-          for (size_t taps : {1, 2, 9}) {
-            ++seed;
-            // Kinds rotate, so that all combinations occur without running their product.
-            GemmCase c{m,
-                       n,
-                       k,
-                       taps,
-                       taps == 1 && seed / 3 % 3 != 0,
-                       kFills[seed / 3 % 5],
-                       seed % 5 == 1,
-                       seed % 7 < 3,
-                       seed};
-            check_gemm(*variant, c);
-          }
-        }
+/// Some tens of small shapes, each kind of left-hand side among them.
+void test_gemm_quickly(const GemmVariant& variant) {
+  uint64_t seed = 100;
+  for (size_t m : {1, 16, 33, 67}) {
+    for (size_t n : {1, 16, 17, 32, 71}) {
+      for (size_t k : {3, 64, 100, 130}) {
+        ++seed;
+        GemmCase c{
+            m,   n, k, 1 + seed % 2 * 8, seed % 2 == 0, kFills[seed / 3 % 5], seed % 5 == 1, seed % 7 < 3,
+            seed};
+        c.image = !c.direct && seed % 3 != 0;
+        check_gemm(variant, c);
       }
-    }
-    // Every eighth of a panel, and enough rows for every height of tile and for weights unpacked in scratch.
-    for (size_t m : {2, 3, 5, 7, 13, 31}) {
-      for (size_t eighths = 1; eighths <= 8; ++eighths) {
-        for (size_t k : {5, 16, 36}) {
-          for (size_t taps : {1, 3}) {
-            ++seed;
-            const size_t n = (nr * eighths + 7) / 8;
-            GemmCase c{m,
-                       n > 1 && seed % 2 == 0 ? n - 1 : n,
-                       k,
-                       taps,
-                       taps == 1 && seed % 4 != 0,
-                       kFills[seed / 3 % 5],
-                       seed % 5 == 1,
-                       seed % 7 < 2,
-                       seed};
-            check_gemm(*variant, c);
-          }
-        }
-      }
-    }
-    // The bounds of the kernels that add in 16 bits: the largest sums, all of one sign, of every depth around
-    // the ends of their runs.
-    for (Fill fill : {Fill::kHighest, Fill::kLowest}) {
-      for (size_t k = 26; k < 76; ++k)
-        check_gemm(*variant, GemmCase{mr + 1, nr, k, 1, true, fill, false, false, k});
-      for (size_t k : {4, 8, 12})
-        check_gemm(*variant, GemmCase{1, nr + 1, k, 9, false, fill, false, false, k});
-    }
-    // Deep sums, and the wrap of biases near 2^30.
-    for (Fill fill : kFills) {
-      for (size_t k : {509, 2048, 7000})
-        check_gemm(*variant, GemmCase{mr + 1, nr + 3, k, 1, true, fill, false, true, k});
-      check_gemm(*variant, GemmCase{mr, nr, 130, 9, false, fill, true, false, 77});
     }
   }
+}
+
+void test_gemm_variant(const GemmVariant& variant) {
+  const size_t mr = static_cast<size_t>(variant.mr);
+  const size_t nr = static_cast<size_t>(variant.nr);
+  const size_t step = static_cast<size_t>(variant.nr_step);
+  uint64_t seed = 1;
+  for (size_t m : {size_t{1}, mr - 1, mr, mr + 1, 2 * mr + 3}) {
+    if (m == 0) continue;
+    for (size_t n : {size_t{1}, step + 1, nr - 1, nr, nr + 1, 2 * nr + 7}) {
+      for (size_t k : {1, 3, 4, 7, 8, 9, 13, 16, 24, 61}) {
+        for (size_t taps : {1, 2, 9}) {
+          ++seed;
+          // Kinds rotate, so that all combinations occur without running their product.
+          GemmCase c{m,
+                     n,
+                     k,
+                     taps,
+                     taps == 1 && seed / 3 % 3 != 0,
+                     kFills[seed / 3 % 5],
+                     seed % 5 == 1,
+                     seed % 7 < 3,
+                     seed};
+          check_gemm(variant, c);
+        }
+      }
+    }
+  }
+  // Every eighth of a panel, and enough rows for every height of tile and for weights unpacked in scratch.
+  for (size_t m : {2, 3, 5, 7, 13, 31}) {
+    for (size_t eighths = 1; eighths <= 8; ++eighths) {
+      for (size_t k : {5, 16, 36}) {
+        for (size_t taps : {1, 3}) {
+          ++seed;
+          const size_t n = (nr * eighths + 7) / 8;
+          GemmCase c{m,
+                     n > 1 && seed % 2 == 0 ? n - 1 : n,
+                     k,
+                     taps,
+                     taps == 1 && seed % 4 != 0,
+                     kFills[seed / 3 % 5],
+                     seed % 5 == 1,
+                     seed % 7 < 2,
+                     seed};
+          check_gemm(variant, c);
+        }
+      }
+    }
+  }
+  // The bounds of the kernels that add in 16 bits: the largest sums, all of one sign, of every depth around
+  // the ends of their runs.
+  for (Fill fill : {Fill::kHighest, Fill::kLowest}) {
+    for (size_t k = 26; k < 76; ++k)
+      check_gemm(variant, GemmCase{mr + 1, nr, k, 1, true, fill, false, false, k});
+    for (size_t k : {4, 8, 12}) check_gemm(variant, GemmCase{1, nr + 1, k, 9, false, fill, false, false, k});
+  }
+  // Deep sums, and the wrap of biases near 2^30.
+  for (Fill fill : kFills) {
+    for (size_t k : {509, 2048, 7000})
+      check_gemm(variant, GemmCase{mr + 1, nr + 3, k, 1, true, fill, false, true, k});
+    check_gemm(variant, GemmCase{mr, nr, 130, 9, false, fill, true, false, 77});
+  }
+  // Maps of convolutions: rows of a tile that are equally far apart, padding, both or neither.
+  for (size_t k : {3, 20, 64, 128, 192}) {
+    for (size_t m : {mr - 1, 2 * mr + 3, size_t{150}}) {
+      GemmCase c{m, nr + 3, k, 9, false, kFills[seed / 3 % 5], seed % 5 == 1, seed % 7 < 3, ++seed};
+      c.image = true;
+      check_gemm(variant, c);
+    }
+  }
+  // Depths around the blocks of the wide kernels, few rows and more rows than one of their blocks.
+  for (size_t k : {60, 63, 64, 65, 68, 72, 127, 128, 129}) {
+    for (size_t m : {2, 7, 15, 16, 17, 49}) {
+      ++seed;
+      check_gemm(variant, GemmCase{m, nr / 2 + seed % nr, k, seed % 3, seed % 3 != 2, kFills[seed / 3 % 5],
+                                   false, seed % 4 == 0, seed});
+    }
+  }
+  check_gemm(variant, GemmCase{600, 32, 64, 1, true, Fill::kRandom, false, true, 1});
+  check_gemm(variant, GemmCase{67, 33, 1024, 9, false, Fill::kRandom, true, false, 2});
+  check_gemm(variant, GemmCase{67, 48, 1000, 9, false, Fill::kRandom, false, true, 3});
+}
+
+void test_gemm(IsaSet isas) {
+  for (const GemmVariant* variant : gemm_variants(isas)) test_gemm_variant(*variant);
   // Selection returns a variant that takes the shape, for shapes of real networks.
   for (int bits : {8, 4}) {
     for (size_t n : {1, 24, 96, 144, 1000}) {
@@ -1239,6 +1336,16 @@ void test_copy(IsaSet isas) {
 
 }  // namespace
 
+int test_gemm_kernel(const GemmVariant& variant, bool quick) {
+  const int before = failures;
+  if (quick) {
+    test_gemm_quickly(variant);
+  } else {
+    test_gemm_variant(variant);
+  }
+  return failures - before;
+}
+
 int run_kernel_tests(int argc, char** argv) {
   const auto isas = usable_isas(std::getenv("EDGEQ_MAX_ISA"));
   if (!isas.ok()) return 2;
@@ -1251,6 +1358,7 @@ int run_kernel_tests(int argc, char** argv) {
   };
   const Family families[] = {
       {"requantize", [](IsaSet) { test_requantize(); }},
+      {"isas", [](IsaSet) { test_isas(); }},
       {"isa_cap", [](IsaSet) { test_isa_cap(); }},
       {"names", [](IsaSet) { test_names(); }},
       {"gemm", test_gemm},

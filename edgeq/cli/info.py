@@ -31,6 +31,8 @@ def command() -> None:
     info = _native.cpu_info()
     click.echo(f"cpu               {info['model']}")
     click.echo(f"instruction sets  {', '.join(info['available'])}")
+    if info["refused"]:
+        click.echo(f"refused           {', '.join(info['refused'])} (the operating system does not permit it)")
     click.echo(f"in use            {info['in_use']} (EDGEQ_MAX_ISA={info['cap'] or 'not set'})")
     for family, names in sorted(_native.kernel_variants().items()):
         click.echo(f"{family:<17} {', '.join(names)}")

@@ -1,5 +1,8 @@
 #include "kernels/gemm/gemm.h"
 
+#include <cmath>
+
+#include "kernels/gemm/amx_blocking.h"
 #include "kernels/gemm/pack.h"
 #include "kernels/gemm/unpacked.h"
 #include "kernels/gemm/widened.h"
@@ -23,6 +26,10 @@ size_t gemm_widened_scratch(const GemmShape& shape) {
 template <size_t kNr>
 size_t gemm_unpacked_scratch(const GemmShape& shape) {
   return unpacked_scratch(kNr, shape.k, shape.taps);
+}
+
+size_t gemm_amx_scratch(const GemmShape& s) {
+  return amx_scratch_bytes(amx_blocking(s.n, s.k, s.taps, s.weight_bits, s.direct));
 }
 
 constexpr GemmVariant kVariants[] = {
@@ -67,6 +74,34 @@ double predicted_cost(const GemmVariant& variant, const GemmShape& shape) {
   return cost;
 }
 
+/// Time of an AMX kernel in the same unit. Nobody has measured these kernels: the rates are those of plain
+/// loops of tile instructions.
+double amx_cost(const GemmShape& shape) {
+  // Tiles that are mostly padding: not what the rates were measured on.
+  if (shape.m < 16 || shape.k * shape.taps < 32) return HUGE_VAL;
+  const AmxBlocking b = amx_blocking(shape.n, shape.k, shape.taps, shape.weight_bits, shape.direct);
+  const double rows = static_cast<double>(shape.m);
+  const double blocks = static_cast<double>(b.total_blocks());
+  const double row_tiles = static_cast<double>((shape.m + kAmxTileRows - 1) / kAmxTileRows);
+  const double column_tiles = static_cast<double>((shape.n + kAmxColumns / 2 - 1) / (kAmxColumns / 2));
+  // A product of two tiles takes 16 cycles at best. With tiles loaded from the first-level cache 16 to 33
+  // were measured, and the unit is shared with the core's other thread: 22. From the second level the loads
+  // bind.
+  const bool near = blocks * kAmxBlockDepth * 2 * kAmxColumns <= 40 * 1024;
+  double cycles = row_tiles * column_tiles * blocks * (near ? 22.0 : 28.0);
+  // Storing and loading the sums, and the epilogue.
+  cycles += rows * column_tiles * 4.0;
+  // Finding the rows, and copying most of them.
+  if (!shape.direct) cycles += rows * (3.0 * static_cast<double>(shape.taps) + 1.5 * blocks);
+  // Widening a block takes about as long as storing it.
+  if (shape.weight_bits == 4)
+    cycles += column_tiles * blocks * 20.0 * (1.0 + row_tiles / static_cast<double>(b.row_block_tiles));
+  // Configuring and releasing the tiles.
+  cycles += 400.0;
+  // CPUs with AMX do two of the 512-bit multiply-accumulates that predicted_cost counts in a cycle.
+  return 2.0 * cycles;
+}
+
 }  // namespace
 
 std::vector<const GemmVariant*> gemm_variants(IsaSet isas) {
@@ -76,13 +111,21 @@ std::vector<const GemmVariant*> gemm_variants(IsaSet isas) {
 const GemmVariant* select_gemm(const GemmShape& shape, IsaSet isas) {
   const GemmVariant* best = nullptr;
   double best_cost = 0.0;
+  bool has_vectors = false;
+  Isa vectors = Isa::kScalar;
   for (const GemmVariant* variant : gemm_variants(isas)) {
     if (variant->weight_bits != shape.weight_bits) continue;
     if (variant->max_depth != 0 && gemm_padded_k(*variant, shape.k) * shape.taps > variant->max_depth)
       continue;
-    // Levels come best first: a lower one is looked at only when no higher one takes the shape.
-    if (best != nullptr && variant->isa != best->isa) break;
-    const double cost = predicted_cost(*variant, shape);
+    // Levels come best first: a lower one is looked at only when no higher one takes the shape. But tiles pay
+    // only for enough rows and depth, so that they are compared with the best level of vectors.
+    const bool tiles = variant->isa == Isa::kAmxInt8;
+    if (!tiles && has_vectors && variant->isa != vectors) break;
+    if (!tiles) {
+      has_vectors = true;
+      vectors = variant->isa;
+    }
+    const double cost = tiles ? amx_cost(shape) : predicted_cost(*variant, shape);
     if (best == nullptr || cost < best_cost) {
       best = variant;
       best_cost = cost;

@@ -1,0 +1,128 @@
+// The AMX kernels, on CPUs with and without AMX. Their tile unit is emulated twice: under their source,
+// compiled for it (every shape that kernel_test knows), and under their machine code, whose tile instructions
+// trap (some of them). Where the CPU has AMX, kernel_test runs the instructions themselves.
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "base/cpu_features.h"
+#include "kernels/gemm/gemm.h"
+#include "kernels/peak/peak.h"
+#include "kernels/x86_amx_tiles.h"
+#include "tests/emulated_amx.h"
+#include "tests/kernel_test.h"
+#include "tests/tile_traps.h"
+
+namespace edgeq {
+namespace {
+
+int failures = 0;
+
+void expect(bool condition, const char* where, const char* what) {
+  if (condition) return;
+  ++failures;
+  std::fprintf(stderr, "FAIL %s: %s\n", where, what);
+}
+
+/// The bytes that LDTILECFG reads: the palette, then bytes a row at 16 + 2 t, rows at 48 + t, zeros
+/// elsewhere.
+void test_config() {
+  TileConfig config;
+  for (int t = 0; t < kTiles; ++t) {
+    config.row_bytes[t] = static_cast<uint16_t>(4 * t + 4);
+    config.rows[t] = static_cast<uint8_t>(t + 1);
+  }
+  const uint8_t want[64] = {
+      1, 0, 0, 0, 0,  0, 0,  0, 0,  0, 0,  0, 0,  0, 0,  0,   // palette
+      4, 0, 8, 0, 12, 0, 16, 0, 20, 0, 24, 0, 28, 0, 32, 0,   // bytes a row, 16 bits each
+      0, 0, 0, 0, 0,  0, 0,  0, 0,  0, 0,  0, 0,  0, 0,  0,   //
+      1, 2, 3, 4, 5,  6, 7,  8, 0,  0, 0,  0, 0,  0, 0,  0};  // rows
+  expect(std::memcmp(&config, want, sizeof want) == 0, "TileConfig", "is not what LDTILECFG reads");
+}
+
+/// Tiles are for enough rows and depth.
+void test_selection() {
+  IsaSet all;
+  for (int i = 0; i <= static_cast<int>(Isa::kAmxInt8); ++i) all = all.with(static_cast<Isa>(i));
+  for (int bits : {8, 4}) {
+    const auto level = [&](size_t m, size_t n, size_t k, size_t taps) {
+      return select_gemm(GemmShape{m, n, k, taps, bits, taps == 1}, all)->isa;
+    };
+    const bool built = !emulated_amx_variants().empty();
+    const Isa tiles = built ? Isa::kAmxInt8 : Isa::kAvx512Vnni;
+    expect(level(3136, 64, 64, 9) == tiles, "select_gemm", "a 3x3 convolution of ResNet without tiles");
+    expect(level(49, 512, 512, 9) == tiles, "select_gemm", "a deep 3x3 convolution without tiles");
+    expect(level(196, 384, 64, 1) == tiles, "select_gemm", "a 1x1 convolution of MobileNet without tiles");
+    expect(level(1, 1000, 1280, 1) == Isa::kAvx512Vnni, "select_gemm", "a matrix-vector product on tiles");
+    expect(level(12544, 96, 16, 1) == Isa::kAvx512Vnni, "select_gemm", "16 channels on tiles of 64");
+    expect(level(49, 32, 1u << 20, 1) == Isa::kAvx512Vnni || bits == 4, "select_gemm",
+           "a depth whose scratch would be huge");
+  }
+}
+
+void test_source() {
+  for (const GemmVariant& variant : emulated_amx_variants()) {
+    failures += test_gemm_kernel(variant, false);
+    const char* fault = emulated_amx_fault();
+    expect(*fault == '\0', variant.name, fault);
+    std::printf("%s: its source agrees with the plain loops\n", variant.name);
+  }
+}
+
+void test_machine_code() {
+  IsaSet all;
+  for (int i = 0; i < kIsaCount; ++i) all = all.with(static_cast<Isa>(i));
+  for (const GemmVariant* variant : gemm_variants(all)) {
+    if (variant->isa != Isa::kAmxInt8) continue;
+    TileTraps traps;
+    failures += test_gemm_kernel(*variant, true);
+    expect(!traps.configured(), variant->name, "leaves the tiles configured");
+    expect(traps.instructions() > 1000, variant->name, "ran without tile instructions");
+    std::printf("%s: %zu tile instructions of its machine code were emulated\n", variant->name,
+                traps.instructions());
+  }
+  for (const PeakVariant* variant : peak_variants(all)) {
+    if (variant->isa != Isa::kAmxInt8) continue;
+    TileTraps traps;
+    PeakParams p;
+    int32_t sink[16];
+    p.iterations = 5;
+    p.sink = sink;
+    variant->run(p);
+    // Each product adds 64 times 3 * 3.
+    for (const int32_t value : sink) expect(value == 5 * 64 * 9, variant->name, "has not multiplied");
+    expect(!traps.configured() && traps.instructions() == 1 + 2 + 5 * 6 + 2, variant->name,
+           "has not run the instructions that it counts");
+  }
+}
+
+int run() {
+  const Result<IsaSet> isas = usable_isas(std::getenv("EDGEQ_MAX_ISA"));
+  if (!isas.ok()) {
+    std::fprintf(stderr, "%s\n", isas.status().message().c_str());
+    return 2;
+  }
+  test_config();
+  test_selection();
+  if (emulated_amx_variants().empty()) {
+    std::printf("not tested: the compiler has no AMX\n");
+  } else if (!isas.value().has(Isa::kAvx512Vbmi)) {
+    std::printf("not tested: what the kernels do besides tiles needs AVX-512-VBMI\n");
+  } else {
+    test_source();
+    if (isas_of(detect_cpu_features()).has(Isa::kAmxInt8)) {
+      std::printf("machine code not emulated: this CPU has AMX, kernel_test runs it\n");
+    } else if (!TileTraps::available()) {
+      std::printf("machine code not emulated: only Linux on x86-64 traps it\n");
+    } else {
+      test_machine_code();
+    }
+  }
+  return failures == 0 ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace edgeq
+
+int main() { return edgeq::run(); }
