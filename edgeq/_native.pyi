@@ -46,8 +46,8 @@ class Session:
     def file_bytes(self) -> int: ...
 
 def cpu_info() -> dict[str, Any]:
-    """CPU model, available instruction sets, those that the CPU has but the operating system refused (AMX; under a lower
-    cap it is not asked), the highest in use and the cap (EDGEQ_MAX_ISA, "" without one)."""
+    """CPU model, available instruction sets, those that the CPU has and the operating system refused (AMX; under a
+    lower cap it is not asked), the highest in use and the cap (EDGEQ_MAX_ISA, "" without one)."""
 
 def kernel_variants(max_isa: str = ...) -> dict[str, list[str]]:
     """Names of the kernels that can run, best first, by family."""
