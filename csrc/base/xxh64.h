@@ -41,13 +41,16 @@ inline uint64_t xxh64(const uint8_t* data, size_t size, uint64_t seed = 0) {
   size_t left = size;
   uint64_t hash;
   if (left >= 32) {
-    uint64_t lane[4] = {seed + kPrime1 + kPrime2, seed + kPrime2, seed, seed - kPrime1};
+    // Four variables, not an array: they stay in registers however little the compiler unrolls.
+    uint64_t a = seed + kPrime1 + kPrime2, b = seed + kPrime2, c = seed, d = seed - kPrime1;
     for (; left >= 32; at += 32, left -= 32) {
-      for (int i = 0; i < 4; ++i) lane[i] = round(lane[i], read<uint64_t>(at + 8 * i));
+      a = round(a, read<uint64_t>(at));
+      b = round(b, read<uint64_t>(at + 8));
+      c = round(c, read<uint64_t>(at + 16));
+      d = round(d, read<uint64_t>(at + 24));
     }
-    hash = rotate_left(lane[0], 1) + rotate_left(lane[1], 7) + rotate_left(lane[2], 12) +
-           rotate_left(lane[3], 18);
-    for (int i = 0; i < 4; ++i) hash = merge(hash, lane[i]);
+    hash = rotate_left(a, 1) + rotate_left(b, 7) + rotate_left(c, 12) + rotate_left(d, 18);
+    hash = merge(merge(merge(merge(hash, a), b), c), d);
   } else {
     hash = seed + kPrime5;
   }

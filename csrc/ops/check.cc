@@ -110,13 +110,28 @@ Status expect_multiplier(float multiplier) {
 
 namespace {
 
-bool has_lowest_weight(const Tensor& w) {
-  if (w.type == DataType::kInt8) return std::memchr(w.data, 0x80, w.bytes) != nullptr;
-  uint8_t found = 0;
-  for (uint64_t i = 0; i < w.bytes; ++i) {
-    found = static_cast<uint8_t>(found | ((w.data[i] & 0x0F) == 0x08) | ((w.data[i] & 0xF0) == 0x80));
+/// Whether one of the packed 4-bit values is -8.
+bool has_lowest_int4(const uint8_t* packed, uint64_t bytes) {
+  // A nibble of 8 becomes 0, and of the sixteen nibbles of a word the lowest that is 0 borrows from its
+  // neighbour: its top bit is set after the subtraction and was clear before. Borrows reach nibbles above
+  // such a one only.
+  constexpr uint64_t kOnes = 0x1111111111111111u;
+  constexpr uint64_t kTops = 0x8888888888888888u;
+  uint64_t found = 0;
+  uint64_t i = 0;
+  for (; i + 8 <= bytes; i += 8) {
+    uint64_t word;
+    std::memcpy(&word, packed + i, sizeof word);
+    word ^= kTops;
+    found |= (word - kOnes) & ~word & kTops;
   }
+  for (; i < bytes; ++i) found |= (packed[i] & 0x0F) == 0x08 || (packed[i] & 0xF0) == 0x80;
   return found != 0;
+}
+
+bool has_lowest_weight(const Tensor& w) {
+  return w.type == DataType::kInt8 ? std::memchr(w.data, 0x80, w.bytes) != nullptr
+                                   : has_lowest_int4(w.data, w.bytes);
 }
 
 int64_t largest_magnitude_sum(const Tensor& w, int64_t channels, int64_t depth) {

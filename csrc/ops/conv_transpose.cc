@@ -332,6 +332,7 @@ Result<std::unique_ptr<Step>> prepare(const Lowered& lowered, Target& target) {
       }
     }
   }
+  target.packed(w, static_cast<size_t>(w.elements));
   step->info.kernel = step->variant->name;
   step->info.isa = step->variant->isa;
   step->info.weight_bits = bits;

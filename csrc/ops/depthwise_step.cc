@@ -104,6 +104,7 @@ Result<std::unique_ptr<Step>> prepare_depthwise(const Lowered& lowered, const Wi
   const int32_t* bias = view.has_input(2) ? reinterpret_cast<const int32_t*>(view.input(2).data) : nullptr;
   step->variant->pack(step->shape, WeightView{w.data, bits}, bias, multipliers.data(), x.zero_act(),
                       step->packed.data());
+  target.packed(w, static_cast<size_t>(w.elements));
   step->info.kernel = step->variant->name;
   step->info.isa = step->variant->isa;
   step->info.weight_bits = bits;

@@ -196,12 +196,25 @@ Result<std::unique_ptr<Step>> prepare_gemm(const Lowered& lowered, const GemmGeo
       output_multipliers(*lowered.x, w, view.output(), geometry.groups * geometry.n);
   const int32_t* bias = view.has_input(2) ? reinterpret_cast<const int32_t*>(view.input(2).data) : nullptr;
   const WeightView weights{w.data, bits};
+  // Some panels at a time: the file's pages go as the packed ones come, so that a large matrix is never in
+  // memory twice.
+  constexpr size_t kSliceBytes = Slab::kPopulated;
+  const size_t nr = static_cast<size_t>(step->variant->nr);
+  const size_t depth = shape.taps * shape.k;
+  const size_t slice = std::max<size_t>(1, kSliceBytes / (nr * depth)) * nr;
   for (int64_t group = 0; group < geometry.groups; ++group) {
-    const int64_t first = group * geometry.n;
-    gemm_pack(*step->variant, shape.n, shape.k, shape.taps,
-              weights.from(static_cast<size_t>(first * geometry.taps * geometry.k)),
-              bias == nullptr ? nullptr : bias + first, multipliers.data() + first, lowered.x->zero_act(),
-              step->packed.data() + group * step->packed_stride);
+    uint8_t* packed = step->packed.data() + group * step->packed_stride;
+    for (size_t column = 0; column < shape.n; column += slice) {
+      const size_t first = static_cast<size_t>(group) * shape.n + column;
+      const size_t count = std::min(slice, shape.n - column);
+      const size_t slice_bytes = gemm_packed_bytes(*step->variant, count, shape.k, shape.taps);
+      if (slice_bytes < bytes) populate(packed, slice_bytes);
+      gemm_pack(*step->variant, count, shape.k, shape.taps, weights.from(first * depth),
+                bias == nullptr ? nullptr : bias + first, multipliers.data() + first, lowered.x->zero_act(),
+                packed);
+      packed += slice_bytes;
+      target.packed(w, (first + count) * depth);
+    }
   }
   if (!direct || geometry.patches) {
     const size_t row = direct ? static_cast<size_t>(geometry.patches->row_bytes()) : shape.k;

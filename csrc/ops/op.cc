@@ -41,8 +41,19 @@ Status MemoryBudget::take(uint64_t bytes, std::string_view what) {
   return Status();
 }
 
+void Target::packed(const Tensor& constant, size_t elements) const {
+  if (mapped_file) drop_file_pages(constant.data, constant.type == DataType::kInt4 ? elements / 2 : elements);
+}
+
 Status allocate(AlignedBuffer& buffer, uint64_t bytes, std::string_view what, MemoryBudget& budget) {
   EDGEQ_RETURN_IF_ERROR(budget.take(bytes + AlignedBuffer::kAlignment, what));
+  if (budget.slab() != nullptr && bytes <= SIZE_MAX) {
+    uint8_t* taken = budget.slab()->take(static_cast<size_t>(bytes));
+    if (taken != nullptr) {
+      buffer.borrow(taken, static_cast<size_t>(bytes));
+      return Status();
+    }
+  }
   if (!buffer.allocate(bytes)) {
     return Status::out_of_memory(format("no memory for %.*s (%llu bytes)", static_cast<int>(what.size()),
                                         what.data(), static_cast<unsigned long long>(bytes)));

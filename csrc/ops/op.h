@@ -9,6 +9,7 @@
 
 #include "base/aligned_buffer.h"
 #include "base/cpu_features.h"
+#include "base/pages.h"
 #include "base/status.h"
 #include "ops/model.h"
 
@@ -73,16 +74,20 @@ class Step {
 /// Counts what preparation allocates, so that a small hostile file cannot ask for much.
 class MemoryBudget {
  public:
-  explicit MemoryBudget(uint64_t limit) : left_(limit), limit_(limit) {}
+  /// Args:
+  ///   slab: Where `allocate` takes memory from as long as it has some; null: every buffer has its own.
+  explicit MemoryBudget(uint64_t limit, Slab* slab = nullptr) : left_(limit), limit_(limit), slab_(slab) {}
 
   /// Takes `bytes` off; an error naming `what` when they are not there.
   Status take(uint64_t bytes, std::string_view what);
   uint64_t left() const { return left_; }
   uint64_t limit() const { return limit_; }
+  Slab* slab() const { return slab_; }
 
  private:
   uint64_t left_;
   uint64_t limit_;
+  Slab* slab_;
 };
 
 /// Where the pixels of a padded image lie: GemmLhs::pixel_offset and its two index arrays.
@@ -98,6 +103,11 @@ struct Target {
   MemoryBudget* budget;
   /// Pixel maps by all that they depend on (ops/window.h): layers of one geometry share one.
   std::map<std::vector<int64_t>, std::shared_ptr<const PixelMap>> pixel_maps;
+  /// Whether the model lies in a mapped file, whose pages need not stay in memory.
+  bool mapped_file = false;
+
+  /// Says that the first `elements` of a constant have been packed: their pages of the file leave the memory.
+  void packed(const Tensor& constant, size_t elements) const;
 };
 
 /// A node with what the plan decided about it.
@@ -148,7 +158,7 @@ const std::vector<const OpDef*>& all_ops();
 /// No fusion at all.
 inline Fusions no_fusions(const NodeView&) { return {}; }
 
-/// Allocates through the budget.
+/// Allocates through the budget, in its slab where that has room.
 Status allocate(AlignedBuffer& buffer, uint64_t bytes, std::string_view what, MemoryBudget& budget);
 
 /// A file's int8 table as the kernels index it: by the act byte as unsigned, act bytes inside.

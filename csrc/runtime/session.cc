@@ -58,10 +58,15 @@ OutputRange codes_of(const Activation& activation) {
 Result<std::unique_ptr<Session>> Session::load(const std::string& path, const SessionOptions& options) {
   auto bytes = FileBytes::map(path);
   EDGEQ_RETURN_IF_ERROR(bytes.status());
-  return load(bytes.value().data(), bytes.value().size(), options);
+  return load(bytes.value().data(), bytes.value().size(), true, options);
 }
 
 Result<std::unique_ptr<Session>> Session::load(const uint8_t* data, size_t size,
+                                               const SessionOptions& options) {
+  return load(data, size, false, options);
+}
+
+Result<std::unique_ptr<Session>> Session::load(const uint8_t* data, size_t size, bool mapped_file,
                                                const SessionOptions& options) {
   if (options.threads < 0 || options.threads > ThreadPool::kMaxThreads) {
     return Status::invalid_argument(
@@ -82,7 +87,7 @@ Result<std::unique_ptr<Session>> Session::load(const uint8_t* data, size_t size,
       data = copy.data();
     }
     std::unique_ptr<Session> session(new Session(threads, isas.value()));
-    EDGEQ_RETURN_IF_ERROR(session->prepare(data, size, options));
+    EDGEQ_RETURN_IF_ERROR(session->prepare(data, size, mapped_file, options));
     return session;
   } catch (const std::bad_alloc&) {
     return Status::out_of_memory("no memory to load the model");
@@ -91,18 +96,27 @@ Result<std::unique_ptr<Session>> Session::load(const uint8_t* data, size_t size,
   }
 }
 
-Status Session::prepare(const uint8_t* data, size_t size, const SessionOptions& options) {
+Status Session::prepare(const uint8_t* data, size_t size, bool mapped_file, const SessionOptions& options) {
   auto model = read_model(data, size);
   EDGEQ_RETURN_IF_ERROR(model.status());
-  MemoryBudget budget(options.max_memory_bytes);
+  // Packed weights are a little larger than the file's; what does not fit gets memory of its own.
+  uint64_t weights = 0;
+  for (const Tensor& tensor : model.value().tensors) {
+    if (tensor.constant && tensor.rank > 1) weights += tensor.bytes;
+  }
+  const uint64_t most = std::min<uint64_t>(2 * uint64_t{size} + (1 << 20), options.max_memory_bytes);
+  slab_.reserve(static_cast<size_t>(most), static_cast<size_t>(weights));
+  MemoryBudget budget(options.max_memory_bytes, &slab_);
   Target target;
   target.isas = isas_;
   target.budget = &budget;
+  target.mapped_file = mapped_file;
   keep_all_ = options.keep_all;
   split_cost_ = options.split_cost;
   auto plan = make_plan(model.value(), keep_all_, target);
   EDGEQ_RETURN_IF_ERROR(plan.status());
   plan_ = std::move(plan).value();
+  slab_.finish();
   for (const PlanEnd& end : plan_.inputs) inputs_.push_back(end_info(plan_, end));
   for (const PlanEnd& end : plan_.outputs) outputs_.push_back(end_info(plan_, end));
   for (const PlannedStep& planned : plan_.steps) {

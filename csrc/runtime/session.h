@@ -130,7 +130,9 @@ class Session {
   };
 
   Session(int threads, IsaSet isas) : pool_(threads), isas_(isas) {}
-  Status prepare(const uint8_t* data, size_t size, const SessionOptions& options);
+  Status prepare(const uint8_t* data, size_t size, bool mapped_file, const SessionOptions& options);
+  static Result<std::unique_ptr<Session>> load(const uint8_t* data, size_t size, bool mapped_file,
+                                               const SessionOptions& options);
   Status plan_batch(int64_t batch, BatchPlan** plan);
   void run_steps(RunState& state);
   void split(RunState& state) const;
@@ -143,6 +145,7 @@ class Session {
 
   ThreadPool pool_;
   IsaSet isas_;
+  Slab slab_;  // of the packed weights: before the steps that hold them
   Plan plan_;
   std::vector<EndInfo> inputs_;
   std::vector<EndInfo> outputs_;
