@@ -14,6 +14,13 @@
 namespace edgeq {
 namespace {
 
+/// How a tile gets its weights.
+enum class Weights {
+  kBytes,      // W8, or unpacked W4
+  kNibbles,    // W4, used as they are: four times less work than unpacking, and sums that are 16 times too large
+  kUnpacking,  // W4, unpacked to W8 in scratch on the way, for the tiles that follow
+};
+
 /// The lower half of a last vector is enough for some widths: twelve of the 32 lanes of n = 20 would be idle.
 template <typename V, bool kHalf>
 EDGEQ_INLINE typename V::Int load_last(const uint8_t* from) {
@@ -117,16 +124,53 @@ EDGEQ_INLINE void multiply_nibbles(const act_t* const (&a)[kRows], const uint8_t
   }
 }
 
-template <typename V, int kBits, int kRows, int kVectors, bool kHalf, int kSets>
-EDGEQ_INLINE void multiply_tap(const act_t* const (&a)[kRows], const uint8_t*& w, size_t groups,
-                               typename V::Int (&acc)[kSets][kRows][kVectors]) {
-  if constexpr (kBits == 8) {
-    multiply<V, kRows, kVectors, kHalf, kSets>(a, w, groups, acc);
-  } else {
-    multiply_nibbles<V, kRows, kVectors, kSets>(a, w, groups, acc);
+/// W4: the same, and stores the weights at `to` as W8. The shuffles and the stores take their time beside the
+/// multiplications.
+template <typename V, int kRows, int kVectors, bool kHalf, int kSets>
+EDGEQ_INLINE void multiply_unpacking(const act_t* const (&a)[kRows], const uint8_t*& w, uint8_t*& to,
+                                     size_t groups, typename V::Int (&acc)[kSets][kRows][kVectors]) {
+  using Int = typename V::Int;
+  constexpr int kVectorBytes = V::kLanes * 4;
+  alignas(16) static constexpr int8_t kValues[16] = {0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1};
+  const Int values = V::repeat128(kValues);
+  const Int nibble = V::set1_byte(0x0F);
+#pragma GCC unroll 1
+  for (size_t g = 0; g < groups; g += 2) {
+    Int raw[kVectors];
+    Int b[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      raw[v] = V::load(w + v * kVectorBytes);
+      b[v] = V::shuffle(values, V::bit_and(raw[v], nibble));
+      V::store_all(to + v * kVectorBytes, b[v]);
+    }
+    w += kVectors * kVectorBytes;
+    to += kVectors * kVectorBytes;
+    multiply_group<V, kRows, kVectors, kHalf>(a, 4 * g, b, acc[0]);
+    // A tap of an odd number of groups loses its padding group.
+    if (g + 1 == groups) break;
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      b[v] = V::shuffle(values, V::bit_and(V::template shift_right<4>(raw[v]), nibble));
+      V::store_all(to + v * kVectorBytes, b[v]);
+    }
+    to += kVectors * kVectorBytes;
+    multiply_group<V, kRows, kVectors, kHalf>(a, 4 * g + 4, b, acc[kSets - 1]);
   }
-  // All sums are in registers here. Without this the compiler keeps a copy of each in memory for the
-  // epilogue, and writes it in every round of the loop.
+}
+
+template <typename V, Weights kWeights, int kRows, int kVectors, bool kHalf, int kSets>
+EDGEQ_INLINE void multiply_tap(const act_t* const (&a)[kRows], const uint8_t*& w, uint8_t*& to, size_t groups,
+                               typename V::Int (&acc)[kSets][kRows][kVectors]) {
+  if constexpr (kWeights == Weights::kBytes) {
+    multiply<V, kRows, kVectors, kHalf, kSets>(a, w, groups, acc);
+  } else if constexpr (kWeights == Weights::kNibbles) {
+    multiply_nibbles<V, kRows, kVectors, kSets>(a, w, groups, acc);
+  } else {
+    multiply_unpacking<V, kRows, kVectors, kHalf, kSets>(a, w, to, groups, acc);
+  }
+  // All sums are in registers here. Without this the compiler keeps a copy of each in memory for the epilogue,
+  // and writes it in every round of the loop.
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
@@ -138,7 +182,7 @@ EDGEQ_INLINE void multiply_tap(const act_t* const (&a)[kRows], const uint8_t*& w
 ///
 /// The rows of a tile are few: out-of-order execution then runs the epilogue of one tile beside the products
 /// of the next one, which it cannot where an epilogue alone fills its window.
-template <typename V, int kBits, int kRows, int kVectors, bool kHalf>
+template <typename V, Weights kWeights, int kRows, int kVectors, bool kHalf>
 __attribute__((noinline)) void run_rows(const GemmParams& p, Tile& tile, size_t row_end) {
   using Int = typename V::Int;
   constexpr int kVectorBytes = V::kLanes * 4;
@@ -146,6 +190,11 @@ __attribute__((noinline)) void run_rows(const GemmParams& p, Tile& tile, size_t 
   constexpr int kSets = sum_sets<kRows, kVectors>();
   const size_t groups = tile.groups;
   const uint8_t* const panel = tile.panel;
+  uint8_t* to = p.scratch;
+  if (kWeights == Weights::kUnpacking) {
+    std::memcpy(to, panel, 2 * kGroupBytes);
+    to += 2 * kGroupBytes;
+  }
   const act_t* row = p.lhs.base + static_cast<ptrdiff_t>(tile.row) * p.lhs.row_stride;
   for (; tile.row + kRows <= row_end; tile.row += kRows) {
     Int acc[kSets][kRows][kVectors];
@@ -153,7 +202,7 @@ __attribute__((noinline)) void run_rows(const GemmParams& p, Tile& tile, size_t 
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) {
-        acc[0][r][v] = kBits == 8 ? V::load(panel + v * kVectorBytes) : V::zero();
+        acc[0][r][v] = kWeights == Weights::kNibbles ? V::zero() : V::load(panel + v * kVectorBytes);
         if (kSets == 2) acc[kSets - 1][r][v] = V::zero();
       }
     }
@@ -165,7 +214,7 @@ __attribute__((noinline)) void run_rows(const GemmParams& p, Tile& tile, size_t 
         a[r] = row;
         row += p.lhs.row_stride;
       }
-      multiply_tap<V, kBits, kRows, kVectors, kHalf, kSets>(a, w, groups, acc);
+      multiply_tap<V, kWeights, kRows, kVectors, kHalf, kSets>(a, w, to, groups, acc);
     } else {
       for (size_t t = 0; t < p.taps; ++t) {
         const int32_t* index = p.lhs.row_index + tile.row;
@@ -175,7 +224,7 @@ __attribute__((noinline)) void run_rows(const GemmParams& p, Tile& tile, size_t 
           const int32_t o = offset[index[r]];
           a[r] = o < 0 ? p.lhs.zero_row : p.lhs.base + o;
         }
-        multiply_tap<V, kBits, kRows, kVectors, kHalf, kSets>(a, w, groups, acc);
+        multiply_tap<V, kWeights, kRows, kVectors, kHalf, kSets>(a, w, to, groups, acc);
       }
     }
 #pragma GCC unroll 16
@@ -185,7 +234,7 @@ __attribute__((noinline)) void run_rows(const GemmParams& p, Tile& tile, size_t 
         Int& sum = acc[0][r][v];
         if (kSets == 2) sum = V::add(sum, acc[kSets - 1][r][v]);
         // The division by 16 is exact; the bias joins after it, because 16 times a bias may not fit.
-        if (kBits == 4)
+        if (kWeights == Weights::kNibbles)
           sum = V::add(V::template shift_right_signed<4>(sum), V::load(panel + v * kVectorBytes));
       }
     }
@@ -193,88 +242,80 @@ __attribute__((noinline)) void run_rows(const GemmParams& p, Tile& tile, size_t 
   }
 }
 
-/// The rows of one panel, in tiles of each of the given heights in turn.
-template <typename V, int kBits, int kVectors, bool kHalf, int... kRows>
+/// The rows of one panel, in tiles of each of the given heights in turn. The first tile of kUnpacking is the one
+/// that unpacks; there are rows enough for it.
+template <typename V, Weights kWeights, int kVectors, bool kHalf, int kFirst, int... kOthers>
 void run_heights(const GemmParams& p, Tile& tile, size_t row_end) {
-  (run_rows<V, kBits, kRows, kVectors, kHalf>(p, tile, row_end), ...);
-}
-
-/// The rows of one panel. W8: kRows of whole panels; narrower ones take as many as make eight to twelve
-/// chains, which hides the latency (four cycles at one 512-bit product a cycle). W4, where weights are
-/// unpacked in registers: six rows share them.
-template <typename V, int kBits, int kRows>
-void run_panel(const GemmParams& p, Tile& tile, size_t row_end) {
-  const size_t vectors = (tile.columns + V::kLanes - 1) / V::kLanes;
-  if constexpr (kBits == 8 && V::kHalves) {
-    const bool half = tile.columns + V::kLanes / 2 <= vectors * V::kLanes;
-    switch (2 * vectors - half) {
-      case 8:
-        return run_heights<V, 8, 4, false, kRows, 1>(p, tile, row_end);
-      case 7:
-        return run_heights<V, 8, 4, true, 3, 1>(p, tile, row_end);
-      case 6:
-        return run_heights<V, 8, 3, false, 3, 1>(p, tile, row_end);
-      case 5:
-        return run_heights<V, 8, 3, true, 4, 1>(p, tile, row_end);
-      case 4:
-        return run_heights<V, 8, 2, false, 4, 1>(p, tile, row_end);
-      case 3:
-        return run_heights<V, 8, 2, true, 4, 1>(p, tile, row_end);
-      case 2:
-        return run_heights<V, 8, 1, false, 8, 4, 1>(p, tile, row_end);
-      default:
-        return run_heights<V, 8, 1, true, 8, 4, 1>(p, tile, row_end);
-    }
-  } else if constexpr (V::kTileVectors == 4) {
-    switch (vectors) {
-      case 4:
-        return run_heights<V, kBits, 4, false, kRows, 2, 1>(p, tile, row_end);
-      case 3:
-        return run_heights<V, kBits, 3, false, kRows, 1>(p, tile, row_end);
-      case 2:
-        return run_heights<V, kBits, 2, false, kRows, 1>(p, tile, row_end);
-      default:
-        return run_heights<V, kBits, 1, false, kRows, 1>(p, tile, row_end);
-    }
-  } else if (vectors == 2) {
-    // Four rows of W4: sixteen registers are all there are.
-    run_heights<V, kBits, 2, false, kBits == 8 ? kRows : 4, 2, 1>(p, tile, row_end);
+  if constexpr (kWeights == Weights::kUnpacking) {
+    run_rows<V, kWeights, kFirst, kVectors, kHalf>(p, tile, tile.row + kFirst);
+    tile.panel = p.scratch;
+    run_heights<V, Weights::kBytes, kVectors, kHalf, kFirst, kOthers...>(p, tile, row_end);
   } else {
-    run_heights<V, kBits, 1, false, 8, 4, 1>(p, tile, row_end);
+    if (tile.row + kFirst <= row_end) run_rows<V, kWeights, kFirst, kVectors, kHalf>(p, tile, row_end);
+    if constexpr (sizeof...(kOthers) > 0) {
+      if (tile.row < row_end) run_heights<V, kWeights, kVectors, kHalf, kOthers...>(p, tile, row_end);
+    }
   }
 }
 
-/// Unpacks a panel of W4 weights to one of W8 in `to`. Taps of an odd number of groups lose their padding
-/// group.
-template <typename V>
-void unpack_panel(const uint8_t* panel, size_t width, size_t taps, size_t groups, uint8_t* to) {
-  using Int = typename V::Int;
-  alignas(16) static constexpr int8_t kValues[16] = {0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1};
-  const Int values = V::repeat128(kValues);
-  const Int nibble = V::set1_byte(0x0F);
-  const size_t group_bytes = width * 4;
-  std::memcpy(to, panel, 2 * group_bytes);
-  panel += 2 * group_bytes;
-  to += 2 * group_bytes;
-  for (size_t t = 0; t < taps; ++t) {
-    size_t g = 0;
-    for (; g + 2 <= groups; g += 2) {
-      for (size_t j = 0; j < group_bytes; j += V::kBytes) {
-        const Int both = V::load(panel + j);
-        V::store_all(to + j, V::shuffle(values, V::bit_and(both, nibble)));
-        V::store_all(to + group_bytes + j,
-                     V::shuffle(values, V::bit_and(V::template shift_right<4>(both), nibble)));
-      }
-      panel += group_bytes;
-      to += 2 * group_bytes;
+/// The rows of one panel of up to four 512-bit vectors. Bytes: kRows of whole panels; narrower ones take as many as
+/// make eight to twelve chains, which hides the latency (four cycles at one product a cycle). Nibbles: six rows
+/// share the work of getting at them.
+template <typename V, Weights kWeights, int kRows>
+void run_panel512(const GemmParams& p, Tile& tile, size_t row_end) {
+  const size_t vectors = (tile.columns + V::kLanes - 1) / V::kLanes;
+  if constexpr (kWeights == Weights::kNibbles) {
+    switch (vectors) {
+      case 4:
+        return run_heights<V, kWeights, 4, false, 6, 2, 1>(p, tile, row_end);
+      case 3:
+        return run_heights<V, kWeights, 3, false, 6, 1>(p, tile, row_end);
+      case 2:
+        return run_heights<V, kWeights, 2, false, 6, 1>(p, tile, row_end);
+      default:
+        return run_heights<V, kWeights, 1, false, 6, 1>(p, tile, row_end);
     }
-    if (g < groups) {
-      for (size_t j = 0; j < group_bytes; j += V::kBytes) {
-        V::store_all(to + j, V::shuffle(values, V::bit_and(V::load(panel + j), nibble)));
-      }
-      panel += group_bytes;
-      to += group_bytes;
+  } else {
+    const bool half = tile.columns + V::kLanes / 2 <= vectors * V::kLanes;
+    switch (2 * vectors - half) {
+      case 8:
+        return run_heights<V, kWeights, 4, false, kRows, 1>(p, tile, row_end);
+      case 7:
+        return run_heights<V, kWeights, 4, true, 3, 1>(p, tile, row_end);
+      case 6:
+        return run_heights<V, kWeights, 3, false, 3, 1>(p, tile, row_end);
+      case 5:
+        return run_heights<V, kWeights, 3, true, 4, 1>(p, tile, row_end);
+      case 4:
+        return run_heights<V, kWeights, 2, false, 4, 1>(p, tile, row_end);
+      case 3:
+        return run_heights<V, kWeights, 2, true, 4, 1>(p, tile, row_end);
+      case 2:
+        return run_heights<V, kWeights, 1, false, 8, 4, 1>(p, tile, row_end);
+      default:
+        return run_heights<V, kWeights, 1, true, 8, 4, 1>(p, tile, row_end);
     }
+  }
+}
+
+/// The same of up to two 256-bit vectors, with sixteen registers: six rows of bytes, four where W4 takes registers.
+template <typename V, Weights kWeights>
+void run_panel256(const GemmParams& p, Tile& tile, size_t row_end) {
+  if (tile.columns <= V::kLanes) {
+    run_heights<V, kWeights, 1, false, 8, 4, 1>(p, tile, row_end);
+  } else if constexpr (kWeights == Weights::kBytes) {
+    run_heights<V, kWeights, 2, false, 6, 2, 1>(p, tile, row_end);
+  } else {
+    run_heights<V, kWeights, 2, false, 4, 2, 1>(p, tile, row_end);
+  }
+}
+
+template <typename V, Weights kWeights, int kRows>
+void run_panel(const GemmParams& p, Tile& tile, size_t row_end) {
+  if constexpr (V::kTileVectors == 4) {
+    run_panel512<V, kWeights, kRows>(p, tile, row_end);
+  } else {
+    run_panel256<V, kWeights>(p, tile, row_end);
   }
 }
 
@@ -298,17 +339,14 @@ void run_gemm(const GemmParams& p, size_t row_begin, size_t row_end, size_t pane
     tile.column = panel * kNr;
     tile.columns = p.n - tile.column < kNr ? p.n - tile.column : kNr;
     tile.panel = p.packed + tile.column * channel_bytes;
-    if (unpack) {
-      const size_t width = (tile.columns + V::kLanes - 1) / V::kLanes * V::kLanes;
-      unpack_panel<V>(tile.panel, width, p.taps, groups, p.scratch);
-      tile.panel = p.scratch;
-    }
-    if (kBits == 8 || unpack) {
-      tile.groups = groups;
-      run_panel<V, 8, kRows>(p, tile, row_end);
+    tile.groups = groups;
+    if constexpr (kBits == 8) {
+      run_panel<V, Weights::kBytes, kRows>(p, tile, row_end);
+    } else if (unpack) {
+      run_panel<V, Weights::kUnpacking, kRows>(p, tile, row_end);
     } else {
       tile.groups = stored_groups;
-      run_panel<V, 4, 6>(p, tile, row_end);
+      run_panel<V, Weights::kNibbles, kRows>(p, tile, row_end);
     }
   }
 }
