@@ -135,11 +135,19 @@ bool has_lowest_weight(const Tensor& w) {
 }
 
 int64_t largest_magnitude_sum(const Tensor& w, int64_t channels, int64_t depth) {
-  const WeightView view{w.data, w.type == DataType::kInt4 ? 4 : 8};
   int64_t largest = 0;
   for (int64_t o = 0; o < channels; ++o) {
+    const size_t first = static_cast<size_t>(o * depth);
+    const size_t last = first + static_cast<size_t>(depth);
     int64_t sum = 0;
-    for (int64_t i = 0; i < depth; ++i) sum += std::abs(static_cast<int>(view.at(o * depth + i)));
+    if (w.type == DataType::kInt4) {
+      size_t i = first;
+      for (; i + 8 <= last; i += 8) sum += int4_magnitudes(int4_word(w.data, i));
+      sum += int4_magnitudes(int4_word(w.data, i, last - i));
+    } else {
+      const int8_t* codes = reinterpret_cast<const int8_t*>(w.data);
+      for (size_t i = first; i < last; ++i) sum += std::abs(static_cast<int>(codes[i]));
+    }
     largest = sum > largest ? sum : largest;
   }
   return largest;

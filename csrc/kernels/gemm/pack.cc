@@ -19,50 +19,94 @@ size_t panel_bytes(const GemmVariant& variant, size_t width, size_t k, size_t ta
   return width * (sizeof(int32_t) + sizeof(float)) + (variant.weight_bits == 4 ? weights / 2 : weights);
 }
 
-// Elements that are read at a time: whole group pairs of every variant.
-constexpr size_t kChunk = 512;
+// Weights are copied in blocks of so many channels by so many input channels (whole group pairs of every
+// variant): first each channel's to a row of the block, in the form of the panel, then group by group across
+// the rows. Reads are sequential that way, and writes are, and the block stays in the first-level cache.
+constexpr size_t kBlockChannels = 64;
+constexpr size_t kBlockDepth = 256;
 
-/// Reads `count` weights from element `first` on, and zeros up to kChunk; returns their sum.
-int32_t read_chunk(WeightView weights, size_t first, size_t count, int8_t (&chunk)[kChunk]) {
+struct Block {
+  uint8_t rows[kBlockChannels][kBlockDepth];
+};
+
+/// Fills a row with `count` weights from element `first` on, and zeros; returns their sum.
+using Fill = int32_t (*)(WeightView weights, size_t first, size_t count, uint8_t (&row)[kBlockDepth]);
+
+int32_t fill_bytes(WeightView weights, size_t first, size_t count, uint8_t (&row)[kBlockDepth]) {
   if (weights.bits == 8) {
-    std::memcpy(chunk, weights.data + weights.first + first, count);
+    std::memcpy(row, weights.data + weights.first + first, count);
   } else {
-    for (size_t i = 0; i < count; ++i) chunk[i] = weights.at(first + i);
+    for (size_t i = 0; i < count; ++i) row[i] = static_cast<uint8_t>(weights.at(first + i));
   }
-  std::memset(chunk + count, 0, kChunk - count);
+  std::memset(row + count, 0, kBlockDepth - count);
   int32_t sum = 0;
-  for (size_t i = 0; i < kChunk; ++i) sum += chunk[i];
+  for (size_t i = 0; i < kBlockDepth; ++i) sum += static_cast<int8_t>(row[i]);
   return sum;
 }
 
-/// Scatters the groups of one channel's chunk: `out` is where its first group lies, the next is `step` bytes
-/// on.
+/// W4: a byte holds a weight of an even group and its counterpart of the next group, kKr weights on.
 template <size_t kKr>
-void scatter(const int8_t* chunk, size_t groups, int bits, size_t step, uint8_t* out) {
-  if (bits == 8) {
-    for (size_t g = 0; g < groups; ++g) std::memcpy(out + g * step, chunk + g * kKr, kKr);
-    return;
+int32_t fill_pairs(WeightView weights, size_t first, size_t count, uint8_t (&row)[kBlockDepth]) {
+  uint8_t bytes[kBlockDepth];
+  const int32_t sum = fill_bytes(weights, first, count, bytes);
+  for (size_t i = 0; i < kBlockDepth / 2; ++i) {
+    const uint8_t* even = bytes + i / kKr * 2 * kKr + i % kKr;
+    row[i] = int4_pack(even[0], even[kKr]);
   }
-  for (size_t pair = 0; pair < groups / 2; ++pair) {
-    const int8_t* even = chunk + 2 * pair * kKr;
-    for (size_t r = 0; r < kKr; ++r) out[pair * step + r] = int4_pack(even[r], even[kKr + r]);
+  return sum;
+}
+
+/// The same for groups of four, eight weights at a time.
+template <>
+int32_t fill_pairs<4>(WeightView weights, size_t first, size_t count, uint8_t (&row)[kBlockDepth]) {
+  constexpr size_t kWords = kBlockDepth / 8;
+  const size_t index = weights.first + first;
+  const size_t whole = count / 8;
+  uint32_t words[kWords] = {};
+  if (index % 2 == 0) {
+    std::memcpy(words, weights.data + index / 2, 4 * whole);
+  } else {
+    for (size_t i = 0; i < whole; ++i) words[i] = int4_word(weights.data, index + 8 * i);
+  }
+  if (whole < kWords) words[whole] = int4_word(weights.data, index + 8 * whole, count % 8);
+  const int32_t sum = int4_sum(words);
+  for (uint32_t& word : words) word = int4_interleave(word);
+  std::memcpy(row, words, sizeof words);
+  return sum;
+}
+
+Fill fill_of(const GemmVariant& variant) {
+  if (variant.weight_bits == 8) return fill_bytes;
+  switch (variant.kr) {
+    case 1:
+      return fill_pairs<1>;
+    case 2:
+      return fill_pairs<2>;
+    case 4:
+      return fill_pairs<4>;
+    default:
+      return fill_pairs<8>;
   }
 }
 
-void scatter(size_t kr, const int8_t* chunk, size_t groups, int bits, size_t step, uint8_t* out) {
-  switch (kr) {
+/// Writes unit u of every row side by side, at out + u * step.
+template <size_t kUnit>
+void interleave(const Block& block, size_t channels, size_t units, size_t step, uint8_t* out) {
+  for (size_t u = 0; u < units; ++u, out += step) {
+    for (size_t j = 0; j < channels; ++j) std::memcpy(out + j * kUnit, block.rows[j] + u * kUnit, kUnit);
+  }
+}
+
+void interleave(size_t unit, const Block& block, size_t channels, size_t units, size_t step, uint8_t* out) {
+  switch (unit) {
     case 1:
-      scatter<1>(chunk, groups, bits, step, out);
-      break;
+      return interleave<1>(block, channels, units, step, out);
     case 2:
-      scatter<2>(chunk, groups, bits, step, out);
-      break;
+      return interleave<2>(block, channels, units, step, out);
     case 4:
-      scatter<4>(chunk, groups, bits, step, out);
-      break;
+      return interleave<4>(block, channels, units, step, out);
     default:
-      scatter<8>(chunk, groups, bits, step, out);
-      break;
+      return interleave<8>(block, channels, units, step, out);
   }
 }
 
@@ -87,33 +131,41 @@ void gemm_pack(const GemmVariant& variant, size_t n, size_t k, size_t taps, Weig
                const int32_t* bias, const float* scale, int32_t zp_lhs, uint8_t* packed) {
   const size_t nr = static_cast<size_t>(variant.nr);
   const size_t kr = static_cast<size_t>(variant.kr);
-  const size_t groups = groups_of_tap(variant, k);
   const size_t divisor = variant.weight_bits == 4 ? 2 : 1;
-  const size_t bytes = gemm_packed_bytes(variant, n, k, taps);
-  std::memset(packed, 0, bytes);
+  const size_t units = groups_of_tap(variant, k) / divisor;  // of one tap: groups, or group pairs
+  const Fill fill = fill_of(variant);
+  Block block;
   for (size_t panel = 0; panel * nr < n; ++panel) {
-    const size_t first = panel * nr;
     const size_t width = panel_width(n, panel, nr, static_cast<size_t>(variant.nr_step));
-    const size_t step = width * kr;
-    uint8_t* out = packed + width * (sizeof(int32_t) + sizeof(float));
-    for (size_t j = 0; j < width && first + j < n; ++j) {
-      int32_t sum = 0;
+    uint8_t* const out = packed + width * (sizeof(int32_t) + sizeof(float));
+    for (size_t from = 0; from < width; from += kBlockChannels) {
+      const size_t channels = width - from < kBlockChannels ? width - from : kBlockChannels;
+      const size_t first = panel * nr + from;
+      const size_t real = first >= n ? 0 : n - first < channels ? n - first : channels;
+      int32_t sums[kBlockChannels] = {};
       for (size_t t = 0; t < taps; ++t) {
-        const size_t row = ((first + j) * taps + t) * k;
-        for (size_t c = 0; c < k; c += kChunk) {
-          int8_t chunk[kChunk];
-          const size_t count = k - c < kChunk ? k - c : kChunk;
-          sum = wrapping_add(sum, read_chunk(weights, row + c, count, chunk));
-          const size_t first_group = c / kr;
-          const size_t left = groups - first_group;
-          const size_t chunk_groups = left < kChunk / kr ? left : kChunk / kr;
-          scatter(kr, chunk, chunk_groups, variant.weight_bits, step,
-                  out + (t * groups + first_group) / divisor * step + j * kr);
+        for (size_t u = 0; u < units; u += kBlockDepth / divisor / kr) {
+          const size_t c = u * kr * divisor;
+          const size_t count = k - c < kBlockDepth ? k - c : kBlockDepth;
+          for (size_t j = 0; j < real; ++j) {
+            const size_t row = ((first + j) * taps + t) * k;
+            sums[j] = wrapping_add(sums[j], fill(weights, row + c, count, block.rows[j]));
+          }
+          if (real < channels) std::memset(block.rows[real], 0, (channels - real) * kBlockDepth);
+          const size_t left = units - u;
+          const size_t block_units = left < kBlockDepth / divisor / kr ? left : kBlockDepth / divisor / kr;
+          interleave(kr, block, channels, block_units, width * kr,
+                     out + ((t * units + u) * width + from) * kr);
         }
       }
-      const int32_t folded = wrapping_add(bias == nullptr ? 0 : bias[first + j], wrapping_mul(-zp_lhs, sum));
-      std::memcpy(packed + j * sizeof(int32_t), &folded, sizeof folded);
-      std::memcpy(packed + width * sizeof(int32_t) + j * sizeof(float), scale + first + j, sizeof(float));
+      for (size_t j = 0; j < channels; ++j) {
+        const bool exists = j < real;
+        const int32_t start = exists && bias != nullptr ? bias[first + j] : 0;
+        const int32_t folded = wrapping_add(start, wrapping_mul(-zp_lhs, sums[j]));
+        const float multiplier = exists ? scale[first + j] : 0.0f;
+        std::memcpy(packed + (from + j) * sizeof(int32_t), &folded, sizeof folded);
+        std::memcpy(packed + (width + from + j) * sizeof(int32_t), &multiplier, sizeof multiplier);
+      }
     }
     packed += panel_bytes(variant, width, k, taps);
   }

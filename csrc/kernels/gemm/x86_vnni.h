@@ -17,7 +17,8 @@ namespace {
 /// How a tile gets its weights.
 enum class Weights {
   kBytes,      // W8, or unpacked W4
-  kNibbles,    // W4, used as they are: four times less work than unpacking, and sums that are 16 times too large
+  kNibbles,    // W4, used as they are: four times less work than unpacking, and sums that are 16 times too
+               // large
   kUnpacking,  // W4, unpacked to W8 in scratch on the way, for the tiles that follow
 };
 
@@ -169,8 +170,8 @@ EDGEQ_INLINE void multiply_tap(const act_t* const (&a)[kRows], const uint8_t*& w
   } else {
     multiply_unpacking<V, kRows, kVectors, kHalf, kSets>(a, w, to, groups, acc);
   }
-  // All sums are in registers here. Without this the compiler keeps a copy of each in memory for the epilogue,
-  // and writes it in every round of the loop.
+  // All sums are in registers here. Without this the compiler keeps a copy of each in memory for the
+  // epilogue, and writes it in every round of the loop.
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
@@ -242,8 +243,8 @@ __attribute__((noinline)) void run_rows(const GemmParams& p, Tile& tile, size_t 
   }
 }
 
-/// The rows of one panel, in tiles of each of the given heights in turn. The first tile of kUnpacking is the one
-/// that unpacks; there are rows enough for it.
+/// The rows of one panel, in tiles of each of the given heights in turn. The first tile of kUnpacking is the
+/// one that unpacks; there are rows enough for it.
 template <typename V, Weights kWeights, int kVectors, bool kHalf, int kFirst, int... kOthers>
 void run_heights(const GemmParams& p, Tile& tile, size_t row_end) {
   if constexpr (kWeights == Weights::kUnpacking) {
@@ -258,9 +259,9 @@ void run_heights(const GemmParams& p, Tile& tile, size_t row_end) {
   }
 }
 
-/// The rows of one panel of up to four 512-bit vectors. Bytes: kRows of whole panels; narrower ones take as many as
-/// make eight to twelve chains, which hides the latency (four cycles at one product a cycle). Nibbles: six rows
-/// share the work of getting at them.
+/// The rows of one panel of up to four 512-bit vectors. Bytes: kRows of whole panels; narrower ones take as
+/// many as make eight to twelve chains, which hides the latency (four cycles at one product a cycle).
+/// Nibbles: six rows share the work of getting at them.
 template <typename V, Weights kWeights, int kRows>
 void run_panel512(const GemmParams& p, Tile& tile, size_t row_end) {
   const size_t vectors = (tile.columns + V::kLanes - 1) / V::kLanes;
@@ -298,7 +299,8 @@ void run_panel512(const GemmParams& p, Tile& tile, size_t row_end) {
   }
 }
 
-/// The same of up to two 256-bit vectors, with sixteen registers: six rows of bytes, four where W4 takes registers.
+/// The same of up to two 256-bit vectors, with sixteen registers: six rows of bytes, four where W4 takes
+/// registers.
 template <typename V, Weights kWeights>
 void run_panel256(const GemmParams& p, Tile& tile, size_t row_end) {
   if (tile.columns <= V::kLanes) {
