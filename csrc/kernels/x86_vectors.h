@@ -117,6 +117,9 @@ struct Vector128 {
   static EDGEQ_INLINE Int high_words(Int a, Int b) { return _mm_unpackhi_epi16(a, b); }
   static EDGEQ_INLINE Int shuffle(Int table, Int index) { return _mm_shuffle_epi8(table, index); }
   static EDGEQ_INLINE Int add_saturated_bytes(Int a, Int b) { return _mm_adds_epu8(a, b); }
+  static EDGEQ_INLINE Int sub_bytes(Int a, Int b) { return _mm_sub_epi8(a, b); }
+  /// Of signed bytes.
+  static EDGEQ_INLINE Int sub_saturated_bytes(Int a, Int b) { return _mm_subs_epi8(a, b); }
   static EDGEQ_INLINE Int max_bytes(Int a, Int b) { return _mm_max_epu8(a, b); }
   static EDGEQ_INLINE Int min_bytes(Int a, Int b) { return _mm_min_epu8(a, b); }
   static EDGEQ_INLINE Int add_saturated_words(Int a, Int b) { return _mm_adds_epi16(a, b); }
@@ -206,6 +209,9 @@ struct Vector256 {
   static EDGEQ_INLINE Int high_words(Int a, Int b) { return _mm256_unpackhi_epi16(a, b); }
   static EDGEQ_INLINE Int shuffle(Int table, Int index) { return _mm256_shuffle_epi8(table, index); }
   static EDGEQ_INLINE Int add_saturated_bytes(Int a, Int b) { return _mm256_adds_epu8(a, b); }
+  static EDGEQ_INLINE Int sub_bytes(Int a, Int b) { return _mm256_sub_epi8(a, b); }
+  /// Of signed bytes.
+  static EDGEQ_INLINE Int sub_saturated_bytes(Int a, Int b) { return _mm256_subs_epi8(a, b); }
   static EDGEQ_INLINE Int max_bytes(Int a, Int b) { return _mm256_max_epu8(a, b); }
   static EDGEQ_INLINE Int min_bytes(Int a, Int b) { return _mm256_min_epu8(a, b); }
   static EDGEQ_INLINE Int add_saturated_words(Int a, Int b) { return _mm256_adds_epi16(a, b); }
@@ -322,6 +328,9 @@ struct Vector512 {
   static EDGEQ_INLINE Int high_words(Int a, Int b) { return _mm512_unpackhi_epi16(a, b); }
   static EDGEQ_INLINE Int shuffle(Int table, Int index) { return _mm512_shuffle_epi8(table, index); }
   static EDGEQ_INLINE Int add_saturated_bytes(Int a, Int b) { return _mm512_adds_epu8(a, b); }
+  static EDGEQ_INLINE Int sub_bytes(Int a, Int b) { return _mm512_sub_epi8(a, b); }
+  /// Of signed bytes.
+  static EDGEQ_INLINE Int sub_saturated_bytes(Int a, Int b) { return _mm512_subs_epi8(a, b); }
   static EDGEQ_INLINE Int max_bytes(Int a, Int b) { return _mm512_max_epu8(a, b); }
   static EDGEQ_INLINE Int min_bytes(Int a, Int b) { return _mm512_min_epu8(a, b); }
   static EDGEQ_INLINE Int add_saturated_words(Int a, Int b) { return _mm512_adds_epi16(a, b); }

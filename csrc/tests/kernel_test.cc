@@ -804,31 +804,44 @@ void test_elementwise(IsaSet isas) {
 
 void test_lut(IsaSet isas) {
   for (const LutVariant* variant : lut_variants(isas)) {
-    for (size_t rows : {1, 3}) {
-      for (size_t channels : {1, 3, 16, 31, 32, 33, 63, 64, 65, 129, 256, 1000}) {
-        for (bool per_channel : {false, true}) {
-          for (size_t gap : {0, 3}) {
-            Random random(rows * 1000 + channels);
-            Input<uint8_t> src(rows * (channels + gap));
-            for (size_t i = 0; i < src.size(); ++i)
-              src[i] = static_cast<uint8_t>(i < 256 ? i : random.next());
-            std::vector<uint8_t> table(256 * (per_channel ? channels : 1));
-            for (uint8_t& entry : table) entry = static_cast<uint8_t>(random.next());
-            Guarded dst(rows, channels, gap);
-            LutParams p{rows,       channels,     src.data(),   ptrdiff_t(channels + gap),
-                        dst.data(), dst.stride(), table.data(), per_channel};
-            std::vector<act_t> want(rows * channels);
-            for (size_t i = 0; i < rows; ++i) {
-              for (size_t c = 0; c < channels; ++c) {
-                want[i * channels + c] =
-                    static_cast<act_t>(table[(per_channel ? 256 * c : 0) + src[i * (channels + gap) + c]]);
-              }
+    for (size_t rows : {1, 3, 16, 70, 300}) {
+      for (size_t channels : {1, 2, 3, 16, 31, 32, 33, 63, 64, 65, 129, 256, 1000}) {
+        if (rows * channels > 20000) continue;
+        for (int kind = 0; kind < 6; ++kind) {
+          const bool per_channel = kind >= 2;
+          const bool reversed = kind >= 4;
+          const size_t gap = kind % 2 * 3;
+          Random random(rows * 1000 + channels);
+          Input<uint8_t> src(rows * (channels + gap));
+          for (size_t i = 0; i < src.size(); ++i) src[i] = static_cast<uint8_t>(i < 256 ? i : random.next());
+          std::vector<uint8_t> table(256 * (per_channel ? channels : 1));
+          for (uint8_t& entry : table) entry = static_cast<uint8_t>(random.next());
+          Guarded dst(rows, channels, gap);
+          LutParams p{rows,       channels,     src.data(),   ptrdiff_t(channels + gap),
+                      dst.data(), dst.stride(), table.data(), per_channel,
+                      reversed};
+          std::vector<act_t> want(rows * channels);
+          for (size_t i = 0; i < rows; ++i) {
+            for (size_t c = 0; c < channels; ++c) {
+              const size_t from = reversed ? channels - 1 - c : c;
+              want[i * channels + c] =
+                  static_cast<act_t>(table[(per_channel ? 256 * c : 0) + src[i * (channels + gap) + from]]);
             }
-            variant->run(p);
-            compare(std::string(variant->name) + " channels=" + std::to_string(channels) +
-                        (per_channel ? " per channel" : ""),
-                    dst, want, rows, channels);
           }
+          const std::string where = std::string(variant->name) + " rows=" + std::to_string(rows) +
+                                    " channels=" + std::to_string(channels) +
+                                    (per_channel ? " per channel" : "") + (reversed ? " reversed" : "");
+          variant->run(p);
+          compare(where, dst, want, rows, channels);
+          if (reversed) continue;
+          // In place.
+          Guarded own(rows, channels, gap);
+          for (size_t i = 0; i < rows; ++i) {
+            std::memcpy(own.data() + i * (channels + gap), src.data() + i * (channels + gap), channels);
+          }
+          p.src = p.dst = own.data();
+          variant->run(p);
+          compare(where + " in place", own, want, rows, channels);
         }
       }
     }

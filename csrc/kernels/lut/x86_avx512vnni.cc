@@ -1,18 +1,7 @@
 #include "kernels/lut/x86_wide.h"
 
 namespace edgeq {
-namespace {
 
-struct Shuffles : Vector512 {
-  explicit Shuffles(const uint8_t* table) : table_(table) {}
-  EDGEQ_INLINE Int operator()(Int bytes) const { return look_up<Vector512>(bytes, table_); }
-
- private:
-  const uint8_t* table_;
-};
-
-}  // namespace
-
-void lut_avx512vnni(const LutParams& p) { lut<Shuffles>(p); }
+void lut_avx512vnni(const LutParams& p) { lut<Shuffles<Vector512>>(p); }
 
 }  // namespace edgeq

@@ -18,14 +18,6 @@ void recode_scalar(const RecodeParams&);
 
 namespace {
 
-constexpr size_t kTileChannels = 32;
-constexpr size_t kTileBytes = 8192;
-
-/// Pixels of a tile: a multiple of 64, at least 128.
-inline size_t tile_pixels(size_t channels) {
-  return kTileBytes / (channels < kTileChannels ? channels : kTileChannels) / 64 * 64;
-}
-
 /// Whether both sides are one run of elements in the same order; then `count` elements follow each other.
 template <typename Params>
 bool is_flat(const Params& p) {
@@ -43,7 +35,7 @@ bool is_flat(const Params& p) {
 
 /// Planes of any elements to pixels of bytes: run(from, count, to) converts `count` elements of a plane.
 template <typename Params, typename Run>
-void planes_to_pixels(const Params& p, Run run) {
+void convert_planes(const Params& p, Run run) {
   alignas(64) uint8_t tile[kTileBytes + kReadSlack];
   const size_t width = tile_pixels(p.channels);
   for (size_t i = 0; i < p.pixels; i += width) {
@@ -54,22 +46,14 @@ void planes_to_pixels(const Params& p, Run run) {
         run(p.src + static_cast<ptrdiff_t>(c + k) * p.src_channel_stride + i, pixels, tile + k * width);
       }
       uint8_t* dst = reinterpret_cast<uint8_t*>(p.dst) + static_cast<ptrdiff_t>(i) * p.dst_pixel_stride + c;
-      size_t done = 0;
-      if (p.channels == 3 && p.dst_pixel_stride == 3) {
-        for (; done + 16 <= pixels; done += 16) {
-          const uint8_t* from = tile + done;
-          interleave3(from, from + width, from + 2 * width, dst + 3 * done);
-        }
-      }
-      transpose_bytes(tile + done, static_cast<ptrdiff_t>(width), channels, pixels - done,
-                      dst + static_cast<ptrdiff_t>(done) * p.dst_pixel_stride, p.dst_pixel_stride);
+      planes_to_pixels(tile, width, false, pixels, channels, dst, p.dst_pixel_stride);
     }
   }
 }
 
 /// Pixels of bytes to planes of any elements: run(from, count, to) converts `count` bytes of a plane.
 template <typename Params, typename Run>
-void pixels_to_planes(const Params& p, Run run) {
+void convert_pixels(const Params& p, Run run) {
   alignas(64) uint8_t tile[kTileBytes + kReadSlack];
   const size_t width = tile_pixels(p.channels);
   for (size_t i = 0; i < p.pixels; i += width) {
@@ -78,15 +62,7 @@ void pixels_to_planes(const Params& p, Run run) {
       const size_t channels = p.channels - c < kTileChannels ? p.channels - c : kTileChannels;
       const uint8_t* src =
           reinterpret_cast<const uint8_t*>(p.src) + static_cast<ptrdiff_t>(i) * p.src_pixel_stride + c;
-      size_t done = 0;
-      if (p.channels == 3 && p.src_pixel_stride == 3) {
-        for (; done + 16 <= pixels; done += 16) {
-          uint8_t* to = tile + done;
-          separate3(src + 3 * done, to, to + width, to + 2 * width);
-        }
-      }
-      transpose_bytes(src + static_cast<ptrdiff_t>(done) * p.src_pixel_stride, p.src_pixel_stride,
-                      pixels - done, channels, tile + done, static_cast<ptrdiff_t>(width));
+      pixels_to_planes(src, p.src_pixel_stride, pixels, channels, tile, width);
       for (size_t k = 0; k < channels; ++k) {
         run(tile + k * width, pixels, p.dst + static_cast<ptrdiff_t>(c + k) * p.dst_channel_stride + i);
       }
@@ -176,7 +152,7 @@ void quantize(const QuantizeParams& p) {
   const Quantizer<V> quantizer(p.scale, p.range);
   const auto run = [&](const float* src, size_t count, act_t* dst) { quantizer(src, count, dst); };
   if (convert_runs(p, run)) return;
-  if (p.src_pixel_stride == 1 && p.dst_channel_stride == 1) return planes_to_pixels(p, run);
+  if (p.src_pixel_stride == 1 && p.dst_channel_stride == 1) return convert_planes(p, run);
   quantize_scalar(p);
 }
 
@@ -192,7 +168,7 @@ void dequantize(const DequantizeParams& p) {
     for (; i < count; ++i) dst[i] = static_cast<float>(src[i] - p.zp) * p.scale;
   };
   if (convert_runs(p, run)) return;
-  if (p.src_channel_stride == 1 && p.dst_pixel_stride == 1) return pixels_to_planes(p, run);
+  if (p.src_channel_stride == 1 && p.dst_pixel_stride == 1) return convert_pixels(p, run);
   dequantize_scalar(p);
 }
 
@@ -205,8 +181,8 @@ void recode(const RecodeParams& p) {
     for (; i < count; ++i) dst[i] = static_cast<uint8_t>(src[i] ^ p.xor_mask);
   };
   if (convert_runs(p, run)) return;
-  if (p.src_pixel_stride == 1 && p.dst_channel_stride == 1) return planes_to_pixels(p, run);
-  if (p.src_channel_stride == 1 && p.dst_pixel_stride == 1) return pixels_to_planes(p, run);
+  if (p.src_pixel_stride == 1 && p.dst_channel_stride == 1) return convert_planes(p, run);
+  if (p.src_channel_stride == 1 && p.dst_pixel_stride == 1) return convert_pixels(p, run);
   recode_scalar(p);
 }
 
