@@ -72,13 +72,14 @@ class LayerInfo:
         op: Operator of the file.
         shape: Of its output, NHWC; None is the batch.
         bits: Of its output's codes; 0 for float32.
-        kernel: The kernel that runs it; "in NAME" when it is fused into another layer, "KERNEL in NAME" when the two run
-            a strip of rows at a time, "free" when it costs nothing (a view, or written in place).
+        kernel: The kernel that runs it; "in NAME" when it is fused into another layer, "KERNEL in NAME" when the two
+            run a strip of rows at a time, "free" when it costs nothing (a view, or written in place).
         isa: Instruction set of the kernel; "" without one.
         weight_bits: 4 or 8; 0 without weights.
         weight_bytes: Weights in memory, packed for the kernel, with bias and multipliers.
         macs: Multiply-accumulates at batch 1.
-        median_ms: Of the last runs of a session with profile=True, else 0. The time of a strip stands at its last layer.
+        median_ms: Of the last runs of a session with profile=True, else 0. The time of a strip stands at its last
+            layer.
     """
 
     name: str
@@ -148,17 +149,18 @@ class Session:
         Args:
             x: One array, one an input in their order, or a mapping from input names; each with the batch first and
                 otherwise the shape of its TensorInfo. All float32 (other floats are converted; NaN becomes the code of
-                zero), or all int8 codes.
+                zero), or all int8 codes. Or uint8 images of shape (batch, *image_shape), which the file's
+                normalisation and the input's quantization turn into codes in one step, the same ones as from
+                `Preprocessing.apply`.
 
         Returns:
-            One array, or a list of them when the model has several outputs: float32 for float32, int8 codes for int8
-            codes (outputs that are not quantized are float32 either way).
+            One array, or a list of them when the model has several outputs: float32 for float32 and images, int8 codes
+            for int8 codes (outputs that are not quantized are float32 either way).
 
         Raises:
             UsageError: If a shape, dtype or name does not fit.
         """
-        feeds, codes = self._feeds(x)
-        results = self._session.run(feeds, codes)
+        results = self._run(self._session, x)
         return results[0] if len(results) == 1 else results
 
     def dump(self, x: Feeds) -> dict[str, Array]:
@@ -170,12 +172,33 @@ class Session:
         Raises:
             UsageError: As `run`.
         """
-        feeds, codes = self._feeds(x)
         session = self._load(1, profile=False, keep_all=True)
-        session.run(feeds, codes)
+        self._run(session, x)
         return dict(session.read_activations())
 
-    def _feeds(self, x: Feeds) -> tuple[list[Array], bool]:
+    def _run(self, session: _native.Session, x: Feeds) -> list[Array]:
+        given = self._given(x)
+        if any(array.dtype == np.uint8 for array in given):
+            return session.run_images(self._images(given))
+        arrays = [_checked(array, info) for array, info in zip(given, self.inputs, strict=True)]
+        if len({array.dtype for array in arrays}) > 1:
+            raise UsageError("The inputs must be all float32 or all int8 codes, not a mixture.")
+        if len({len(array) for array in arrays}) > 1:
+            raise UsageError(f"The inputs differ in their batch: {[len(array) for array in arrays]}.")
+        return session.run(arrays, arrays[0].dtype == np.int8)
+
+    def _images(self, given: list[Array]) -> Array:
+        if self.image_shape is None:
+            raise UsageError(f"Input {self.inputs[0].name} has dtype uint8, but {self._session.image_refusal}.")
+        images = given[0]
+        if images.ndim != 4 or images.shape[1:] != self.image_shape or len(images) < 1:
+            wanted = ", ".join(str(size) for size in self.image_shape)
+            raise UsageError(
+                f"The images have shape {list(images.shape)}; the model takes [N, {wanted}], N at least 1."
+            )
+        return np.ascontiguousarray(images)
+
+    def _given(self, x: Feeds) -> list[Array]:
         if isinstance(x, Mapping):
             unknown = [name for name in x if name not in {info.name for info in self.inputs}]
             missing = [info.name for info in self.inputs if info.name not in x]
@@ -189,12 +212,12 @@ class Session:
             given = list(x)
         if len(given) != len(self.inputs):
             raise UsageError(f"The model takes {len(self.inputs)} inputs; {len(given)} were given.")
-        arrays = [_checked(array, info) for array, info in zip(given, self.inputs, strict=True)]
-        if len({array.dtype for array in arrays}) > 1:
-            raise UsageError("The inputs must be all float32 or all int8 codes, not a mixture.")
-        if len({len(array) for array in arrays}) > 1:
-            raise UsageError(f"The inputs differ in their batch: {[len(array) for array in arrays]}.")
-        return arrays, arrays[0].dtype == np.int8
+        return [np.asarray(array) for array in given]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """Height, width and channels (RGB, or gray) of the uint8 images that `run` takes; None when it takes none."""
+        return self._session.image_shape
 
     @property
     def layers(self) -> list[LayerInfo]:
@@ -271,9 +294,8 @@ def _layer_info(entry: dict[str, Any]) -> LayerInfo:
     )
 
 
-def _checked(array: Any, info: TensorInfo) -> Array:
+def _checked(found: Array, info: TensorInfo) -> Array:
     """Returns the array as contiguous float32 or int8 of the right shape; raises UsageError otherwise."""
-    found = np.asarray(array)
     if found.dtype != np.int8:
         if found.dtype.kind != "f":
             raise UsageError(

@@ -84,6 +84,29 @@ std::unique_ptr<Session> load(const py::object& source, int threads, const std::
   return std::move(session).value();
 }
 
+/// Calls run(outputs) without the interpreter's lock; the arrays that it filled.
+template <typename Run>
+py::list run_with_outputs(const Session& session, int64_t batch, bool codes, Run run) {
+  py::list results;
+  std::vector<OutputArray> outputs;
+  for (const EndInfo& info : session.outputs()) {
+    std::vector<py::ssize_t> shape(info.shape.begin(), info.shape.end());
+    shape[0] = batch;
+    const bool is_float = info.is_float || !codes;
+    py::array array =
+        is_float ? py::array(py::dtype::of<float>(), shape) : py::array(py::dtype::of<int8_t>(), shape);
+    outputs.push_back({array.mutable_data(), is_float});
+    results.append(array);
+  }
+  Status status;
+  {
+    py::gil_scoped_release release;
+    status = run(outputs);
+  }
+  check(status);
+  return results;
+}
+
 py::list run(Session& session, const std::vector<py::array>& arrays, bool codes) {
   if (arrays.size() != session.inputs().size()) {
     check(Status::invalid_argument("the model has " + std::to_string(session.inputs().size()) + " inputs"));
@@ -106,24 +129,25 @@ py::list run(Session& session, const std::vector<py::array>& arrays, bool codes)
     }
     inputs.push_back({array.data(), is_float});
   }
-  py::list results;
-  std::vector<OutputArray> outputs;
-  for (const EndInfo& info : session.outputs()) {
-    std::vector<py::ssize_t> shape(info.shape.begin(), info.shape.end());
-    shape[0] = batch;
-    const bool is_float = info.is_float || !codes;
-    py::array array =
-        is_float ? py::array(py::dtype::of<float>(), shape) : py::array(py::dtype::of<int8_t>(), shape);
-    outputs.push_back({array.mutable_data(), is_float});
-    results.append(array);
+  return run_with_outputs(session, batch, codes, [&](const std::vector<OutputArray>& outputs) {
+    return session.run(inputs, outputs, batch);
+  });
+}
+
+/// uint8 images, the batch first.
+py::list run_images(Session& session, const py::array& images) {
+  check(session.takes_images());
+  const std::vector<int64_t>& shape = session.image_shape();
+  bool fits = py::isinstance<py::array_t<uint8_t>>(images) && (images.flags() & py::array::c_style) != 0 &&
+              images.ndim() == 4 && images.shape(0) >= 1;
+  for (py::ssize_t axis = 0; fits && axis < 3; ++axis) {
+    fits = images.shape(axis + 1) == shape[static_cast<size_t>(axis)];
   }
-  Status status;
-  {
-    py::gil_scoped_release release;
-    status = session.run(inputs, outputs, batch);
-  }
-  check(status);
-  return results;
+  if (!fits) check(Status::invalid_argument("the images have the wrong shape, type or memory layout"));
+  const int64_t batch = images.shape(0);
+  return run_with_outputs(session, batch, false, [&](const std::vector<OutputArray>& outputs) {
+    return session.run_images(static_cast<const uint8_t*>(images.data()), outputs, batch);
+  });
 }
 
 py::list layers(const Session& session) {
@@ -277,6 +301,7 @@ PYBIND11_MODULE(_native, m) {
            py::arg("max_memory_bytes"), py::arg("profile"), py::arg("keep_all"),
            py::arg("split_cost") = SessionOptions().split_cost)
       .def("run", &run, py::arg("inputs"), py::arg("codes"))
+      .def("run_images", &run_images, py::arg("images"))
       .def("layers", &layers)
       .def("read_activations", &read_activations)
       .def("set_profile", &Session::set_profile, py::arg("profile"))
@@ -300,6 +325,13 @@ PYBIND11_MODULE(_native, m) {
                                for (const EndInfo& end : session.outputs()) ends.append(end_tuple(end));
                                return ends;
                              })
+      .def_property_readonly("image_refusal",
+                             [](const Session& session) { return session.takes_images().message(); })
+      .def_property_readonly(
+          "image_shape",
+          [](const Session& session) {
+            return session.takes_images().ok() ? py::object(shape_tuple(session.image_shape())) : py::none();
+          })
       .def_property_readonly("threads", &Session::threads)
       .def_property_readonly("isa", [](const Session& session) { return isa_name(session.isas().best()); })
       .def_property_readonly("weight_bytes", &Session::weight_bytes)

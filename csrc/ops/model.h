@@ -62,11 +62,21 @@ struct End {
   bool nchw = false;  // the caller's array has its channels on axis 1, the tensor on its last
 };
 
+/// How the file says that images become input 0: x = (pixel - mean) / std in float32, on the 0..255 scale.
+struct Preprocessing {
+  enum class Channels : uint8_t { kRgb, kBgr, kGray };
+  bool present = false;
+  Channels channels = Channels::kRgb;
+  std::vector<float> mean;  // one, or one a channel
+  std::vector<float> std;
+};
+
 struct Model {
   std::vector<Tensor> tensors;
   std::vector<Node> nodes;
   std::vector<End> inputs;
   std::vector<End> outputs;
+  Preprocessing preprocessing;
 };
 
 /// One node with its tensors at hand.

@@ -615,7 +615,8 @@ class ModelReader {
     return Status();
   }
 
-  /// The sections that the engine itself does not use, as far as their structure goes.
+  /// The sections that a model can do without: what the engine itself does not use as far as its structure
+  /// goes.
   Status check_optional_sections() {
     const Section* meta = find(kMeta);
     if (meta->present &&
@@ -656,12 +657,16 @@ class ModelReader {
           reader.left() != 8 * count || (field[2] == 0) != (field[3] == 0)) {
         return bad_model("section PREPROCESSING holds an unknown value or has the wrong size");
       }
+      Preprocessing& record = model.preprocessing;
+      record.present = true;
+      record.channels = static_cast<Preprocessing::Channels>(field[0]);
       for (uint32_t i = 0; i < 2 * count; ++i) {
         float value = 0;
         reader.read(value);
         if (!std::isfinite(value) || (i >= count && value == 0)) {
           return bad_model("a mean or standard deviation in PREPROCESSING is not a number to use");
         }
+        (i < count ? record.mean : record.std).push_back(value);
       }
     }
     return Status();

@@ -7,6 +7,7 @@
 #include <new>
 #include <stdexcept>
 
+#include "kernels/lut/lut.h"
 #include "kernels/quantize/quantize.h"
 #include "ops/check.h"
 #include "runtime/model_file.h"
@@ -119,6 +120,7 @@ Status Session::prepare(const uint8_t* data, size_t size, bool mapped_file, cons
   slab_.finish();
   for (const PlanEnd& end : plan_.inputs) inputs_.push_back(end_info(plan_, end));
   for (const PlanEnd& end : plan_.outputs) outputs_.push_back(end_info(plan_, end));
+  EDGEQ_RETURN_IF_ERROR(prepare_images(model.value(), budget));
   for (const PlannedStep& planned : plan_.steps) {
     weight_bytes_ += planned.step->info.bytes_packed;
     macs_ += planned.step->info.macs;
@@ -132,6 +134,41 @@ Status Session::prepare(const uint8_t* data, size_t size, bool mapped_file, cons
   if (options.profile) set_profile(true);
   // A model that cannot run even one image is refused here, not at its first run.
   return arena_bytes(1).status();
+}
+
+Status Session::prepare_images(const Model& model, MemoryBudget& budget) {
+  const Preprocessing& record = model.preprocessing;
+  const auto refuse = [this](const std::string& why) {
+    takes_images_ = Status::invalid_argument("the model takes no uint8 images: " + why);
+    return Status();
+  };
+  if (inputs_.size() != 1) return refuse("it has several inputs; give float32 arrays");
+  const Tensor& x = model.tensors[model.inputs[0].tensor];
+  const int64_t channels = record.channels == Preprocessing::Channels::kGray ? 1 : 3;
+  if (!record.present) {
+    return refuse(
+        "the file does not say how they are normalised; export it again with --mean and --std, or give "
+        "float32 arrays");
+  }
+  if (x.rank != 4 || x.dims[3] != channels) {
+    return refuse(
+        format("its input %s is no image of %d channels, which the file's normalisation is for; give float32 "
+               "arrays",
+               shape_text(x).c_str(), static_cast<int>(channels)));
+  }
+  image_shape_ = {x.dims[1], x.dims[2], channels};
+  images_reversed_ = record.channels == Preprocessing::Channels::kBgr;
+  EDGEQ_RETURN_IF_ERROR(allocate(image_table_, 256 * static_cast<uint64_t>(channels), "a table", budget));
+  const OutputRange range = output_range(x);
+  for (size_t c = 0; c < static_cast<size_t>(channels); ++c) {
+    const float mean = record.mean[record.mean.size() == 1 ? 0 : c];
+    const float std = record.std[record.std.size() == 1 ? 0 : c];
+    for (size_t pixel = 0; pixel < 256; ++pixel) {
+      const float value = (static_cast<float>(pixel) - mean) / std;
+      image_table_.data()[256 * c + pixel] = static_cast<uint8_t>(quantize_value(value, x.scale(), range));
+    }
+  }
+  return Status();
 }
 
 Result<uint64_t> Session::arena_bytes(int64_t batch) const {
@@ -189,6 +226,21 @@ Status Session::run(const std::vector<InputArray>& inputs, const std::vector<Out
       return Status::invalid_argument("input " + inputs_[i].name + " takes 4-bit codes, -8 to 7");
     }
   }
+  return run_checked(&inputs, nullptr, outputs, batch);
+}
+
+Status Session::run_images(const uint8_t* images, const std::vector<OutputArray>& outputs, int64_t batch) {
+  if (!takes_images_.ok()) return takes_images_;
+  if (batch < 1) return Status::invalid_argument("a batch must hold at least one image");
+  if (images == nullptr) return Status::invalid_argument("the images are null");
+  if (outputs.size() != outputs_.size()) {
+    return Status::invalid_argument(format("the model has %d outputs", static_cast<int>(outputs_.size())));
+  }
+  return run_checked(nullptr, images, outputs, batch);
+}
+
+Status Session::run_checked(const std::vector<InputArray>* inputs, const uint8_t* images,
+                            const std::vector<OutputArray>& outputs, int64_t batch) {
   for (size_t i = 0; i < outputs.size(); ++i) {
     if (outputs[i].data == nullptr)
       return Status::invalid_argument("output " + outputs_[i].name + " is null");
@@ -205,7 +257,8 @@ Status Session::run(const std::vector<InputArray>& inputs, const std::vector<Out
   }
   RunState state;
   state.session = this;
-  state.inputs = &inputs;
+  state.inputs = inputs;
+  state.images = images;
   state.outputs = &outputs;
   state.plan = plan;
   state.batch = batch;
@@ -302,7 +355,11 @@ void Session::run_end(RunState& state, size_t index, bool input) {
       state.parts, true,
       input ? [](void* context, int part, int) {
         const RunState& run = *static_cast<const RunState*>(context);
-        run.session->run_input(run, part);
+        if (run.images != nullptr) {
+          run.session->run_images_part(run, part);
+        } else {
+          run.session->run_input(run, part);
+        }
       } : [](void* context, int part, int) {
         const RunState& run = *static_cast<const RunState*>(context);
         run.session->run_output(run, part);
@@ -352,6 +409,25 @@ void Session::run_input(const RunState& state, int part) const {
       select_recode(isas_)->run(params);
     }
   }
+}
+
+void Session::run_images_part(const RunState& state, int part) const {
+  const Activation& to = plan_.activations[plan_.inputs[0].activation];
+  uint8_t* base = const_cast<uint8_t*>(arena_.data()) + state.plan->offset[to.at.buffer] + to.at.offset;
+  // The images follow each other on both sides.
+  int64_t begin, end;
+  part_of(state.batch * to.pixels, 1, part, state.parts, &begin, &end);
+  LutParams params;
+  params.rows = static_cast<size_t>(end - begin);
+  params.channels = static_cast<size_t>(to.channels);
+  params.src = state.images + begin * to.channels;
+  params.src_row_stride = to.channels;
+  params.dst = base + begin * to.at.stride;
+  params.dst_row_stride = to.at.stride;
+  params.table = image_table_.data();
+  params.per_channel = to.channels > 1;
+  params.reversed = images_reversed_;
+  select_lut(isas_)->run(params);
 }
 
 void Session::run_output(const RunState& state, int part) const {
