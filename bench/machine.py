@@ -36,7 +36,7 @@ def describe() -> dict[str, Any]:
         "cpu": _field(text, "model name") or platform.processor(),
         "model": f"{_field(text, 'vendor_id')} family {_field(text, 'cpu family')} model {_field(text, 'model')}",
         "flags": [flag for flag in _FLAGS if flag in flags],
-        "cpus": len(os.sched_getaffinity(0)),
+        "cpus": os.cpu_count(),
         "caches": _caches(),
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or "not readable",

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import tables
+from bench import plot, tables
 from bench.studies.tables import replace_table
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "performance.md"
+PLOT = DOCS / "performance_peers.svg"
 
 
 def sections(results: dict[str, Any]) -> list[tuple[str, str]]:
@@ -25,7 +26,18 @@ def sections(results: dict[str, Any]) -> list[tuple[str, str]]:
         found.append((f"all contenders, cap {cap}", tables.peers_spread(peers)))
     for cap, peers in by_cap(results).items():
         found.append((f"edgeq beside the fastest peer, cap {cap}", tables.peers_summary(peers)))
-    return found
+    models = results.get("models", [])
+    if models:
+        found += [("edgeq alone", tables.models_table(models)), ("loading", tables.loading_table(models))]
+    kernels = results.get("kernels", [])
+    if kernels:
+        found += [
+            ("single layers", tables.kernels_detail(kernels)),
+            ("share of the peak", tables.kernels_summary(kernels)),
+            ("layers without weights", tables.vectors_summary(kernels)),
+            ("weights of 4 bits", tables.narrow_weights(kernels)),
+        ]
+    return [(title, text) for title, text in found if text]
 
 
 def by_cap(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -48,7 +60,18 @@ def write(results: dict[str, Any]) -> list[Path]:
     for cap, peers in by_cap(results).items():
         replace_table(PAGE, f"peers, cap {cap}", tables.peers_summary(peers))
         replace_table(PAGE, f"contenders, cap {cap}", tables.peers_detail(peers))
-    return [PAGE]
+    written = [PAGE]
+    if by_cap(results):
+        written.append(plot.draw(by_cap(results), PLOT))
+    models, kernels = results.get("models", []), results.get("kernels", [])
+    if models:
+        replace_table(PAGE, "models", tables.models_table(models))
+        replace_table(PAGE, "loading", tables.loading_table(models))
+    if kernels:
+        replace_table(PAGE, "kernels", tables.kernels_summary(kernels))
+        replace_table(PAGE, "vectors", tables.vectors_summary(kernels))
+        replace_table(PAGE, "narrow weights", tables.narrow_weights(kernels))
+    return written
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
