@@ -27,7 +27,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for layer, users in layers.merged(names).items():
         for scheme in schemes if layer.macs else schemes[:1]:
             for cap in caps:
-                title = f"{layer.title}-{scheme}-{cap_name(cap)}"
+                title = f"{layer.title}-{scheme}-{cap_name(cap)}".replace(">", " to ")
                 cases.append(pytest.param(layer, users, scheme, cap, id=title))
     metafunc.parametrize(("layer", "users", "scheme", "cap"), cases)
 

@@ -16,7 +16,7 @@ from bench import contenders, machine, networks, report
 from bench.peers import Settings
 
 _QUICK_SECONDS = 110
-"""After this --quick, which is to end in three minutes, starts no other network: one takes 50 s when nothing is prepared."""
+"""After this, --quick, which is to end in three minutes, starts nothing: an unprepared network takes 50 s."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -40,7 +40,7 @@ def measure(network: str, settings: Settings, quick: bool) -> dict[str, Any]:
         "peaks_gmac": {isa: machine.peak_gmac(isa) for isa in sets},
         "entries": {},
         "problems": {},
-        "loading": {scheme: _loading(str(path)) for scheme, path in made.items()},
+        "loading": {scheme: loading(str(path)) for scheme, path in made.items()},
     }
     fast = [isa for isa in sets if isa != "scalar"]
     groups = [(fast, counts, settings)] + ([(["scalar"], (1,), _SCALAR)] if "scalar" in sets else [])
@@ -70,7 +70,7 @@ def measure(network: str, settings: Settings, quick: bool) -> dict[str, Any]:
     return result
 
 
-def _loading(path: str) -> dict[str, Any]:
+def loading(path: str) -> dict[str, Any]:
     """How long a file takes to load with warm caches, and what its session holds."""
     times = []
     for _ in range(_LOADS):

@@ -213,7 +213,7 @@ def narrow_weights(kernels: Sequence[dict[str, Any]]) -> str:
     groups: dict[tuple[str, str], list[tuple[float, str]]] = {}
     for one in kernels:
         other = eight.get((one["layer"], one["cap"]))
-        if one["scheme"] == "w4a8" and other is not None:
+        if one["scheme"] == "w4a8" and one["macs"] and other is not None:
             entry = (one["median_us"] / other["median_us"], one["title"])
             groups.setdefault((cap_name(one["cap"]), one["kind"]), []).append(entry)
     rows = []
