@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,15 @@ import numpy.typing as npt
 
 from edgeq.backends.conversion import edgeq_bytes
 from edgeq.backends.latency import compare, measure
+from edgeq.backends.peers import quantize_onnxruntime
+from edgeq.backends.protocol import TimedBackend
+from edgeq.backends.registry import backend_kind, target_file
 from edgeq.errors import UsageError
 from edgeq.exporters.folder import REFERENCE_FILE, model_file
 from edgeq.session import Session
+
+PEERS = ("onnxruntime", "openvino", "litert")
+"""Runtimes that run a file of an exported folder, so that they can be timed beside it."""
 
 
 def bench_model(
@@ -35,7 +42,8 @@ def bench_model(
         batch: Inputs a run.
         seconds: Time at least this long.
         layers: Whether each layer is timed (in runs of their own: the clock costs a little).
-        beside: "onnxruntime" or None.
+        beside: One of PEERS, or None. It runs the folder's own file and, where it reads them, the float model and the
+            float model in its own quantization.
         rounds: Alternating rounds beside the peer.
 
     Returns:
@@ -62,7 +70,7 @@ def bench_model(
     if layers:
         result["layers"] = _layers(source, x, threads, seconds)
     if beside is not None:
-        result["peers"] = _beside(target, session, x, threads, seconds, rounds)
+        result["peers"] = _beside(target, session, x, threads, seconds, rounds, beside)
     return result
 
 
@@ -86,39 +94,31 @@ def _layers(source: Path | bytes, x: npt.NDArray[np.float32], threads: int, seco
 
 
 def _beside(
-    target: Path, session: Session, x: npt.NDArray[np.float32], threads: int, seconds: float, rounds: int
+    target: Path, session: Session, x: npt.NDArray[np.float32], threads: int, seconds: float, rounds: int, beside: str
 ) -> dict[str, Any]:
-    import onnxruntime
-
-    from edgeq.backends.peers import quantize_onnxruntime
-
     reference = target / REFERENCE_FILE
     if not target.is_dir() or not reference.is_file():
         raise UsageError(
-            f"{target}: --beside needs the folder of an export, whose {REFERENCE_FILE} the peer quantizes"
+            f"{target}: --beside needs the folder of an export, whose files and {REFERENCE_FILE} the peer runs"
         )
-
-    def peer(model: Path) -> Any:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 4
-        loaded = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        name = loaded.get_inputs()[0].name
-        return lambda: loaded.run(None, {name: x})
-
+    kind = backend_kind(beside)
+    files = {"exported": target_file(target, kind)}
     with tempfile.TemporaryDirectory() as scratch:
-        quantized = Path(scratch) / "peer.onnx"
-        rng = np.random.default_rng(1)
-        one = (1, *x.shape[1:])
-        quantize_onnxruntime(
-            reference, quantized, [rng.standard_normal(one).astype(np.float32) for _ in range(8)]
-        )
-        runs = {
-            "edgeq": lambda: session.run(x),
-            f"onnxruntime {onnxruntime.__version__} int8": peer(quantized),
-            f"onnxruntime {onnxruntime.__version__} fp32": peer(reference),
-        }
-    found = compare(runs, rounds=rounds, seconds=seconds / rounds)
+        if beside == "onnxruntime":
+            files["own int8"] = Path(scratch) / "peer.onnx"
+            rng = np.random.default_rng(1)
+            one = (1, *x.shape[1:])
+            samples = [rng.standard_normal(one).astype(np.float32) for _ in range(8)]
+            quantize_onnxruntime(reference, files["own int8"], samples)
+        if kind.suffix == reference.suffix:
+            files["fp32"] = reference
+        runs: dict[str, Callable[[], Any]] = {"edgeq": lambda: session.run(x)}
+        for form, file in files.items():
+            backend = kind.open(file, threads)
+            if not isinstance(backend, TimedBackend):
+                raise UsageError(f"--beside {beside}: this backend is for checking, not for speed")
+            runs[f"{backend.name} {form}"] = backend.bind(x).run
+        found = compare(runs, rounds=rounds, seconds=seconds / rounds)
     peers: dict[str, Any] = {}
     for name in runs:
         if name == "edgeq":

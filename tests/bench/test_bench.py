@@ -47,6 +47,7 @@ def test_all_files_can_be_read_and_classified() -> None:
     assert "depthwise 5x5, stride 2" in {layer.kind for layer in found}
 
 
+@pytest.mark.slow
 @pytest.mark.needs_torch
 def test_files_are_those_of_the_zoo() -> None:
     pytest.importorskip("torch", reason="needs the extra edgeq[torch]")
