@@ -26,8 +26,8 @@ from edgeq.cli.tables import format_columns
 @click.option(
     "--beside",
     type=click.Choice(["onnxruntime", "openvino", "litert"]),
-    help="Time a peer in alternating rounds: on the folder's file for it and, where it can run them, on the float model "
-    "and on the float model in its own quantization.",
+    help="Time a peer in alternating rounds: on the folder's file for it and, where it can run them, on the float "
+    "model and on the float model in its own quantization.",
 )
 @click.option(
     "--rounds", default=7, show_default=True, type=click.IntRange(2, 100), help="Rounds of --beside."
