@@ -1,0 +1,296 @@
+#ifndef EDGEQ_KERNELS_GEMM_X86_AVX2_TILE_H_
+#define EDGEQ_KERNELS_GEMM_X86_AVX2_TILE_H_
+
+// What the AVX2 kernels of matrix products and of Winograd convolutions share: the inner loops' one step, and
+// the epilogue of a tile. Only x86_avx2.cc files include it.
+
+#include <immintrin.h>
+
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include "kernels/gemm/gemm.h"
+#include "kernels/x86_vectors.h"
+
+namespace edgeq {
+namespace {
+
+constexpr size_t kNr = 16;  // channels of a full panel: two vectors of sums
+constexpr int kMr = 6;      // 12 sums, two vectors of weights, one of the row, one product: 16 registers
+constexpr size_t kVectorBytes = 32;
+
+EDGEQ_INLINE __m256i load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
+EDGEQ_INLINE void store(void* to, __m256i a) { _mm256_storeu_si256(static_cast<__m256i*>(to), a); }
+
+template <int... kIndices, typename Body>
+EDGEQ_INLINE void unroll(std::integer_sequence<int, kIndices...>, Body body) {
+  (body(std::integral_constant<int, kIndices>()), ...);
+}
+
+/// body(0), body(1), .. body(kCount - 1), each index a constant: arrays that are only ever indexed so live in
+/// registers, which the compilers do not manage for every loop that they unroll.
+template <int kCount, typename Body>
+EDGEQ_INLINE void unroll(Body body) {
+  unroll(std::make_integer_sequence<int, kCount>(), body);
+}
+#define EDGEQ_UNROLLED __attribute__((always_inline))
+
+// The steps of the inner loops are written out. The 6x2 tile needs all sixteen registers, in this order of
+// instructions; the compilers' own orders need more, and keep sums in memory.
+
+/// Adds the products of four bytes at `a`, two int16 for every lane, with kVectors vectors of weights.
+template <int kVectors>
+EDGEQ_INLINE void add_words(const uint8_t* a, const __m256i (&b)[kVectors], __m256i (&acc)[kVectors]) {
+  const int32_t& dword = *reinterpret_cast<const int32_t*>(a);
+  __m256i row, product;
+  if constexpr (kVectors == 2) {
+    __asm__(
+        "vpbroadcastd %[dword], %[row]\n\t"
+        "vpmaddwd %[b0], %[row], %[product]\n\t"
+        "vpaddd %[product], %[acc0], %[acc0]\n\t"
+        "vpmaddwd %[b1], %[row], %[row]\n\t"
+        "vpaddd %[row], %[acc1], %[acc1]"
+        : [acc0] "+x"(acc[0]), [acc1] "+x"(acc[1]), [row] "=&x"(row), [product] "=&x"(product)
+        : [b0] "x"(b[0]), [b1] "x"(b[1]), [dword] "m"(dword));
+  } else {
+    __asm__(
+        "vpbroadcastd %[dword], %[row]\n\t"
+        "vpmaddwd %[b0], %[row], %[row]\n\t"
+        "vpaddd %[row], %[acc0], %[acc0]"
+        : [acc0] "+x"(acc[0]), [row] "=&x"(row)
+        : [b0] "x"(b[0]), [dword] "m"(dword));
+  }
+}
+
+/// Adds the pair sums of four bytes at `a`, the same for every lane, with kVectors vectors of int8 weights.
+template <int kVectors>
+EDGEQ_INLINE void add_bytes(const uint8_t* a, const __m256i (&b)[kVectors], __m256i (&acc)[kVectors]) {
+  const int32_t& dword = *reinterpret_cast<const int32_t*>(a);
+  __m256i row, product;
+  if constexpr (kVectors == 2) {
+    __asm__(
+        "vpbroadcastd %[dword], %[row]\n\t"
+        "vpmaddubsw %[b0], %[row], %[product]\n\t"
+        "vpaddw %[product], %[acc0], %[acc0]\n\t"
+        "vpmaddubsw %[b1], %[row], %[row]\n\t"
+        "vpaddw %[row], %[acc1], %[acc1]"
+        : [acc0] "+x"(acc[0]), [acc1] "+x"(acc[1]), [row] "=&x"(row), [product] "=&x"(product)
+        : [b0] "x"(b[0]), [b1] "x"(b[1]), [dword] "m"(dword));
+  } else {
+    __asm__(
+        "vpbroadcastd %[dword], %[row]\n\t"
+        "vpmaddubsw %[b0], %[row], %[row]\n\t"
+        "vpaddw %[row], %[acc0], %[acc0]"
+        : [acc0] "+x"(acc[0]), [row] "=&x"(row)
+        : [b0] "x"(b[0]), [dword] "m"(dword));
+  }
+}
+
+// ---- epilogue ----
+
+/// What all tiles of a call share. The vectors stand in memory, where instructions take them as operands.
+struct TileEpilogue {
+  __m256i zp;       // words
+  __m256i lowest;   // bytes
+  __m256i highest;  // bytes
+  OutputRange range;
+  const act_t* table;
+  const GemmResidual* residual;  // null: none
+  bool large_scales;             // see any_large_scale
+
+  TileEpilogue(OutputRange output, const act_t* lut, const GemmResidual& added, bool large)
+      : zp(_mm256_set1_epi16(static_cast<int16_t>(output.zp))),
+        lowest(_mm256_set1_epi8(static_cast<char>(output.min))),
+        highest(_mm256_set1_epi8(static_cast<char>(output.max))),
+        range(output),
+        table(lut),
+        residual(added.src == nullptr ? nullptr : &added),
+        large_scales(large) {}
+
+  bool plain() const { return table == nullptr && residual == nullptr; }
+};
+
+/// Where a tile's results go, and its panel.
+struct Place {
+  const uint8_t* header;  // bias [width], scale [width]
+  size_t columns;         // that exist, at most the width
+  act_t* dst;
+  ptrdiff_t dst_stride;   // bytes from row to row
+  const act_t* residual;  // of the tile's first row and column
+  ptrdiff_t residual_stride;
+};
+
+/// Whether a scale of a panel is 1 or more. Where none is, the clamp can wait until the codes are packed,
+/// where it costs one instruction for four vectors: |acc| <= 2^31 and |scale| <= 1 - 2^-24 give
+/// |product| < 2^31, which converts to an integer without overflow, and saturation and integer bounds commute
+/// with rounding.
+bool any_large_scale(const uint8_t* header, size_t width) {
+  __m256i large = _mm256_setzero_si256();
+  for (size_t j = 0; j < width; j += 8) {
+    const __m256i magnitude =
+        _mm256_and_si256(load(header + (width + j) * sizeof(float)), _mm256_set1_epi32(0x7FFFFFFF));
+    large = _mm256_or_si256(large, _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x3F7FFFFF)));
+  }
+  return _mm256_testz_si256(large, large) == 0;
+}
+
+/// Writes the first `count` (at most 16) bytes of `codes`.
+EDGEQ_INLINE void store_codes(act_t* to, __m128i codes, size_t count) {
+  if (count >= 16) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), codes);
+    return;
+  }
+  if (count & 8) {
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(to), codes);
+    codes = _mm_unpackhi_epi64(codes, codes);
+    to += 8;
+  }
+  if (count & 4) {
+    const int32_t dword = _mm_cvtsi128_si32(codes);
+    std::memcpy(to, &dword, sizeof dword);
+    codes = _mm_srli_si128(codes, 4);
+    to += 4;
+  }
+  if (count & 2) {
+    const int16_t word = static_cast<int16_t>(_mm_extract_epi16(codes, 0));
+    std::memcpy(to, &word, sizeof word);
+    codes = _mm_srli_si128(codes, 2);
+    to += 2;
+  }
+  if (count & 1) *to = static_cast<act_t>(_mm_extract_epi8(codes, 0));
+}
+
+/// Table and residual addition of a tile's codes, `8 * kVectors` a row one row after the other in whole
+/// vectors, and their stores. Out of line: one copy for each width.
+template <int kVectors>
+__attribute__((noinline)) void finish_codes(const TileEpilogue& epilogue, const Place& place, uint8_t* codes,
+                                            size_t rows) {
+  using V = Vector256;
+  constexpr size_t kWidth = 8 * kVectors;
+  if (epilogue.table != nullptr) {
+    for (size_t i = 0; i < rows * kWidth; i += kVectorBytes) {
+      store(codes + i, look_up<V>(load(codes + i), epilogue.table));
+    }
+  }
+  act_t* dst = place.dst;
+  if (epilogue.residual == nullptr) {
+    for (size_t i = 0; i < rows; ++i) {
+      __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes + i * kWidth));
+      if (kVectors == 2) bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + i * kWidth));
+      store_codes(dst, bytes, place.columns);
+      dst += place.dst_stride;
+    }
+    return;
+  }
+  const GemmResidual& r = *epilogue.residual;
+  const __m256 hi = upper_bound<V>(r.range);
+  const __m256i zp_acc = _mm256_set1_epi32(r.zp_acc);
+  const __m256i zp_src = _mm256_set1_epi32(r.zp_src);
+  const __m256 multiplier_acc = _mm256_set1_ps(r.multiplier_acc);
+  const __m256 multiplier_src = _mm256_set1_ps(r.multiplier_src);
+  const act_t* src = place.residual;
+  for (size_t i = 0; i < rows; ++i) {
+    __m256i q[kVectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      const __m256i left = _mm256_sub_epi32(V::widen_bytes(codes + i * kWidth + 8 * v), zp_acc);
+      const __m256i right = _mm256_sub_epi32(V::widen_bytes(src + 8 * v), zp_src);
+      const __m256 sum = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(left), multiplier_acc),
+                                       _mm256_mul_ps(_mm256_cvtepi32_ps(right), multiplier_src));
+      q[v] = round_below<V>(sum, hi);
+    }
+    const __m256i second = q[kVectors - 1];
+    const __m256i bytes = V::order_packed(pack_codes<V>(q[0], second, q[0], second, r.range));
+    store_codes(dst, _mm256_castsi256_si128(bytes), place.columns);
+    src += place.residual_stride;
+    dst += place.dst_stride;
+  }
+}
+
+/// Codes of a tile whose scales may be large: clamps before the conversion. Out of line, because it hardly
+/// ever runs.
+template <int kVectors>
+__attribute__((noinline)) void requantize_clamped(const TileEpilogue& epilogue, const uint8_t* header,
+                                                  const __m256i* sums, size_t rows, uint8_t* codes) {
+  using V = Vector256;
+  const __m256 hi = upper_bound<V>(epilogue.range);
+  const uint8_t* scale = header + kVectors * kVectorBytes;
+  for (size_t i = 0; i < rows; ++i) {
+    __m256i q[kVectors];
+    for (int v = 0; v < kVectors; ++v) {
+      const __m256 value = _mm256_cvtepi32_ps(sums[i * kVectors + static_cast<size_t>(v)]);
+      q[v] = round_below<V>(_mm256_mul_ps(value, V::load_float(scale + v * 32)), hi);
+    }
+    const __m256i second = q[kVectors - 1];
+    const __m256i bytes = V::order_packed(pack_codes<V>(q[0], second, q[0], second, epilogue.range));
+    std::memcpy(codes + i * 8 * kVectors, &bytes, 8 * kVectors);
+  }
+}
+
+/// Requantizes, finishes and stores a tile from its sums (bias included).
+template <int kRows, int kVectors>
+EDGEQ_INLINE void finish_tile(const TileEpilogue& epilogue, const Place& place,
+                              const __m256i (&sums)[kRows][kVectors]) {
+  // A vector of codes holds two rows of 16, or four rows of 8; the last may not be full.
+  constexpr int kRowsACode = 4 / kVectors;
+  constexpr int kCodes = (kRows + kRowsACode - 1) / kRowsACode;
+  if (__builtin_expect(epilogue.large_scales, 0)) {
+    __m256i stored[kRows * kVectors];
+    unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
+      unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { stored[r * kVectors + v] = sums[r][v]; });
+    });
+    uint8_t bytes[kCodes * kVectorBytes] = {};
+    requantize_clamped<kVectors>(epilogue, place.header, stored, kRows, bytes);
+    finish_codes<kVectors>(epilogue, place, bytes, kRows);
+    return;
+  }
+  const uint8_t* scale = place.header + kVectors * kVectorBytes;
+  // Words i of the tile: of row i, or of rows 2 * i and 2 * i + 1. What lies beyond the last row repeats it.
+  const auto words = [&](auto i) EDGEQ_UNROLLED {
+    constexpr int kFirst = i * kRowsACode / 2;
+    constexpr int kSecond = kVectors == 2 ? kFirst : kFirst + 1;
+    constexpr int kLast = kRows - 1;
+    const auto product = [&](__m256i sum, size_t v) EDGEQ_UNROLLED {
+      return _mm256_cvtps_epi32(
+          _mm256_mul_ps(_mm256_cvtepi32_ps(sum), Vector256::load_float(scale + v * kVectorBytes)));
+    };
+    const __m256i first = product(sums[kFirst < kLast ? kFirst : kLast][0], 0);
+    const __m256i second = product(sums[kSecond < kLast ? kSecond : kLast][kVectors - 1], kVectors - 1);
+    return _mm256_adds_epi16(_mm256_packs_epi32(first, second), epilogue.zp);
+  };
+  __m256i codes[kCodes];
+  unroll<kCodes>([&](auto c) EDGEQ_UNROLLED {
+    const __m256i first = words(std::integral_constant<int, 2 * c>());
+    // Packing works within 128-bit lanes; the permutation puts the rows one after the other.
+    const __m256i bytes = _mm256_packus_epi16(first, words(std::integral_constant<int, 2 * c + 1>()));
+    const __m256i clamped = _mm256_min_epu8(_mm256_max_epu8(bytes, epilogue.lowest), epilogue.highest);
+    codes[c] = _mm256_permutevar8x32_epi32(clamped, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  });
+  if (!epilogue.plain() || place.columns < 8 * kVectors) {
+    alignas(32) uint8_t bytes[kCodes * kVectorBytes];
+    unroll<kCodes>([&](auto c) EDGEQ_UNROLLED { store(bytes + c * kVectorBytes, codes[c]); });
+    finish_codes<kVectors>(epilogue, place, bytes, kRows);
+    return;
+  }
+  act_t* dst = place.dst;
+  unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
+    constexpr int kPart = r % kRowsACode;
+    const __m256i code = codes[r / kRowsACode];
+    const __m128i half =
+        kPart < kRowsACode / 2 ? _mm256_castsi256_si128(code) : _mm256_extracti128_si256(code, 1);
+    if (kVectors == 2) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(dst), half);
+    } else if (kPart % 2 == 0) {
+      _mm_storel_epi64(reinterpret_cast<__m128i*>(dst), half);
+    } else {
+      _mm_storeh_pd(reinterpret_cast<double*>(dst), _mm_castsi128_pd(half));
+    }
+    dst += place.dst_stride;
+  });
+}
+
+}  // namespace
+}  // namespace edgeq
+
+#endif  // EDGEQ_KERNELS_GEMM_X86_AVX2_TILE_H_
