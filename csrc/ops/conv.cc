@@ -2,10 +2,11 @@
 #include "ops/depthwise_step.h"
 #include "ops/gemm_step.h"
 #include "ops/window.h"
+#include "ops/winograd_step.h"
 
-// Convolution: one filter a channel goes to the depthwise family; everything else is a matrix product (a
-// group): straight on the pixels where the window is 1x1, on gathered windows where the channels are few, and
-// through a map of the padded image elsewhere.
+// Convolution: one filter a channel goes to the depthwise family, 3x3 windows to the Winograd family where
+// that is faster; everything else is a matrix product (a group): straight on the pixels where the window is
+// 1x1, on gathered windows where the channels are few, and through a map of the padded image elsewhere.
 
 namespace edgeq {
 namespace {
@@ -85,6 +86,9 @@ Result<std::unique_ptr<Step>> prepare(const Lowered& lowered, Target& target) {
   window.pad_right += lowered.extra_pads[3];
   const Epilogue epilogue = make_epilogue(lowered, view.attribute(kLo), view.attribute(kHi));
   if (is_depthwise(view)) return prepare_depthwise(lowered, window, epilogue, target);
+  if (const WinogradVariant* variant = winograd_variant(window, x, w, target)) {
+    return prepare_winograd(lowered, window, *variant, epilogue, target);
+  }
   GemmGeometry geometry;
   geometry.groups = view.attribute(kGroups);
   geometry.m = window.out_h(x.dims[1]) * window.out_w(x.dims[2]);

@@ -13,6 +13,7 @@
 #include "kernels/gemm/gemm.h"
 #include "kernels/gemm/pack.h"
 #include "kernels/peak/peak.h"
+#include "kernels/winograd/winograd.h"
 #include "tests/best_seconds.h"
 
 namespace edgeq {
@@ -154,6 +155,46 @@ Times time_depthwise(const DepthwiseVariant& variant, const Conv& conv) {
   return Times{seconds, static_cast<double>(size_out * size_out * conv.in * conv.kernel * conv.kernel)};
 }
 
+Times time_winograd(const WinogradVariant& variant, const Conv& conv) {
+  AlignedBuffer src;
+  AlignedBuffer dst;
+  AlignedBuffer packed;
+  AlignedBuffer zero;
+  AlignedBuffer scratch;
+  (void)src.allocate(conv.size * conv.size * conv.in);
+  (void)dst.allocate(conv.size * conv.size * conv.out);
+  (void)packed.allocate(winograd_packed_bytes(variant, conv.out, conv.in));
+  (void)zero.allocate(conv.in);
+  (void)scratch.allocate(variant.scratch_bytes(conv.in, conv.out));
+  fill(src.data(), src.size());
+  std::vector<uint8_t> weights(conv.out * conv.in * 9);
+  fill(weights.data(), weights.size());
+  const std::vector<float> scale(conv.out, 1e-3f);
+  winograd_pack(variant, conv.out, conv.in, WeightView{weights.data(), variant.weight_bits}, nullptr,
+                scale.data(), 128, packed.data());
+  std::vector<const act_t*> rows(conv.size + 2, nullptr);
+  for (size_t y = 0; y < conv.size; ++y) {
+    rows[y + 1] = reinterpret_cast<const act_t*>(src.data()) + y * conv.size * conv.in;
+  }
+  WinogradParams p;
+  p.k = conv.in;
+  p.n = conv.out;
+  p.width_in = p.width_out = conv.size;
+  p.pad_left = 1;
+  p.rows = rows.data();
+  p.src_pixel_stride = static_cast<ptrdiff_t>(conv.in);
+  p.zero_pixel = reinterpret_cast<const act_t*>(zero.data());
+  p.packed = packed.data();
+  p.dst = reinterpret_cast<act_t*>(dst.data());
+  p.dst_pixel_stride = static_cast<ptrdiff_t>(conv.out);
+  p.dst_row_stride = static_cast<ptrdiff_t>(conv.out * conv.size);
+  p.range = OutputRange{act_from_code(0), kActMin, kActMax};
+  p.scratch = scratch.data();
+  const size_t panels = winograd_panels(variant, p.n);
+  const double seconds = best_seconds([&] { variant.run(p, 0, conv.size, 0, panels); });
+  return Times{seconds, static_cast<double>(conv.size * conv.size) * static_cast<double>(9 * p.k * p.n)};
+}
+
 void bench(IsaSet isas, const char* filter) {
   double peak = 0.0;
   for (const PeakVariant* variant : peak_variants(isas)) {
@@ -167,12 +208,14 @@ void bench(IsaSet isas, const char* filter) {
     std::printf("%-24s %8.1f GMAC/s\n", variant->name, rate * 1e-9);
   }
   const Conv convs[] = {
-      {"conv3x3 64>64 @56", 56, 64, 64, 3, 1},   {"conv3x3 256>256 @14", 14, 256, 256, 3, 1},
-      {"conv3x3s2 3>32 @224", 224, 3, 32, 3, 2}, {"conv1x1 32>16 @112", 112, 32, 16, 1, 1},
-      {"conv1x1 96>24 @56", 56, 96, 24, 1, 1},   {"conv1x1 24>144 @56", 56, 24, 144, 1, 1},
-      {"conv1x1 144>32 @28", 28, 144, 32, 1, 1}, {"conv1x1 64>384 @14", 14, 64, 384, 1, 1},
-      {"conv1x1 256>64 @56", 56, 256, 64, 1, 1}, {"conv1x1 960>320 @7", 7, 960, 320, 1, 1},
-      {"linear 1280>1000", 1, 1280, 1000, 1, 1}, {"linear 4096>4096", 1, 4096, 4096, 1, 1},
+      {"conv3x3 16>16 @32", 32, 16, 16, 3, 1},     {"conv3x3 64>64 @56", 56, 64, 64, 3, 1},
+      {"conv3x3 128>128 @28", 28, 128, 128, 3, 1}, {"conv3x3 256>256 @14", 14, 256, 256, 3, 1},
+      {"conv3x3 512>512 @7", 7, 512, 512, 3, 1},   {"conv3x3s2 3>32 @224", 224, 3, 32, 3, 2},
+      {"conv1x1 32>16 @112", 112, 32, 16, 1, 1},   {"conv1x1 96>24 @56", 56, 96, 24, 1, 1},
+      {"conv1x1 24>144 @56", 56, 24, 144, 1, 1},   {"conv1x1 144>32 @28", 28, 144, 32, 1, 1},
+      {"conv1x1 64>384 @14", 14, 64, 384, 1, 1},   {"conv1x1 256>64 @56", 56, 256, 64, 1, 1},
+      {"conv1x1 960>320 @7", 7, 960, 320, 1, 1},   {"linear 1280>1000", 1, 1280, 1000, 1, 1},
+      {"linear 4096>4096", 1, 4096, 4096, 1, 1},
   };
   for (const Conv& conv : convs) {
     const size_t size_out = (conv.size + 2 * (conv.kernel / 2) - conv.kernel) / conv.stride + 1;
@@ -182,6 +225,13 @@ void bench(IsaSet isas, const char* filter) {
       const GemmShape shape{size_out * size_out,  conv.out, conv.in, conv.kernel * conv.kernel,
                             variant->weight_bits, direct};
       report(conv.name, variant->name, time_gemm(*variant, conv), peak, select_gemm(shape, isas) == variant);
+    }
+    if (conv.kernel != 3 || conv.stride != 1) continue;
+    for (const WinogradVariant* variant : winograd_variants(isas)) {
+      if (!wanted(filter, conv.name, variant->name) || variant->isa == Isa::kScalar) continue;
+      report(
+          conv.name, variant->name, time_winograd(*variant, conv), peak,
+          select_winograd({conv.size, conv.size, conv.in, conv.out, variant->weight_bits}, isas) == variant);
     }
   }
   const Conv depthwise[] = {

@@ -28,6 +28,7 @@
 #include "kernels/quantize/quantize.h"
 #include "kernels/resize/resize.h"
 #include "kernels/softmax/softmax.h"
+#include "kernels/winograd/winograd.h"
 
 namespace edgeq {
 namespace {
@@ -265,6 +266,12 @@ void test_names() {
                name.bits == v->weight_bits && name.isa == isa_name(v->isa),
            v->name, "the name does not say what the record does");
     expect(v->nr % v->nr_step == 0, v->name, "nr is no multiple of nr_step");
+  }
+  for (const WinogradVariant* v : winograd_variants(all)) {
+    const ParsedName name = parse_name(v->name);
+    expect(name.rows == v->mr && name.columns == v->nr && name.depth == v->kr &&
+               name.bits == v->weight_bits && name.isa == isa_name(v->isa),
+           v->name, "the name does not say what the record does");
   }
   for (const DepthwiseVariant* v : depthwise_variants(all)) {
     const ParsedName name = parse_name(v->name);
@@ -566,6 +573,142 @@ void test_gemm(IsaSet isas) {
              "select_gemm", "bits");
       const GemmShape deep{1, n, 1u << 20, 9, bits, true};
       expect(select_gemm(deep, isas) != nullptr, "select_gemm", "no variant for a deep shape");
+    }
+  }
+}
+
+// ---- winograd ----
+
+struct WinogradCase {
+  size_t height, width, pad_top, pad_left, k, n;  // of the input; as much padding below and to the right
+  Fill fill;
+  bool table, residual;
+  uint64_t seed;
+};
+
+void check_winograd(const WinogradVariant& variant, const WinogradCase& c) {
+  Random random(c.seed);
+  const std::string where = std::string(variant.name) + " " + std::to_string(c.height) + "x" +
+                            std::to_string(c.width) + " pads=" + std::to_string(c.pad_top) + "," +
+                            std::to_string(c.pad_left) + " k=" + std::to_string(c.k) +
+                            " n=" + std::to_string(c.n) + " fill=" + std::to_string(int(c.fill)) +
+                            (c.table ? " table" : "") + (c.residual ? " residual" : "");
+  const int32_t zp_in = random.between(kActMin, kActMax);
+  const size_t height_out = c.height + 2 * c.pad_top - 2;
+  const size_t width_out = c.width + 2 * c.pad_left - 2;
+  const size_t stride = c.k + static_cast<size_t>(random.between(0, 5));
+  // Rows in an order of their own: only the pointers say where they are.
+  Input<act_t> src((c.height * c.width - 1) * stride + c.k);
+  fill_acts(random, c.fill, src.data(), src.size());
+  std::vector<const act_t*> rows(height_out + 2, nullptr);
+  for (size_t y = 0; y < c.height; ++y) {
+    rows[y + c.pad_top] = src.data() + (c.height - 1 - y) * c.width * stride;
+  }
+  Input<act_t> zero_pixel(c.k);
+  std::memset(zero_pixel.data(), static_cast<uint8_t>(zp_in), c.k);
+  std::vector<int8_t> weights(c.n * 9 * c.k);
+  fill_weights(random, c.fill, variant.weight_bits, weights);
+  std::vector<int32_t> bias(c.n);
+  std::vector<float> scale(c.n);
+  const float typical =
+      40.0f / (128.0f * (variant.weight_bits == 4 ? 7.0f : 127.0f) * std::sqrt(static_cast<float>(9 * c.k)));
+  for (size_t j = 0; j < c.n; ++j) {
+    bias[j] = random.between(0, 7) == 0 ? random.between(-(1 << 30), 1 << 30) : random.between(-3000, 3000);
+    scale[j] = random.between(0, 15) == 0 ? 0.0f : typical * (0.25f + random.unit());
+  }
+  if (c.seed % 6 == 0) scale[c.n - 1] = c.seed % 12 == 0 ? 3.0f : 0.99999994f;
+  const size_t first = static_cast<size_t>(random.between(0, 3));
+  const std::vector<uint8_t> stored = pack_codes(weights, variant.weight_bits, first);
+  AlignedBuffer packed;
+  AlignedBuffer scratch;
+  (void)packed.allocate(winograd_packed_bytes(variant, c.n, c.k));
+  (void)scratch.allocate(variant.scratch_bytes(c.k, c.n));
+  winograd_pack(variant, c.n, c.k, WeightView{stored.data(), variant.weight_bits, first}, bias.data(),
+                scale.data(), zp_in, packed.data());
+
+  const size_t pixels = height_out * width_out;
+  Guarded dst(pixels, c.n, static_cast<size_t>(random.between(0, 9)));
+  act_t table[256];
+  for (act_t& entry : table) entry = random.act();
+  Input<act_t> other(pixels * (c.n + 3));
+  fill_acts(random, Fill::kRandom, other.data(), other.size());
+  WinogradParams p;
+  p.k = c.k;
+  p.n = c.n;
+  p.width_in = c.width;
+  p.width_out = width_out;
+  p.pad_left = c.pad_left;
+  p.rows = rows.data();
+  p.src_pixel_stride = static_cast<ptrdiff_t>(stride);
+  p.zero_pixel = zero_pixel.data();
+  p.packed = packed.data();
+  p.dst = reinterpret_cast<act_t*>(dst.data());
+  p.dst_pixel_stride = dst.stride();
+  p.dst_row_stride = dst.stride() * static_cast<ptrdiff_t>(width_out);
+  p.range = random_range(random);
+  if (c.table) p.table = table;
+  if (c.residual) {
+    p.residual =
+        GemmResidual{other.data(),         static_cast<ptrdiff_t>(c.n + 3),  random.between(kActMin, kActMax),
+                     0.1f + random.unit(), random.between(kActMin, kActMax), 0.1f + random.unit(),
+                     random_range(random)};
+    p.residual_row_stride = static_cast<ptrdiff_t>(width_out * (c.n + 3));
+  }
+  p.scratch = scratch.data();
+
+  std::vector<act_t> want(pixels * c.n);
+  for (size_t i = 0; i < pixels; ++i) {
+    for (size_t j = 0; j < c.n; ++j) {
+      int64_t acc = bias[j];
+      for (size_t t = 0; t < 9; ++t) {
+        const act_t* row = rows[i / width_out + t / 3];
+        const size_t x = i % width_out + t % 3 - c.pad_left;
+        if (row == nullptr || x >= c.width) continue;
+        for (size_t e = 0; e < c.k; ++e) {
+          acc += int64_t{row[x * stride + e] - zp_in} * weights[(j * 9 + t) * c.k + e];
+        }
+      }
+      int32_t q = requantize(static_cast<int32_t>(static_cast<uint32_t>(acc)), scale[j], p.range);
+      if (c.table) q = table[static_cast<uint8_t>(q)];
+      if (c.residual) {
+        const GemmResidual& r = p.residual;
+        q = add_quantized(q, r.zp_acc, r.multiplier_acc, other[i * (c.n + 3) + j], r.zp_src, r.multiplier_src,
+                          r.range);
+      }
+      want[i * c.n + j] = static_cast<act_t>(q);
+    }
+  }
+  const size_t panels = winograd_panels(variant, c.n);
+  const size_t row_cut = size_t(random.between(0, int(height_out)));
+  const size_t panel_cut = size_t(random.between(0, int(panels)));
+  variant.run(p, 0, row_cut, 0, panel_cut);
+  variant.run(p, 0, row_cut, panel_cut, panels);
+  variant.run(p, row_cut, height_out, 0, panel_cut);
+  variant.run(p, row_cut, height_out, panel_cut, panels);
+  compare(where, dst, want, pixels, c.n);
+}
+
+void test_winograd(IsaSet isas) {
+  for (const WinogradVariant* variant : winograd_variants(isas)) {
+    uint64_t seed = 1;
+    for (size_t height : {1, 2, 3, 6, 9}) {
+      for (size_t width : {1, 3, 4, 7, 12}) {
+        for (size_t k : {1, 2, 3, 16, 17, 30}) {
+          for (size_t n : {1, 8, 11, 16, 23, 32, 41}) {
+            ++seed;
+            const size_t pad_top = height < 3 ? 1 : seed / 7 % 3;
+            const size_t pad_left = width < 3 ? 1 : seed / 5 % 3;
+            check_winograd(*variant, WinogradCase{height, width, pad_top, pad_left, k, n, kFills[seed % 5],
+                                                  seed % 4 == 1, seed % 7 < 3, seed});
+          }
+        }
+      }
+    }
+    // Images of more blocks than scratch holds, and the deepest sums of one sign.
+    for (Fill fill : kFills) {
+      check_winograd(*variant, WinogradCase{23, 19, 1, 1, 40, 24, fill, false, true, 11});
+      check_winograd(*variant, WinogradCase{7, 7, 1, 1, 512, 9, fill, true, false, 12});
+      check_winograd(*variant, WinogradCase{4, 5, 1, 0, kWinogradMaxDepth, 9, fill, false, false, 13});
     }
   }
 }
@@ -1375,6 +1518,7 @@ int run_kernel_tests(int argc, char** argv) {
       {"isa_cap", [](IsaSet) { test_isa_cap(); }},
       {"names", [](IsaSet) { test_names(); }},
       {"gemm", test_gemm},
+      {"winograd", test_winograd},
       {"depthwise", test_depthwise},
       {"elementwise", test_elementwise},
       {"lut", test_lut},
