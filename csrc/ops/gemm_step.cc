@@ -5,6 +5,7 @@
 
 #include "kernels/gemm/gemm.h"
 #include "kernels/gemm/pack.h"
+#include "kernels/lut/lut.h"
 #include "ops/row_step.h"
 
 namespace edgeq {
@@ -16,6 +17,7 @@ class GemmStep final : public RowStep {
  public:
   GemmGeometry geometry;
   const GemmVariant* variant = nullptr;
+  const LutVariant* lut = nullptr;  // looks the codes up in the epilogue's table; null: the kernel does
   Epilogue epilogue;
   AlignedBuffer packed;
   size_t packed_stride = 0;  // from group to group
@@ -97,7 +99,7 @@ class GemmStep final : public RowStep {
     params.lhs.row_stride = in_stride;
     params.dst_row_stride = out_stride;
     params.range = epilogue.range;
-    params.table = epilogue.has_table ? epilogue.table : nullptr;
+    params.table = epilogue.has_table && lut == nullptr ? epilogue.table : nullptr;
     params.residual = epilogue.residual;
     params.residual.row_stride = residual_stride;
     params.scratch = scratch;
@@ -122,8 +124,25 @@ class GemmStep final : public RowStep {
         params.residual.src = reinterpret_cast<const act_t*>(piece.residual) + group * geometry.n;
       }
       variant->run(params, 0, piece.count, panel, panel_end);
+      look_up(params, panel, panel_end);
       column += panel_end - panel;
     }
+  }
+
+  /// Applies the table to what the kernel has just written.
+  void look_up(const GemmParams& params, int64_t panel_begin, int64_t panel_end) const {
+    if (lut == nullptr) return;
+    const size_t begin = static_cast<size_t>(panel_begin * variant->nr);
+    const size_t end = std::min(params.n, static_cast<size_t>(panel_end * variant->nr));
+    LutParams codes;
+    codes.rows = params.m;
+    codes.channels = end - begin;
+    codes.dst = reinterpret_cast<uint8_t*>(params.dst) + begin;
+    codes.dst_row_stride = params.dst_row_stride;
+    codes.src = codes.dst;
+    codes.src_row_stride = codes.dst_row_stride;
+    codes.table = reinterpret_cast<const uint8_t*>(epilogue.table);
+    lut->run(codes);
   }
 
   /// Gathers some windows, which then lie in the first-level cache, and multiplies them.
@@ -143,6 +162,7 @@ class GemmStep final : public RowStep {
         params.residual.src = reinterpret_cast<const act_t*>(piece.residual) + done * residual_stride;
       }
       variant->run(params, 0, count, column_begin, column_end);
+      look_up(params, column_begin, column_end);
       done += count;
     }
   }
@@ -157,6 +177,10 @@ Result<std::unique_ptr<Step>> prepare_gemm(const Lowered& lowered, const GemmGeo
   auto step = std::make_unique<GemmStep>();
   step->geometry = geometry;
   step->epilogue = epilogue;
+  // A pass over codes that are still in a cache costs less than a table in the kernel's epilogue, which would
+  // need the byte permutes of another level, or many shuffles. An addition after the table stays in the
+  // epilogue, and keeps the table there.
+  if (epilogue.has_table && !epilogue.has_residual) step->lut = select_lut(target.isas);
   step->in_stride = lowered.in_stride[0];
   step->out_stride = lowered.out_stride;
   step->residual_stride = epilogue.residual_stride;
