@@ -55,7 +55,8 @@ const WinogradVariant* select_winograd(const WinogradShape& shape, IsaSet isas) 
   const double winograd =
       blocks * (panels * (16 * pairs * 7.5 / 6 + 70) + vectors * 45) + panels * pairs * 40;
   const double step = shape.weight_bits == 4 ? 8.4 / 2 : 7.5;
-  const double product = outputs * (panels * (9 * pairs * step / 6 + 5) + 9 * vectors * 2);
+  const double depth = static_cast<double>(9 * shape.k);
+  const double product = outputs * (panels * (depth / 2 * step / 6 + 5) + 9 * vectors * 2);
   if (winograd > 0.9 * product) return nullptr;
   for (const WinogradVariant* variant : winograd_variants(isas)) {
     if (variant->isa == Isa::kAvx2 && variant->weight_bits == shape.weight_bits) return variant;

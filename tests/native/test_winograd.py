@@ -1,0 +1,61 @@
+"""3x3 windows by Winograd's method, where the instruction set has one for them: the same bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from native_sessions import ISAS, expect_exact
+from quantized_graphs import Build, QuantizedBuilder
+
+from edgeq.exporters.edgeq_file import encode
+from edgeq.ir import Graph
+from edgeq.passes import channels_last, lower
+from edgeq.session import Session
+
+SCHEMES = ("w8a8", "w4a8", "w4a4")
+
+
+def _residual(b: QuantizedBuilder) -> Graph:
+    x = b.conv(b.input(8, 11, 10), 24)
+    y = b.conv(b.conv(x, 32, (3, 3), pads=(1, 1, 1, 1), clamp=True), 24, (3, 3), pads=(1, 1, 1, 1))
+    return b.finish(b.unary("hard_swish", b.binary("add", y, x)))
+
+
+def _dense(b: QuantizedBuilder) -> Graph:
+    """Reads and writes slices of wider pixels."""
+    x = b.conv(b.input(8, 9, 12), 16)
+    for _ in range(2):
+        y = b.conv(x, 24, (3, 3), pads=(1, 1, 1, 1))
+        b.graph.add_tensor(b.graph.tensor(y).with_(quant=b.graph.quant(x)))
+        x = b.concat([x, y])
+    return b.finish(b.conv(x, 5))
+
+
+WINDOWS: dict[str, Build] = {
+    "uneven padding": lambda b: b.finish(b.conv(b.input(24, 9, 14), 40, (3, 3), pads=(2, 0, 1, 3))),
+    "no padding": lambda b: b.finish(b.conv(b.input(33, 8, 7), 17, (3, 3))),
+    "channels of no vector": lambda b: b.finish(b.conv(b.input(30, 13, 13), 27, (3, 3), pads=(1, 1, 1, 1))),
+    "a table": lambda b: b.finish(b.unary("hard_swish", b.conv(b.input(24, 9, 9), 24, (3, 3), pads=(1, 1, 1, 1)))),
+    "a residual": _residual,
+    "slices": _dense,
+}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("name", WINDOWS)
+def test_windows_are_exact(name: str, scheme: str) -> None:
+    expect_exact(lambda: WINDOWS[name](QuantizedBuilder(np.random.default_rng(9), scheme)), threads=(1, 2, 3))
+
+
+@pytest.mark.skipif("avx2" not in ISAS, reason="needs AVX2: other levels have no kernel of the kind")
+def test_winograd_is_chosen_for_deep_windows() -> None:
+    def kernels(scheme: str, channels: int, size: int, isa: str) -> list[str]:
+        b = QuantizedBuilder(np.random.default_rng(9), scheme)
+        graph = b.finish(b.conv(b.input(channels, size, size), 32, (3, 3), pads=(1, 1, 1, 1)))
+        session = Session(encode(lower(channels_last(graph))), max_isa=isa)
+        return [layer.kernel.split("_")[0] for layer in session.layers]
+
+    assert kernels("w8a8", 32, 16, "avx2") == ["winograd"]
+    assert kernels("w8a8", 32, 16, ISAS[-1]) == ["winograd" if ISAS[-1] == "avx2" else "gemm"]
+    assert kernels("w8a8", 3, 16, "avx2") == ["gemm"]
+    assert kernels("w8a8", 32, 16, "scalar") == ["gemm"]
