@@ -1,6 +1,7 @@
 #ifndef EDGEQ_TESTS_KERNEL_TEST_H_
 #define EDGEQ_TESTS_KERNEL_TEST_H_
 
+#include "kernels/depthwise/depthwise.h"
 #include "kernels/gemm/gemm.h"
 
 namespace edgeq {
@@ -13,12 +14,13 @@ namespace edgeq {
 /// Returns: 0 when all agree, 1 when some do not, 2 for an unknown family or cap.
 int run_kernel_tests(int argc, char** argv);
 
-/// Checks one matrix kernel, which need not be among the engine's variants.
+/// Check one kernel, which need not be among the engine's variants.
 ///
 /// Args:
-///   quick: Some tens of small shapes, for kernels that are emulated.
+///   most_products: Shapes of more multiply-accumulates are left out, for kernels that are emulated.
 /// Returns: How many checks failed; each is printed.
-int test_gemm_kernel(const GemmVariant& variant, bool quick);
+int test_gemm_kernel(const GemmVariant& variant, size_t most_products);
+int test_depthwise_kernel(const DepthwiseVariant& variant, size_t most_products);
 
 }  // namespace edgeq
 

@@ -1,7 +1,8 @@
-#include "tests/tile_traps.h"
+#include "tests/instruction_traps.h"
 
 #if defined(__linux__) && defined(__x86_64__)
 
+#include <cpuid.h>
 #include <signal.h>
 #include <ucontext.h>
 
@@ -64,7 +65,7 @@ bool decode(const uint8_t* code, const greg_t* registers, Decoded& d) {
     const uint8_t sib = code[d.length++];
     base = sib & 7;
     const int index = (sib >> 3 & 7) | index_high;
-    if (index != 4) d.index = static_cast<ptrdiff_t>(registers[kRegisters[index]]) << (sib >> 6);
+    if (index != 4) d.index = static_cast<ptrdiff_t>(registers[kRegisters[index]]) * (1 << (sib >> 6));
   }
   ptrdiff_t address = 0;
   const bool no_base = d.mod == 0 && base == 5;
@@ -82,7 +83,57 @@ bool decode(const uint8_t* code, const greg_t* registers, Decoded& d) {
   return true;
 }
 
-bool execute(const Decoded& d) {
+/// The vector registers that the kernel saved for the handler and loads again when it returns: the lower
+/// halves lie in the first 512 bytes (FXSAVE), the upper ones where CPUID says (XSAVE, component 2).
+class Vectors {
+ public:
+  explicit Vectors(void* saved) : saved_(static_cast<uint8_t*>(saved)) {
+    unsigned size, other1, other2;
+    __cpuid_count(0x0D, 2, size, upper_, other1, other2);
+  }
+  void get(int index, uint8_t (&bytes)[32]) const {
+    std::memcpy(bytes, saved_ + 160 + 16 * index, 16);
+    std::memcpy(bytes + 16, saved_ + upper_ + 16 * static_cast<unsigned>(index), 16);
+    // XSTATE_BV: without its bit the upper halves are zero, whatever lies there.
+    if ((saved_[512] & 4) == 0) std::memset(bytes + 16, 0, 16);
+  }
+  void set(int index, const uint8_t (&bytes)[32]) {
+    if ((saved_[512] & 4) == 0) std::memset(saved_ + upper_, 0, 16 * 16);
+    saved_[512] |= 2 | 4;
+    std::memcpy(saved_ + 160 + 16 * index, bytes, 16);
+    std::memcpy(saved_ + upper_ + 16 * static_cast<unsigned>(index), bytes + 16, 16);
+  }
+
+ private:
+  uint8_t* saved_;
+  unsigned upper_;
+};
+
+/// VPDPBUSD in its VEX form: each dword of the sum plus the products of four unsigned bytes and four signed
+/// ones.
+bool execute_vnni(const Decoded& d, Vectors vectors) {
+  if (d.map != 2 || d.wide || d.prefix != 1 || d.opcode != 0x50) return false;
+  uint8_t sum[32], left[32], right[32];
+  vectors.get(d.reg, sum);
+  vectors.get(d.vector, left);
+  if (d.mod == 3) {
+    vectors.get(d.rm, right);
+  } else {
+    std::memcpy(right, d.address + d.index, d.big ? 32 : 16);
+  }
+  for (int i = 0; i < (d.big ? 8 : 4); ++i) {
+    uint32_t value = read<uint32_t>(sum + 4 * i);
+    for (int b = 4 * i; b < 4 * i + 4; ++b) {
+      value += static_cast<uint32_t>(int32_t{left[b]} * int32_t{static_cast<int8_t>(right[b])});
+    }
+    std::memcpy(sum + 4 * i, &value, sizeof value);
+  }
+  if (!d.big) std::memset(sum + 16, 0, 16);
+  vectors.set(d.reg, sum);
+  return true;
+}
+
+bool execute_tiles(const Decoded& d) {
   constexpr int kNone = 0, k66 = 1, kF3 = 2, kF2 = 3;
   if (d.map != 2 || d.wide || d.big || d.reg >= kTiles) return false;
   const bool memory = d.mod != 3;
@@ -120,10 +171,12 @@ bool execute(const Decoded& d) {
 }
 
 void handle(int, siginfo_t*, void* context) {
-  greg_t* registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
+  mcontext_t& machine = static_cast<ucontext_t*>(context)->uc_mcontext;
+  greg_t* registers = machine.gregs;
   Decoded d;
-  if (!decode(reinterpret_cast<const uint8_t*>(registers[REG_RIP]), registers, d) || !execute(d)) {
-    std::fprintf(stderr, "FAIL tile traps: an illegal instruction that is no tile instruction\n");
+  const auto* code = reinterpret_cast<const uint8_t*>(registers[REG_RIP]);
+  if (!decode(code, registers, d) || !(execute_tiles(d) || execute_vnni(d, Vectors(machine.fpregs)))) {
+    std::fprintf(stderr, "FAIL instruction traps: an illegal instruction that is not emulated\n");
     std::abort();
   }
   registers[REG_RIP] += static_cast<greg_t>(d.length);
@@ -132,7 +185,7 @@ void handle(int, siginfo_t*, void* context) {
 
 }  // namespace
 
-TileTraps::TileTraps() {
+InstructionTraps::InstructionTraps() {
   unit = TileUnit();
   trapped = 0;
   struct sigaction action = {};
@@ -141,11 +194,11 @@ TileTraps::TileTraps() {
   sigaction(SIGILL, &action, &before);
 }
 
-TileTraps::~TileTraps() { sigaction(SIGILL, &before, nullptr); }
+InstructionTraps::~InstructionTraps() { sigaction(SIGILL, &before, nullptr); }
 
-bool TileTraps::available() { return true; }
-size_t TileTraps::instructions() const { return trapped; }
-bool TileTraps::configured() const { return unit.configured(); }
+bool InstructionTraps::available() { return true; }
+size_t InstructionTraps::instructions() const { return trapped; }
+bool InstructionTraps::configured() const { return unit.configured(); }
 
 }  // namespace edgeq
 
@@ -153,11 +206,11 @@ bool TileTraps::configured() const { return unit.configured(); }
 
 namespace edgeq {
 
-TileTraps::TileTraps() = default;
-TileTraps::~TileTraps() = default;
-bool TileTraps::available() { return false; }
-size_t TileTraps::instructions() const { return 0; }
-bool TileTraps::configured() const { return false; }
+InstructionTraps::InstructionTraps() = default;
+InstructionTraps::~InstructionTraps() = default;
+bool InstructionTraps::available() { return false; }
+size_t InstructionTraps::instructions() const { return 0; }
+bool InstructionTraps::configured() const { return false; }
 
 }  // namespace edgeq
 

@@ -1,18 +1,21 @@
-// The AMX kernels, on CPUs with and without AMX. Their tile unit is emulated twice: under their source,
-// compiled for it (every shape that kernel_test knows), and under their machine code, whose tile instructions
-// trap (some of them). Where the CPU has AMX, kernel_test runs the instructions themselves.
+// The kernels of levels that this CPU lacks. The machine code of the AMX and AVX-VNNI kernels runs on
+// emulated instructions, which trap. The source of the AMX kernels runs on an emulated tile unit besides, on
+// any CPU with AVX-512-VBMI: more shapes in less time, and sanitizers see every load. What the CPU has,
+// kernel_test runs.
 
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
 #include "base/cpu_features.h"
+#include "kernels/depthwise/depthwise.h"
 #include "kernels/gemm/gemm.h"
 #include "kernels/peak/peak.h"
 #include "kernels/x86_amx_tiles.h"
 #include "tests/emulated_amx.h"
+#include "tests/instruction_traps.h"
 #include "tests/kernel_test.h"
-#include "tests/tile_traps.h"
 
 namespace edgeq {
 namespace {
@@ -61,38 +64,46 @@ void test_selection() {
   }
 }
 
-void test_source() {
+void test_amx_source() {
   for (const GemmVariant& variant : emulated_amx_variants()) {
-    failures += test_gemm_kernel(variant, false);
+    failures += test_gemm_kernel(variant, SIZE_MAX);
     const char* fault = emulated_amx_fault();
     expect(*fault == '\0', variant.name, fault);
     std::printf("%s: its source agrees with the plain loops\n", variant.name);
   }
 }
 
-void test_machine_code() {
+/// Runs the variants of one level under traps, on shapes of at most most_products multiply-accumulates.
+void test_machine_code(Isa level, size_t most_products) {
   IsaSet all;
   for (int i = 0; i < kIsaCount; ++i) all = all.with(static_cast<Isa>(i));
-  for (const GemmVariant* variant : gemm_variants(all)) {
-    if (variant->isa != Isa::kAmxInt8) continue;
-    TileTraps traps;
-    failures += test_gemm_kernel(*variant, true);
-    expect(!traps.configured(), variant->name, "leaves the tiles configured");
-    expect(traps.instructions() > 1000, variant->name, "ran without tile instructions");
-    std::printf("%s: %zu tile instructions of its machine code were emulated\n", variant->name,
-                traps.instructions());
-  }
+  const auto check = [&](const auto& variants, auto test) {
+    for (const auto* variant : variants) {
+      if (variant->isa != level) continue;
+      InstructionTraps traps;
+      failures += test(*variant, most_products);
+      expect(!traps.configured(), variant->name, "leaves the tiles configured");
+      expect(traps.instructions() > 1000, variant->name, "ran without the level's instructions");
+      std::printf("%s: %zu instructions of its machine code were emulated\n", variant->name,
+                  traps.instructions());
+    }
+  };
+  check(gemm_variants(all), test_gemm_kernel);
+  check(depthwise_variants(all), test_depthwise_kernel);
   for (const PeakVariant* variant : peak_variants(all)) {
-    if (variant->isa != Isa::kAmxInt8) continue;
-    TileTraps traps;
+    if (variant->isa != level) continue;
+    InstructionTraps traps;
     PeakParams p;
     int32_t sink[16];
     p.iterations = 5;
     p.sink = sink;
     variant->run(p);
-    // Each product adds 64 times 3 * 3.
-    for (const int32_t value : sink) expect(value == 5 * 64 * 9, variant->name, "has not multiplied");
-    expect(!traps.configured() && traps.instructions() == 1 + 2 + 5 * 6 + 2, variant->name,
+    // Tiles: 64 products of 3 * 3 an iteration. Vectors: twelve sums of 4 products of 3 * 5, added up.
+    const bool tiles = level == Isa::kAmxInt8;
+    for (const int32_t value : sink) {
+      expect(value == (tiles ? 5 * 64 * 9 : 5 * 12 * 4 * 15), variant->name, "has not multiplied");
+    }
+    expect(traps.instructions() == (tiles ? 1 + 2 + 5 * 6 + 2 : 5 * 12), variant->name,
            "has not run the instructions that it counts");
   }
 }
@@ -105,18 +116,26 @@ int run() {
   }
   test_config();
   test_selection();
+  // Under a lower cap the rest of these kernels would not be usable either.
+  const IsaSet cpu = isas_of(detect_cpu_features());
+  const bool vectors = isas.value().has(Isa::kAvx512Vbmi);
   if (emulated_amx_variants().empty()) {
-    std::printf("not tested: the compiler has no AMX\n");
-  } else if (!isas.value().has(Isa::kAvx512Vbmi)) {
-    std::printf("not tested: what the kernels do besides tiles needs AVX-512-VBMI\n");
+    std::printf("amxint8: not tested, the compiler lacks it\n");
+  } else if (!vectors) {
+    std::printf("amxint8: not tested, what its kernels do besides tiles needs avx512vbmi\n");
   } else {
-    test_source();
-    if (isas_of(detect_cpu_features()).has(Isa::kAmxInt8)) {
-      std::printf("machine code not emulated: this CPU has AMX, kernel_test runs it\n");
-    } else if (!TileTraps::available()) {
-      std::printf("machine code not emulated: only Linux on x86-64 traps it\n");
+    test_amx_source();
+  }
+  for (const Isa level : {Isa::kAmxInt8, Isa::kAvxVnni}) {
+    const bool rest = level == Isa::kAmxInt8 ? vectors : isas.value().has(Isa::kAvx2);
+    if (cpu.has(level)) {
+      std::printf("%s: not emulated, this CPU has it and kernel_test runs it\n", isa_name(level));
+    } else if (!rest || !InstructionTraps::available()) {
+      std::printf("%s: machine code not tested, it needs Linux on x86-64 and the levels below\n",
+                  isa_name(level));
     } else {
-      test_machine_code();
+      // A trap takes some microseconds; a tile instruction does up to 16,384 products, a vector one 32.
+      test_machine_code(level, level == Isa::kAmxInt8 ? 1000000 : 5000);
     }
   }
   return failures == 0 ? 0 : 1;
