@@ -1213,7 +1213,7 @@ void test_softmax(IsaSet isas) {
     table[d] = static_cast<uint64_t>(std::llround(std::exp(-0.07 * d) * 1099511627776.0));
   for (const SoftmaxVariant* variant : softmax_variants(isas)) {
     for (size_t rows : {1, 3}) {
-      for (size_t channels : {1, 2, 7, 8, 9, 31, 64, 65, 1000, 1001}) {
+      for (size_t channels : {1, 2, 7, 8, 9, 31, 32, 33, 64, 65, 255, 256, 257, 1000, 1001, 9000}) {
         Random random(rows * 77 + channels);
         Input<act_t> src(rows * channels);
         fill_acts(random, channels % 2 ? Fill::kRandom : Fill::kAlternating, src.data(), src.size());
