@@ -87,12 +87,21 @@ void softmax_avx2(const SoftmaxParams& p) {
       }
       continue;
     }
-    // No more elements than different quotients, which are at most 256.
-    double entries[256];
-    for (c = 0; c < p.channels; ++c) entries[c] = real[-ptrdiff_t{src[c]}];
-    for (; c % 4 != 0; ++c) entries[c] = 0.0;
-    divide(entries, p.channels, total, quotients);
-    for (c = 0; c < p.channels; ++c) dst[static_cast<ptrdiff_t>(c) * p.dst_channel_stride] = quotients[c];
+    const __m256d divisor = _mm256_set1_pd(total);
+    for (c = 0; c < p.channels; c += 4) {
+      double entry[4];
+      for (size_t k = 0; k < 4; ++k) entry[k] = real[-ptrdiff_t{src[c + k < p.channels ? c + k : c]}];
+      const __m256d entries = _mm256_setr_pd(entry[0], entry[1], entry[2], entry[3]);
+      const __m128 four = _mm256_cvtpd_ps(_mm256_div_pd(entries, divisor));
+      if (p.dst_channel_stride == 1 && c + 4 <= p.channels) {
+        _mm_storeu_ps(dst + c, four);
+        continue;
+      }
+      _mm_storeu_ps(quotients, four);
+      for (size_t k = 0; k < 4 && c + k < p.channels; ++k) {
+        dst[static_cast<ptrdiff_t>(c + k) * p.dst_channel_stride] = quotients[k];
+      }
+    }
   }
 }
 
