@@ -89,6 +89,7 @@ struct Vector128 {
   static EDGEQ_INLINE Int add(Int a, Int b) { return _mm_add_epi32(a, b); }
   static EDGEQ_INLINE Int add_words(Int a, Int b) { return _mm_add_epi16(a, b); }
   static EDGEQ_INLINE Int sub_words(Int a, Int b) { return _mm_sub_epi16(a, b); }
+  static EDGEQ_INLINE Int mul_words(Int a, Int b) { return _mm_mullo_epi16(a, b); }
   template <int kCount>
   static EDGEQ_INLINE Int shift_left_words(Int a) {
     return _mm_slli_epi16(a, kCount);
@@ -181,6 +182,7 @@ struct Vector256 {
   static EDGEQ_INLINE Int mul_dwords(Int a, Int b) { return _mm256_mullo_epi32(a, b); }
   static EDGEQ_INLINE Int add_words(Int a, Int b) { return _mm256_add_epi16(a, b); }
   static EDGEQ_INLINE Int sub_words(Int a, Int b) { return _mm256_sub_epi16(a, b); }
+  static EDGEQ_INLINE Int mul_words(Int a, Int b) { return _mm256_mullo_epi16(a, b); }
   template <int kCount>
   static EDGEQ_INLINE Int shift_left_words(Int a) {
     return _mm256_slli_epi16(a, kCount);
@@ -302,6 +304,8 @@ struct Vector512 {
   static EDGEQ_INLINE Int mul_dwords(Int a, Int b) { return _mm512_mullo_epi32(a, b); }
   static EDGEQ_INLINE Int add_words(Int a, Int b) { return _mm512_add_epi16(a, b); }
   static EDGEQ_INLINE Int sub_words(Int a, Int b) { return _mm512_sub_epi16(a, b); }
+  static EDGEQ_INLINE Int mul_words(Int a, Int b) { return _mm512_mullo_epi16(a, b); }
+  static EDGEQ_INLINE Int madd_bytes(Int a, Int b) { return _mm512_maddubs_epi16(a, b); }
   template <int kCount>
   static EDGEQ_INLINE Int shift_left_words(Int a) {
     return _mm512_slli_epi16(a, kCount);

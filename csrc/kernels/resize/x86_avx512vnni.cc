@@ -2,6 +2,6 @@
 
 namespace edgeq {
 
-void resize_bilinear_avx512vnni(const ResizeParams& p) { resize_bilinear<Vector512>(p); }
+void resize_bilinear_avx512vnni(const ResizeParams& p) { resize_bilinear<Vector512, Vector256>(p); }
 
 }  // namespace edgeq

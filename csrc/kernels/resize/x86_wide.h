@@ -9,38 +9,115 @@
 namespace edgeq {
 namespace {
 
+/// The two source rows of an output row.
+struct SourceRows {
+  const act_t* row[2];
+  const ResizeTap& tap;
+
+  SourceRows(const ResizeParams& p, size_t y)
+      : row{p.src + p.tap_y[y].index_0 * p.src_row_stride, p.src + p.tap_y[y].index_1 * p.src_row_stride},
+        tap(p.tap_y[y]) {}
+};
+
+// Enlargements by 2, 4, 8 and 16 have weights that are multiples of 2048 / 16: a and b sixteenths, whose sum
+// of products S = sum a * b * x is at most 16 * 16 * 255 = 65,280, so that (2^14 * S + 2^21) >> 22 = (S +
+// 128) >> 8 fits 16 bits: 65,408 at most. A sum along a row, at most 16 * 255 = 4,080, is one multiply-add of
+// bytes.
+constexpr int kCoarse = 2048 / 16;
+
+inline bool all_coarse(const ResizeTap* taps, size_t begin, size_t end) {
+  for (size_t i = begin; i < end; ++i) {
+    if (taps[i].weight_1 % kCoarse != 0) return false;
+  }
+  return true;
+}
+
 template <typename V>
-void resize_bilinear(const ResizeParams& p) {
+void coarse_block(const ResizeParams& p, size_t y, size_t first, size_t count) {
+  const SourceRows source(p, y);
+  const auto above = V::set1_word(source.tap.weight_0 / kCoarse);
+  const auto below = V::set1_word(source.tap.weight_1 / kCoarse);
+  const auto half = V::set1_word(128);
+  act_t* dst = p.dst + static_cast<ptrdiff_t>(y) * p.dst_row_stride + first;
+  for (size_t x = 0; x < p.width_out; ++x, dst += p.dst_pixel_stride) {
+    const ResizeTap& tap = p.tap_x[x];
+    const auto weights = V::set1_word(tap.weight_0 / kCoarse | tap.weight_1 / kCoarse << 8);
+    const ptrdiff_t left = tap.index_0 * p.src_pixel_stride + static_cast<ptrdiff_t>(first);
+    const ptrdiff_t right = tap.index_1 * p.src_pixel_stride + static_cast<ptrdiff_t>(first);
+    typename V::Int low[2], high[2];
+#pragma GCC unroll 2
+    for (int r = 0; r < 2; ++r) {
+      const auto a = V::load(source.row[r] + left);
+      const auto b = V::load(source.row[r] + right);
+      low[r] = V::madd_bytes(V::low_bytes(a, b), weights);
+      high[r] = V::madd_bytes(V::high_bytes(a, b), weights);
+    }
+    const auto blend = [&](const typename V::Int(&rows)[2]) {
+      const auto sum = V::add_words(V::mul_words(rows[0], above), V::mul_words(rows[1], below));
+      return V::template shift_right_words<8>(V::add_words(sum, half));
+    };
+    V::store(dst, V::pack_words(blend(low), blend(high)), count);
+  }
+}
+
+// Any weights: each source column is blended once, in 32 bits, and kept while output pixels lie beside it.
+template <typename V>
+void fine_block(const ResizeParams& p, size_t y, size_t first, size_t count) {
+  const SourceRows source(p, y);
+  const auto above = V::set1_dword(source.tap.weight_0);
+  const auto below = V::set1_dword(source.tap.weight_1);
   const auto half = V::set1_dword(1 << 21);
-  const OutputRange whole{0, 0, 255};
+  const auto load_column = [&](int32_t index, typename V::Int(&column)[4]) {
+    const ptrdiff_t offset = index * p.src_pixel_stride + static_cast<ptrdiff_t>(first);
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) {
+      const auto top = V::mul_dwords(V::widen_bytes(source.row[0] + offset + v * V::kLanes), above);
+      const auto bottom = V::mul_dwords(V::widen_bytes(source.row[1] + offset + v * V::kLanes), below);
+      column[v] = V::add(top, bottom);
+    }
+  };
+  typename V::Int left[4], right[4];
+  int32_t index_left = -1, index_right = -1;
+  act_t* dst = p.dst + static_cast<ptrdiff_t>(y) * p.dst_row_stride + first;
+  for (size_t x = 0; x < p.width_out; ++x, dst += p.dst_pixel_stride) {
+    const ResizeTap& tap = p.tap_x[x];
+    if (tap.index_0 != index_left) {
+      if (tap.index_0 == index_right) {
+        for (int v = 0; v < 4; ++v) left[v] = right[v];
+      } else {
+        load_column(tap.index_0, left);
+      }
+      index_left = tap.index_0;
+    }
+    if (tap.index_1 != index_right) {
+      load_column(tap.index_1, right);
+      index_right = tap.index_1;
+    }
+    const auto weight_left = V::set1_dword(tap.weight_0);
+    const auto weight_right = V::set1_dword(tap.weight_1);
+    typename V::Int sum[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) {
+      // At most 2^22 * 255 + 2^21 < 2^31.
+      sum[v] = V::add(V::mul_dwords(left[v], weight_left), V::mul_dwords(right[v], weight_right));
+      sum[v] = V::template shift_right<22>(V::add(sum[v], half));
+    }
+    V::store(dst, V::order_packed(pack_codes<V>(sum[0], sum[1], sum[2], sum[3], OutputRange{0, 0, 255})),
+             count);
+  }
+}
+
+/// V, or Half for the last channels where they fit it.
+template <typename V, typename Half>
+void resize_bilinear(const ResizeParams& p) {
+  const bool coarse = all_coarse(p.tap_x, 0, p.width_out) && all_coarse(p.tap_y, p.row_begin, p.row_end);
   for (size_t y = p.row_begin; y < p.row_end; ++y) {
-    const ResizeTap& ty = p.tap_y[y];
-    const act_t* row0 = p.src + ty.index_0 * p.src_row_stride;
-    const act_t* row1 = p.src + ty.index_1 * p.src_row_stride;
-    for (size_t x = 0; x < p.width_out; ++x) {
-      const ResizeTap& tx = p.tap_x[x];
-      const act_t* pixel[4] = {row0 + tx.index_0 * p.src_pixel_stride, row0 + tx.index_1 * p.src_pixel_stride,
-                               row1 + tx.index_0 * p.src_pixel_stride,
-                               row1 + tx.index_1 * p.src_pixel_stride};
-      const typename V::Int weight[4] = {
-          V::set1_dword(ty.weight_0 * tx.weight_0), V::set1_dword(ty.weight_0 * tx.weight_1),
-          V::set1_dword(ty.weight_1 * tx.weight_0), V::set1_dword(ty.weight_1 * tx.weight_1)};
-      act_t* dst = p.dst + static_cast<ptrdiff_t>(y) * p.dst_row_stride +
-                   static_cast<ptrdiff_t>(x) * p.dst_pixel_stride;
-      for (size_t first = 0; first < p.channels; first += V::kBytes) {
-        typename V::Int sum[4];
-#pragma GCC unroll 4
-        for (int v = 0; v < 4; ++v) {
-          sum[v] = half;
-#pragma GCC unroll 4
-          for (int i = 0; i < 4; ++i) {
-            const auto bytes = V::widen_bytes(pixel[i] + first + static_cast<size_t>(v * V::kLanes));
-            sum[v] = V::add(sum[v], V::mul_dwords(weight[i], bytes));
-          }
-          sum[v] = V::template shift_right<22>(sum[v]);
-        }
-        V::store(dst + first, V::order_packed(pack_codes<V>(sum[0], sum[1], sum[2], sum[3], whole)),
-                 p.channels - first);
+    for (size_t first = 0; first < p.channels; first += V::kBytes) {
+      const size_t count = p.channels - first;
+      if (count <= Half::kBytes) {
+        coarse ? coarse_block<Half>(p, y, first, count) : fine_block<Half>(p, y, first, count);
+      } else {
+        coarse ? coarse_block<V>(p, y, first, count) : fine_block<V>(p, y, first, count);
       }
     }
   }
