@@ -12,6 +12,6 @@ Result<std::unique_ptr<Step>> prepare(const Lowered& lowered, Target& target) {
 }  // namespace
 
 extern const OpDef k_op_add;
-const OpDef k_op_add = {4, "add", check, no_fusions, prepare};
+const OpDef k_op_add = {4, "add", check, binary_fusions, prepare};
 
 }  // namespace edgeq

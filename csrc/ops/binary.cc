@@ -3,12 +3,15 @@
 #include <algorithm>
 
 #include "base/int4.h"
+#include "kernels/lut/lut.h"
 #include "ops/check.h"
 
 namespace edgeq {
 namespace {
 
 constexpr int64_t kChunk = 4096;  // elements a row of work, where everything is one long run
+// Elements that a table takes over while the first-level cache holds them, with their operands.
+constexpr int64_t kTableElements = 2 * kChunk;
 
 /// An axis of the output with the byte strides of a, b and the output along it.
 struct Loop {
@@ -45,6 +48,8 @@ class BinaryStep final : public Step {
   int64_t outer_size = 1;
   int64_t run_length = 0;  // > 0: the image is one run of so many elements, cut into chunks
   int64_t image_stride[3] = {0, 0, 0};
+  const LutVariant* lut = nullptr;  // a table behind it, or none
+  act_t table[256] = {};
 
   int64_t rows_an_image() const {
     return run_length > 0 ? (run_length + kChunk - 1) / kChunk : outer_size * rows.size;
@@ -71,6 +76,7 @@ class BinaryStep final : public Step {
       int64_t count;
       if (run_length > 0) {
         count = std::min(an_image - first, range.row_end - row);
+        if (lut != nullptr) count = std::min(count, kTableElements / kChunk);
         for (int i = 0; i < 2; ++i) offset[i] += first * kChunk * (i == 0 ? call.a_step : call.b_step);
         offset[2] += first * kChunk;
         call.rows = 1;
@@ -78,6 +84,7 @@ class BinaryStep final : public Step {
       } else {
         const int64_t within = first % rows.size;
         count = std::min(rows.size - within, range.row_end - row);
+        if (lut != nullptr) count = std::min(count, kTableElements / static_cast<int64_t>(call.channels) + 1);
         int64_t block = first / rows.size;
         for (size_t axis = outer.size(); axis-- > 0;) {
           for (int i = 0; i < 3; ++i) offset[i] += block % outer[axis].size * outer[axis].stride[i];
@@ -90,8 +97,20 @@ class BinaryStep final : public Step {
       call.b = reinterpret_cast<const act_t*>(base[1] + offset[1]);
       call.dst = reinterpret_cast<act_t*>(io.out + offset[2]);
       variant->run(call);
+      if (lut != nullptr) look_up(call);
       row += count;
     }
+  }
+
+ private:
+  void look_up(const BinaryParams& call) const {
+    LutParams params;
+    params.rows = call.rows;
+    params.channels = call.channels;
+    params.src = params.dst = reinterpret_cast<uint8_t*>(call.dst);
+    params.src_row_stride = params.dst_row_stride = call.dst_row_stride;
+    params.table = reinterpret_cast<const uint8_t*>(table);
+    lut->run(params);
   }
 };
 
@@ -205,6 +224,10 @@ Result<std::unique_ptr<Step>> prepare_binary(const Lowered& lowered, BinaryOp op
     params.multiplier_b = operand[1]->scale() / y.scale();
   }
   params.range = output_range(y, view.attribute(0), view.attribute(1));
+  if (lowered.table != nullptr) {
+    step->lut = select_lut(target.isas);
+    table_to_act(view.model.tensors[lowered.table->inputs[1]].data, reinterpret_cast<uint8_t*>(step->table));
+  }
   step->info.kernel = step->variant->name;
   step->info.isa = step->variant->isa;
   step->info.work = y.elements;

@@ -12,6 +12,6 @@ Result<std::unique_ptr<Step>> prepare(const Lowered& lowered, Target& target) {
 }  // namespace
 
 extern const OpDef k_op_mul;
-const OpDef k_op_mul = {6, "mul", check, no_fusions, prepare};
+const OpDef k_op_mul = {6, "mul", check, binary_fusions, prepare};
 
 }  // namespace edgeq

@@ -12,6 +12,6 @@ Result<std::unique_ptr<Step>> prepare(const Lowered& lowered, Target& target) {
 }  // namespace
 
 extern const OpDef k_op_sub;
-const OpDef k_op_sub = {5, "sub", check, no_fusions, prepare};
+const OpDef k_op_sub = {5, "sub", check, binary_fusions, prepare};
 
 }  // namespace edgeq

@@ -100,15 +100,11 @@ class Planner {
     // Backwards, so that of two products that are added the later one takes the addition: it runs at the
     // addition's place anyway, and nothing has to wait for it.
     for (int n = node_count() - 1; n >= 0; --n) {
+      // An addition that a product takes cannot keep a table behind it.
+      if (is_binary(n)) continue;
       Role& role = roles_[n];
       const Fusions fusions = find_op(model_.nodes[n].op)->fusions(view(n));
-      if (fusions.table) {
-        const int user = single_user(model_.nodes[role.last].output);
-        if (user >= 0 && model_.nodes[user].op == kLut && view(user).input(1).rank == 1) {
-          role.table = user;
-          absorb(user, n);
-        }
-      }
+      if (fusions.table) fuse_table(n);
       if (fusions.residual) {
         const int output = model_.nodes[role.last].output;
         const int user = single_user(output);
@@ -118,6 +114,24 @@ class Planner {
           absorb(user, n);
         }
       }
+    }
+    for (int n = 0; n < node_count(); ++n) {
+      const bool takes_table = find_op(model_.nodes[n].op)->fusions(view(n)).table;
+      if (is_binary(n) && takes_table && !roles_[n].absorbed) fuse_table(n);
+    }
+  }
+
+  bool is_binary(int n) const {
+    const uint16_t op = model_.nodes[n].op;
+    return op == kAdd || op == kSub || op == kMul;
+  }
+
+  /// Takes the table that alone reads the node's output into its step.
+  void fuse_table(int n) {
+    const int user = single_user(model_.nodes[roles_[n].last].output);
+    if (user >= 0 && model_.nodes[user].op == kLut && view(user).input(1).rank == 1) {
+      roles_[n].table = user;
+      absorb(user, n);
     }
   }
 
@@ -468,7 +482,7 @@ class Planner {
   std::vector<int> overwritable(int n) const {
     if (roles_[n].residual >= 0) return {inputs_of(n).back()};
     const Node& node = model_.nodes[n];
-    if (node.op != kAdd && node.op != kSub && node.op != kMul && node.op != kLut) return {};
+    if (!is_binary(n) && node.op != kLut) return {};
     std::vector<int> operands;
     const Tensor& y = tensor(node.output);
     for (int32_t input : node.inputs) {

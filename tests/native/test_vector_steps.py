@@ -58,10 +58,26 @@ STEPS: dict[str, Build] = {
     "squeeze and excite over 72 channels": lambda b: _excited(b, 72),
     "squeeze and excite over 30 channels": lambda b: _excited(b, 30),
     "operands that are read again": _read_again,
+    "table behind an addition that repeats": lambda b: b.finish(
+        b.unary("hard_swish", b.binary("add", b.depthwise(b.conv(b.input(5, 37, 41), 40), 3), b.constant(40, 1, 1)))
+    ),
+    "table behind a run": lambda b: _table_behind_a_run(b),
+    "table behind a product and an addition": lambda b: _table_behind_a_residual(b),
     "chain of tables": lambda b: b.finish(
         b.conv(b.prelu(b.unary("tanh", b.binary("mul", b.conv(b.input(3, 8, 8), 20), b.constant(20, 1, 1))), True), 4)
     ),
 }
+
+
+def _table_behind_a_run(b: QuantizedBuilder) -> Graph:
+    x = b.depthwise(b.input(24, 37, 41), 3)
+    return b.finish(b.unary("sigmoid", b.binary("sub", x, b.max_pool(x, (3, 3), (1, 1), (1, 1, 1, 1)))))
+
+
+def _table_behind_a_residual(b: QuantizedBuilder) -> Graph:
+    x = b.conv(b.input(5, 9, 9), 24)
+    y = b.unary("tanh", b.binary("add", b.conv(b.conv(x, 8), 24), x))
+    return b.finish(b.conv(y, 4))
 
 
 def _shuffle_of_output(b: QuantizedBuilder) -> Graph:
@@ -89,6 +105,12 @@ def test_shuffles_read_the_parts_of_their_concatenation() -> None:
     copies = [layer for layer in session.layers if layer.op in {"concat", "slice"}]
     assert len(copies) == 6
     assert all(layer.kernel == "free" or layer.kernel.startswith("in ") for layer in copies)
+
+
+def test_tables_join_the_elementwise_step_before_them() -> None:
+    session = _session(_table_behind_a_run(QuantizedBuilder(np.random.default_rng(9), "w8a8")))
+    (table,) = [layer for layer in session.layers if layer.op == "lut"]
+    assert table.kernel.startswith("in ")
 
 
 def test_elementwise_steps_write_over_their_operand() -> None:
