@@ -10,6 +10,7 @@
 #include "kernels/lut/lut.h"
 #include "kernels/quantize/quantize.h"
 #include "ops/check.h"
+#include "runtime/cpu_limits.h"
 #include "runtime/model_file.h"
 
 namespace edgeq {
@@ -77,8 +78,7 @@ Result<std::unique_ptr<Session>> Session::load(const uint8_t* data, size_t size,
   const char* cap = options.max_isa.empty() ? std::getenv("EDGEQ_MAX_ISA") : options.max_isa.c_str();
   auto isas = usable_isas(cap);
   EDGEQ_RETURN_IF_ERROR(isas.status());
-  const int threads =
-      options.threads > 0 ? options.threads : std::min(kMaxDefaultThreads, ThreadPool::available_cpus());
+  const int threads = options.threads > 0 ? options.threads : std::min(kMaxDefaultThreads, usable_cpus());
   try {
     FileBytes copy;
     if (reinterpret_cast<uintptr_t>(data) % 64 != 0) {
@@ -173,17 +173,18 @@ Status Session::prepare_images(const Model& model, MemoryBudget& budget) {
 
 Result<uint64_t> Session::arena_bytes(int64_t batch) const {
   if (batch < 1) return Status::invalid_argument("a batch must hold at least one image");
-  auto layout = layout_arena(plan_.buffers, batch, arena_limit_);
+  auto layout = layout_arena(plan_.buffers, images_at_once(batch), arena_limit_);
   EDGEQ_RETURN_IF_ERROR(layout.status());
   return layout.value().bytes;
 }
 
-Status Session::plan_batch(int64_t batch, BatchPlan** plan) {
-  if (batches_.size() >= kMaxBatchPlans && batches_.count(batch) == 0) batches_.clear();
-  BatchPlan& found = batches_[batch];
+int64_t Session::images_at_once(int64_t batch) const { return batch; }
+
+Status Session::plan_batch(int64_t images, BatchPlan** plan) {
+  BatchPlan& found = batches_[images];
   *plan = &found;
   if (found.bound) return Status();
-  auto layout = layout_arena(plan_.buffers, batch, arena_limit_);
+  auto layout = layout_arena(plan_.buffers, images, arena_limit_);
   EDGEQ_RETURN_IF_ERROR(layout.status());
   if (layout.value().bytes > arena_.size()) {
     for (auto& other : batches_) other.second.bound = false;
@@ -192,18 +193,27 @@ Status Session::plan_batch(int64_t batch, BatchPlan** plan) {
                                           static_cast<unsigned long long>(layout.value().bytes)));
     }
   }
+  found = BatchPlan();
   found.offset = layout.value().offset;
   const auto address = [&](const ValueRef& value) {
     return value.buffer < 0 ? nullptr : arena_.data() + found.offset[value.buffer] + value.offset;
   };
-  found.inputs.clear();
-  found.output.clear();
+  // From here on, sleeping threads are worth waking: about 10 microseconds of work for each.
+  constexpr int64_t kWakeCost = 500000;
+  const auto add = [&found](const Grid& grid, bool wake) {
+    found.grids.push_back(grid);
+    found.parts.push_back({static_cast<uint8_t>(grid.row_parts * grid.column_parts), wake});
+  };
+  for (const PlanEnd& end : plan_.inputs) add(split_end(end, images), true);
   for (const PlannedStep& planned : plan_.steps) {
     std::vector<const uint8_t*> inputs;
     for (const ValueRef& input : planned.inputs) inputs.push_back(address(input));
     found.inputs.push_back(std::move(inputs));
     found.output.push_back(address(planned.output));
+    const Grid grid = split(planned, images);
+    add(grid, grid.work.cost >= kWakeCost);
   }
+  for (const PlanEnd& end : plan_.outputs) add(split_end(end, images), true);
   found.bound = true;
   return Status();
 }
@@ -249,31 +259,68 @@ Status Session::run_checked(const std::vector<InputArray>* inputs, const uint8_t
     }
   }
   std::lock_guard<std::mutex> lock(mutex_);
+  const int64_t size = images_at_once(batch);
   BatchPlan* plan = nullptr;
+  BatchPlan* rest = nullptr;
   try {
-    EDGEQ_RETURN_IF_ERROR(plan_batch(batch, &plan));
+    if (batches_.size() + 2 > kMaxBatchPlans) batches_.clear();
+    EDGEQ_RETURN_IF_ERROR(plan_batch(size, &plan));
+    if (batch % size != 0) EDGEQ_RETURN_IF_ERROR(plan_batch(batch % size, &rest));
   } catch (const std::bad_alloc&) {
     return Status::out_of_memory("no memory to plan the batch");
   }
-  RunState state;
-  state.session = this;
-  state.inputs = inputs;
-  state.images = images;
-  state.outputs = &outputs;
-  state.plan = plan;
-  state.batch = batch;
-  for (size_t i = 0; i < inputs_.size(); ++i) run_end(state, i, true);
-  run_steps(state);
-  for (size_t i = 0; i < outputs_.size(); ++i) run_end(state, i, false);
+  RunState state = {this, inputs, images, &outputs, plan, 0, size, 0};
+  if (profile_) begin_record();
+  for (; state.first + size <= batch; state.first += size) run_program(state);
+  if (rest != nullptr) {
+    state.plan = rest;
+    state.count = batch % size;
+    run_program(state);
+  }
   last_batch_ = batch;
   if (profile_) ++runs_profiled_;
   return Status();
 }
 
-/// Chooses the grid of parts for the step at hand.
-void Session::split(RunState& state) const {
-  const Work& work = state.work;
-  state.row_parts = state.column_parts = 1;
+void Session::run_program(RunState& state) {
+  ThreadPool::Program program;
+  program.steps = state.plan->parts.data();
+  program.step_count = static_cast<int>(state.plan->parts.size());
+  program.context = &state;
+  program.compute = [](void* context, int step, int part, int thread) {
+    const RunState& run = *static_cast<const RunState*>(context);
+    run.session->run_part(run, static_cast<size_t>(step), part, thread);
+  };
+  if (profile_) {
+    program.finished = [](void* context, int step) {
+      RunState& run = *static_cast<RunState*>(context);
+      run.session->record(run, static_cast<size_t>(step));
+    };
+    state.finished_ns = now_ns();
+  }
+  pool_.run(program);
+}
+
+void Session::run_part(const RunState& state, size_t index, int part, int thread) const {
+  const Grid& grid = state.plan->grids[index];
+  if (index < inputs_.size()) {
+    if (state.images != nullptr) {
+      run_images_part(state, grid, part);
+    } else {
+      run_input(state, index, grid, part);
+    }
+  } else if (index < inputs_.size() + plan_.steps.size()) {
+    run_step(state, index - inputs_.size(), grid, part, thread);
+  } else {
+    run_output(state, index - inputs_.size() - plan_.steps.size(), grid, part);
+  }
+}
+
+/// Chooses the grid of parts for a step.
+Session::Grid Session::split(const PlannedStep& planned, int64_t images) const {
+  Grid grid;
+  grid.work = planned.step->work(images);
+  const Work& work = grid.work;
   int64_t parts = 1;
   if (pool_.threads() > 1) {
     // Twice as many parts as threads where they are large: who is done early takes one more.
@@ -287,100 +334,77 @@ void Session::split(RunState& state) const {
 #if defined(__SANITIZE_THREAD__)
   // A kernel may read (and drop) bytes behind the end of a pixel. Where input and output are channel slices
   // of one buffer, those are bytes that another thread writes: harmless, but a race to the sanitizer.
-  if (plan_.steps[state.index].shares_buffer) parts = 1;
+  if (planned.shares_buffer) parts = 1;
 #endif
   if (parts > 1) {
     const int64_t units = (work.rows + work.row_grain - 1) / work.row_grain;
     if (work.prefer_columns && work.columns > 1) {
-      state.column_parts = std::min(parts, work.columns);
-      state.row_parts = std::min(units, parts / state.column_parts);
+      grid.column_parts = std::min(parts, work.columns);
+      grid.row_parts = std::min(units, parts / grid.column_parts);
     } else {
-      state.row_parts = std::min(parts, units);
-      state.column_parts = std::min(work.columns, parts / state.row_parts);
+      grid.row_parts = std::min(parts, units);
+      grid.column_parts = std::min(work.columns, parts / grid.row_parts);
     }
   }
-  state.parts = static_cast<int>(state.row_parts * state.column_parts);
+  return grid;
 }
 
-void Session::run_part(const RunState& state, int part, int thread) {
-  const Session& session = *state.session;
+Session::Grid Session::split_end(const PlanEnd& end, int64_t images) const {
+  Grid grid;
+  if (pool_.threads() > 1) {
+    const Activation& activation = plan_.activations[static_cast<size_t>(end.activation)];
+    const int64_t elements = images * activation.pixels * activation.channels;
+    const int64_t parts = std::min<int64_t>(pool_.threads(), activation.pixels);
+    grid.row_parts = split_cost_ > 0 ? std::max<int64_t>(1, std::min(parts, elements / split_cost_)) : parts;
+  }
+  return grid;
+}
+
+void Session::run_step(const RunState& state, size_t index, const Grid& grid, int part, int thread) const {
+  const Work& work = grid.work;
   WorkRange range;
-  part_of(state.work.rows, state.work.row_grain, part / state.column_parts, state.row_parts, &range.row_begin,
+  part_of(work.rows, work.row_grain, part / grid.column_parts, grid.row_parts, &range.row_begin,
           &range.row_end);
-  part_of(state.work.columns, 1, part % state.column_parts, state.column_parts, &range.column_begin,
+  part_of(work.columns, 1, part % grid.column_parts, grid.column_parts, &range.column_begin,
           &range.column_end);
   if (range.row_begin >= range.row_end || range.column_begin >= range.column_end) return;
-  const StepIo io = {state.plan->inputs[state.index].data(), state.plan->output[state.index], state.batch};
-  session.plan_.steps[state.index].step->run(io, range, session.scratch(thread));
+  const StepIo io = {state.plan->inputs[index].data(), state.plan->output[index], state.count};
+  plan_.steps[index].step->run(io, range, scratch(thread));
 }
 
 uint8_t* Session::scratch(int thread) const {
   return scratch_.data() + scratch_stride_ * static_cast<size_t>(thread);
 }
 
-void Session::run_steps(RunState& state) {
-  // From here on, sleeping threads are worth waking: about 10 microseconds of work for each.
-  constexpr int64_t kWakeCost = 500000;
-  int64_t before = profile_ ? now_ns() : 0;
-  for (state.index = 0; state.index < plan_.steps.size(); ++state.index) {
-    state.work = plan_.steps[state.index].step->work(state.batch);
-    split(state);
-    pool_.run(
-        state.parts, state.work.cost >= kWakeCost,
-        [](void* context, int part, int thread) {
-          run_part(*static_cast<const RunState*>(context), part, thread);
-        },
-        &state);
-    if (profile_) {
-      const int64_t after = now_ns();
-      step_ns_[state.index * kProfiledRuns + static_cast<size_t>(runs_profiled_ % kProfiledRuns)] =
-          after - before;
-      before = after;
-    }
-  }
+int64_t* Session::profile_of(size_t step) {
+  return step_ns_.data() + step * kProfiledRuns + static_cast<size_t>(runs_profiled_ % kProfiledRuns);
 }
 
-void Session::run_end(RunState& state, size_t index, bool input) {
-  const PlanEnd& end = input ? plan_.inputs[index] : plan_.outputs[index];
-  const Activation& activation = plan_.activations[static_cast<size_t>(end.activation)];
-  const int64_t elements = state.batch * activation.pixels * activation.channels;
-  state.index = index;
-  state.parts = 1;
-  if (pool_.threads() > 1) {
-    const int64_t parts = std::min<int64_t>(pool_.threads(), activation.pixels);
-    state.parts = static_cast<int>(
-        split_cost_ > 0 ? std::max<int64_t>(1, std::min(parts, elements / split_cost_)) : parts);
-  }
-  pool_.run(
-      state.parts, true,
-      input ? [](void* context, int part, int) {
-        const RunState& run = *static_cast<const RunState*>(context);
-        if (run.images != nullptr) {
-          run.session->run_images_part(run, part);
-        } else {
-          run.session->run_input(run, part);
-        }
-      } : [](void* context, int part, int) {
-        const RunState& run = *static_cast<const RunState*>(context);
-        run.session->run_output(run, part);
-      },
-      &state);
+void Session::begin_record() {
+  for (size_t step = 0; step < plan_.steps.size(); ++step) *profile_of(step) = 0;
 }
 
-void Session::run_input(const RunState& state, int part) const {
-  const size_t index = state.index;
+void Session::record(RunState& state, size_t index) {
+  const int64_t now = now_ns();
+  if (index >= inputs_.size() && index < inputs_.size() + plan_.steps.size()) {
+    *profile_of(index - inputs_.size()) += now - state.finished_ns;
+  }
+  state.finished_ns = now;
+}
+
+void Session::run_input(const RunState& state, size_t index, const Grid& grid, int part) const {
   const PlanEnd& end = plan_.inputs[index];
   const Activation& to = plan_.activations[end.activation];
   const InputArray& from = (*state.inputs)[index];
   uint8_t* base = const_cast<uint8_t*>(arena_.data()) + state.plan->offset[to.at.buffer] + to.at.offset;
   const int64_t image = to.pixels * to.channels;
-  for (int64_t n = 0; n < state.batch; ++n) {
+  for (int64_t n = 0; n < state.count; ++n) {
     int64_t begin, end_pixel;
-    part_of(to.pixels, 1, part, state.parts, &begin, &end_pixel);
+    part_of(to.pixels, 1, part, grid.row_parts, &begin, &end_pixel);
     if (begin == end_pixel) continue;
     const int64_t pixel_stride = end.nchw ? 1 : to.channels;
     const int64_t channel_stride = end.nchw ? to.pixels : 1;
-    const int64_t offset = n * image + begin * pixel_stride;
+    const int64_t offset = (state.first + n) * image + begin * pixel_stride;
     uint8_t* dst = base + (n * to.pixels + begin) * to.at.stride;
     if (from.is_float) {
       QuantizeParams params;
@@ -411,16 +435,16 @@ void Session::run_input(const RunState& state, int part) const {
   }
 }
 
-void Session::run_images_part(const RunState& state, int part) const {
+void Session::run_images_part(const RunState& state, const Grid& grid, int part) const {
   const Activation& to = plan_.activations[plan_.inputs[0].activation];
   uint8_t* base = const_cast<uint8_t*>(arena_.data()) + state.plan->offset[to.at.buffer] + to.at.offset;
   // The images follow each other on both sides.
   int64_t begin, end;
-  part_of(state.batch * to.pixels, 1, part, state.parts, &begin, &end);
+  part_of(state.count * to.pixels, 1, part, grid.row_parts, &begin, &end);
   LutParams params;
   params.rows = static_cast<size_t>(end - begin);
   params.channels = static_cast<size_t>(to.channels);
-  params.src = state.images + begin * to.channels;
+  params.src = state.images + (state.first * to.pixels + begin) * to.channels;
   params.src_row_stride = to.channels;
   params.dst = base + begin * to.at.stride;
   params.dst_row_stride = to.at.stride;
@@ -430,20 +454,19 @@ void Session::run_images_part(const RunState& state, int part) const {
   select_lut(isas_)->run(params);
 }
 
-void Session::run_output(const RunState& state, int part) const {
-  const size_t index = state.index;
+void Session::run_output(const RunState& state, size_t index, const Grid& grid, int part) const {
   const PlanEnd& end = plan_.outputs[index];
   const Activation& from = plan_.activations[end.activation];
   const OutputArray& to = (*state.outputs)[index];
   const uint8_t* base = arena_.data() + state.plan->offset[from.at.buffer] + from.at.offset;
   const int64_t image = from.pixels * from.channels;
-  for (int64_t n = 0; n < state.batch; ++n) {
+  for (int64_t n = 0; n < state.count; ++n) {
     int64_t begin, end_pixel;
-    part_of(from.pixels, 1, part, state.parts, &begin, &end_pixel);
+    part_of(from.pixels, 1, part, grid.row_parts, &begin, &end_pixel);
     if (begin == end_pixel) continue;
     const int64_t pixel_stride = end.nchw ? 1 : from.channels;
     const int64_t channel_stride = end.nchw ? from.pixels : 1;
-    const int64_t offset = n * image + begin * pixel_stride;
+    const int64_t offset = (state.first + n) * image + begin * pixel_stride;
     const uint8_t* src = base + (n * from.pixels + begin) * from.at.stride;
     if (from.is_float) {
       float* dst = static_cast<float*>(to.data) + offset;

@@ -118,26 +118,30 @@ class Session {
   int64_t last_batch() const { return last_batch_; }
 
  private:
+  /// How a step is cut: part p computes row part p / column_parts and column part p % column_parts.
+  struct Grid {
+    Work work = {};
+    int64_t row_parts = 1;
+    int64_t column_parts = 1;
+  };
+  /// What runs for some number of images at once: the inputs, the plan's steps, the outputs.
   struct BatchPlan {
     std::vector<uint64_t> offset;                     // a buffer
     std::vector<std::vector<const uint8_t*>> inputs;  // a step: its input pointers
     std::vector<uint8_t*> output;
-    bool bound = false;  // the pointers belong to the arena as it is now
+    std::vector<Grid> grids;              // of inputs, steps and outputs in turn
+    std::vector<ThreadPool::Step> parts;  // the same
+    bool bound = false;                   // the pointers belong to the arena as it is now
   };
-  /// One run, and what of it is being computed: an input, a step or an output.
   struct RunState {
-    const Session* session;
+    Session* session;
     const std::vector<InputArray>* inputs;  // null: images
     const uint8_t* images;
     const std::vector<OutputArray>* outputs;
     const BatchPlan* plan;
-    int64_t batch;
-    size_t index = 0;  // of the input, step or output
-    int parts = 1;
-    // A step's grid of parts.
-    Work work = {};
-    int64_t row_parts = 1;
-    int64_t column_parts = 1;
+    int64_t first = 0;        // of the caller's images
+    int64_t count = 0;        // of images at once
+    int64_t finished_ns = 0;  // when the last step was, while a profile is made
   };
 
   Session(int threads, IsaSet isas) : pool_(threads), isas_(isas) {}
@@ -147,15 +151,22 @@ class Session {
   Status prepare_images(const Model& model, MemoryBudget& budget);
   Status run_checked(const std::vector<InputArray>* inputs, const uint8_t* images,
                      const std::vector<OutputArray>& outputs, int64_t batch);
-  Status plan_batch(int64_t batch, BatchPlan** plan);
-  void run_steps(RunState& state);
-  void split(RunState& state) const;
-  void run_end(RunState& state, size_t index, bool input);
-  static void run_part(const RunState& state, int part, int thread);
-  void run_input(const RunState& state, int part) const;
-  void run_images_part(const RunState& state, int part) const;
+  Status plan_batch(int64_t images, BatchPlan** plan);
+  /// How many images of a batch run at once.
+  int64_t images_at_once(int64_t batch) const;
+  Grid split(const PlannedStep& planned, int64_t images) const;
+  Grid split_end(const PlanEnd& end, int64_t images) const;
+  void run_program(RunState& state);
+  void run_part(const RunState& state, size_t index, int part, int thread) const;
+  void run_step(const RunState& state, size_t index, const Grid& grid, int part, int thread) const;
+  void run_input(const RunState& state, size_t index, const Grid& grid, int part) const;
+  void run_images_part(const RunState& state, const Grid& grid, int part) const;
+  void run_output(const RunState& state, size_t index, const Grid& grid, int part) const;
+  /// The time of a step in the profiled run at hand.
+  int64_t* profile_of(size_t step);
+  void begin_record();
+  void record(RunState& state, size_t index);
   int64_t median_ns(size_t step) const;
-  void run_output(const RunState& state, int part) const;
   uint8_t* scratch(int thread) const;
 
   ThreadPool pool_;

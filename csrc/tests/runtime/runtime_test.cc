@@ -44,38 +44,54 @@ void test_hash() {
   EXPECT(hash("abc") == 0x44BC2CF5AD770999u, "%llx", static_cast<unsigned long long>(hash("abc")));
 }
 
+/// Steps in which each part checks what every part wrote in the step before, and writes its own.
 struct Team {
-  std::vector<int64_t> values;  // a part
-  std::vector<int64_t> previous;
+  std::vector<ThreadPool::Step> steps;
+  std::vector<std::vector<int64_t>> values;  // a step: a part: how often it was computed
+  int64_t run = 0;
   std::atomic<int> wrong{0};
+  int finished = 0;  // by the chain of steps alone: needs no atomic
+
+  static void compute(void* context, int step, int part, int) {
+    Team& team = *static_cast<Team*>(context);
+    const size_t at = static_cast<size_t>(step);
+    if (at > 0) {
+      for (int64_t value : team.values[at - 1]) team.wrong += value != team.run;
+    }
+    if (team.values[at][static_cast<size_t>(part)]++ != team.run - 1) ++team.wrong;
+  }
+
+  static void finish(void* context, int step) {
+    Team& team = *static_cast<Team*>(context);
+    if (team.finished++ != step) ++team.wrong;
+    for (int64_t value : team.values[static_cast<size_t>(step)]) team.wrong += value != team.run;
+  }
 };
 
 void test_thread_pool() {
-  for (int threads : {1, 2, 3, 7}) {
+  for (int threads : {1, 2, 3, 7, 32}) {
     ThreadPool pool(threads);
-    for (int parts : {1, 2, 5, 32}) {
-      Team team;
-      team.values.assign(static_cast<size_t>(parts), 0);
-      team.previous = team.values;
-      for (int round = 0; round < 500; ++round) {
-        // Each part checks what another part wrote in the round before, and writes its own.
-        team.previous = team.values;
-        pool.run(
-            parts, round % 3 != 0,
-            [](void* context, int part, int) {
-              Team& t = *static_cast<Team*>(context);
-              const size_t next = static_cast<size_t>(part + 1) % t.values.size();
-              if (t.previous[next] != t.previous[static_cast<size_t>(part)]) ++t.wrong;
-              ++t.values[static_cast<size_t>(part)];
-            },
-            &team);
-        // Long enough for the workers to go to sleep now and then.
-        if (round % 100 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(3));
-      }
-      EXPECT(team.wrong == 0, "%d threads: %d wrong reads", threads, team.wrong.load());
-      for (int64_t value : team.values)
-        EXPECT(value == 500, "%d threads: %d runs", threads, static_cast<int>(value));
+    Team team;
+    for (int parts : {1, 2, 1, 1, 5, 32, 3, 1}) {
+      team.steps.push_back({static_cast<uint8_t>(parts), parts != 3});
+      team.values.emplace_back(static_cast<size_t>(parts), 0);
     }
+    for (int round = 0; round < 500; ++round) {
+      ++team.run;
+      team.finished = 0;
+      ThreadPool::Program program;
+      program.steps = team.steps.data();
+      program.step_count = static_cast<int>(team.steps.size());
+      program.context = &team;
+      program.compute = Team::compute;
+      if (round % 2 == 0) program.finished = Team::finish;
+      pool.run(program);
+      for (int64_t value : team.values.back()) team.wrong += value != team.run;
+      // Long enough for the workers to go to sleep now and then.
+      if (round % 100 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(3));
+    }
+    EXPECT(team.wrong == 0, "%d threads: %d wrong values", threads, team.wrong.load());
+    pool.run(ThreadPool::Program());
   }
 }
 
