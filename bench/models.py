@@ -17,6 +17,9 @@ _SCALAR = Settings(rounds=3, seconds=0.02, min_runs=1)
 
 _LOADS = 7
 
+BATCHES = (1, 2, 8, 32)
+"""Images at once, on the best instruction set, one thread, w8a8."""
+
 
 def measure(network: str, settings: Settings, quick: bool) -> dict[str, Any]:
     """Times a network.
@@ -28,7 +31,8 @@ def measure(network: str, settings: Settings, quick: bool) -> dict[str, Any]:
 
     Returns:
         JSON values: network, macs, peaks_gmac by instruction set, entries by "SCHEME ISA THREADS" (rounds_ms,
-        median_ms and more), problems by the same, and loading by scheme.
+        median_ms and more), problems by the same, batches by size (rounds_ms and median_ms of an image), and loading by
+        scheme.
     """
     schemes = networks.SCHEMES[:2] if quick else networks.SCHEMES
     sets = [isa for isa in machine.isas() if not quick or isa != "scalar"]
@@ -40,6 +44,7 @@ def measure(network: str, settings: Settings, quick: bool) -> dict[str, Any]:
         "peaks_gmac": {isa: machine.peak_gmac(isa) for isa in sets},
         "entries": {},
         "problems": {},
+        "batches": {},
         "loading": {scheme: loading(str(path)) for scheme, path in made.items()},
     }
     fast = [isa for isa in sets if isa != "scalar"]
@@ -52,9 +57,7 @@ def measure(network: str, settings: Settings, quick: bool) -> dict[str, Any]:
             timing.Entry(name, "native", made[scheme], threads=count, isa=isa)
             for name, (scheme, isa, count) in cases.items()
         ]
-        shape = networks.sample(network).shape
-        job = timing.Job(entries, networks.reference(network), shape, how.rounds, how.seconds, how.min_runs)
-        outcome = timing.run(job)
+        outcome = timing.run(_job(network, entries, how))
         result["problems"].update(outcome.problems)
         for name, found in outcome.timings.items():
             scheme, isa, count = cases[name]
@@ -67,7 +70,21 @@ def measure(network: str, settings: Settings, quick: bool) -> dict[str, Any]:
                 "rounds_ms": list(found.rounds_ms),
                 "runs": found.runs,
             }
+    if not quick:
+        entries = [timing.Entry(f"batch {size}", "native", made["w8a8"], batch=size) for size in BATCHES]
+        outcome = timing.run(_job(network, entries, settings))
+        result["problems"].update(outcome.problems)
+        for size in BATCHES:
+            found = outcome.timings.get(f"batch {size}")
+            if found is not None:
+                rounds_ms = [time_ms / size for time_ms in found.rounds_ms]
+                result["batches"][str(size)] = {"rounds_ms": rounds_ms, "median_ms": float(np.median(rounds_ms))}
     return result
+
+
+def _job(network: str, entries: list[timing.Entry], how: Settings) -> timing.Job:
+    shape = networks.sample(network).shape
+    return timing.Job(entries, networks.reference(network), shape, how.rounds, how.seconds, how.min_runs)
 
 
 def loading(path: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ def sections(results: dict[str, Any]) -> list[tuple[str, str]]:
     models = results.get("models", [])
     if models:
         found += [("edgeq alone", tables.models_table(models)), ("loading", tables.loading_table(models))]
+        found.append(("batches", tables.batches_table(models)))
     kernels = results.get("kernels", [])
     if kernels:
         found += [
@@ -66,6 +67,7 @@ def write(results: dict[str, Any]) -> list[Path]:
     models, kernels = results.get("models", []), results.get("kernels", [])
     if models:
         replace_table(PAGE, "models", tables.models_table(models))
+        replace_table(PAGE, "batches", tables.batches_table(models))
         replace_table(PAGE, "loading", tables.loading_table(models))
     if kernels:
         replace_table(PAGE, "kernels", tables.kernels_summary(kernels))

@@ -254,6 +254,24 @@ def models_table(models: Sequence[dict[str, Any]]) -> str:
     return markdown(header, rows)
 
 
+def batches_table(models: Sequence[dict[str, Any]]) -> str:
+    """A row a network: the time of an image in batches."""
+    rows = []
+    for one in models:
+        found = one["batches"]
+        if "1" in found:
+            single = found["1"]
+            others = [
+                f"{entry['median_ms']:.2f}: {spread(ratio(entry['rounds_ms'], single['rounds_ms']))}"
+                for size, entry in found.items()
+                if size != "1"
+            ]
+            sizes = [size for size in found if size != "1"]
+            header = ("network", "batch 1, ms", *(f"batch {size}, ms an image: to batch 1" for size in sizes))
+            rows.append((one["network"], f"{single['median_ms']:.2f}", *others))
+    return markdown(header, rows) if rows else ""
+
+
 def machine_peak(model: dict[str, Any], isa: str) -> float:
     """The peak of one core on an instruction set, in GMAC/s, as it was measured with a model."""
     return float(model["peaks_gmac"][isa])

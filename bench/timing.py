@@ -25,6 +25,7 @@ class Entry:
         name: Unique in its job.
         backend: Name in `edgeq.backends.registry`.
         path: Of its file.
+        batch: How many copies of the input it is given at once.
         exact: Whether OpenVINO computes its float layers in float32 rather than in bfloat16.
         threads: Of the runtime; its process may use as many CPUs.
         isa: Cap of edgeq's instruction sets, or None for the job's.
@@ -37,6 +38,7 @@ class Entry:
     name: str
     backend: str
     path: Path
+    batch: int = 1
     exact: bool = True
     threads: int = 1
     isa: str | None = None

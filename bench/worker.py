@@ -24,6 +24,7 @@ from edgeq.backends.onnxruntime import OnnxRuntimeBackend
 from edgeq.backends.openvino import OpenVinoBackend
 from edgeq.backends.protocol import Bound, TimedBackend
 from edgeq.backends.registry import backend_kind
+from edgeq.backends.simulate import SimulateBackend
 from edgeq.errors import EdgeqError
 
 LARGEST_STEPS = 3.0
@@ -46,6 +47,7 @@ class Worker:
         self._cpus = sorted(os.sched_getaffinity(0), reverse=True)
         self._x = np.random.default_rng(job["seed"]).standard_normal(job["shape"]).astype(np.float32)
         self._logits: dict[str, npt.NDArray[np.float32]] = {}
+        self._exact: dict[str, npt.NDArray[np.float32]] = {}
 
     def run(self) -> None:
         """Loads and checks every contender, then times those that are right."""
@@ -81,7 +83,7 @@ class Worker:
         os.sched_setaffinity(0, self._cpus[: entry["threads"]])
         try:
             made = backend(entry)
-            bound = made.bind(self._x)
+            bound = made.bind(self._batch(entry))
         except EdgeqError as error:
             self._event("checked", name=entry["name"], problem=str(error), decibels=None)
             return None
@@ -90,8 +92,12 @@ class Worker:
             self._event("primitives", name=entry["name"], primitives=primitives(self._x.shape))
         return bound
 
-    def _judge(self, entry: dict[str, Any], reference: npt.NDArray[np.float32]) -> tuple[str | None, float]:
+    def _batch(self, entry: dict[str, Any]) -> npt.NDArray[np.float32]:
+        return np.repeat(self._x, entry["batch"], axis=0)
+
+    def _judge(self, entry: dict[str, Any], one: npt.NDArray[np.float32]) -> tuple[str | None, float]:
         """Returns why an output is wrong (None when it is right), and its signal-to-noise ratio."""
+        reference = np.repeat(one, entry["batch"], axis=0)
         found = self._logits[entry["name"]]
         if found.shape != reference.shape:
             return f"its output has the shape {found.shape}, not {reference.shape}", 0.0
@@ -100,7 +106,7 @@ class Worker:
         if not np.isfinite(decibels):
             return "its output is not finite", 0.0
         if entry["least_db"] is None:
-            exact = np.array_equal(found, self._simulated(entry["path"]))
+            exact = np.array_equal(found, np.repeat(self._simulated(entry["path"]), entry["batch"], axis=0))
             return (None if exact else "its output is not that of the numpy statements"), decibels
         if decibels < entry["least_db"]:
             return f"its output is {decibels:.1f} dB from the float model's, not {entry['least_db']:.0f}", decibels
@@ -111,9 +117,9 @@ class Worker:
         return None, decibels
 
     def _simulated(self, path: str) -> npt.NDArray[np.float32]:
-        from edgeq.backends.simulate import SimulateBackend
-
-        return SimulateBackend(path).run(self._x)
+        if path not in self._exact:
+            self._exact[path] = SimulateBackend(path).run(self._x)
+        return self._exact[path]
 
     def _time(self, bound: dict[str, Bound]) -> None:
         threads = {entry["name"]: entry["threads"] for entry in self._job["contenders"]}

@@ -150,7 +150,7 @@ def test_the_worker_times_what_is_right(demo: Path) -> None:
         job(
             demo,
             timing.Entry("edgeq", "native", demo / "model.edgeq"),
-            timing.Entry("edgeq scalar", "native", demo / "model.edgeq", isa="scalar"),
+            timing.Entry("edgeq scalar", "native", demo / "model.edgeq", isa="scalar", batch=3),
             timing.Entry("same", "onnxruntime", demo / "model.onnx", least_db=10, same_as="edgeq", step=1.0),
             timing.Entry("too strict", "onnxruntime", demo / "model.onnx", least_db=200),
             timing.Entry("too far", "onnxruntime", demo / "model.onnx", least_db=0, same_as="edgeq", step=-1.0),
@@ -163,7 +163,7 @@ def test_the_worker_times_what_is_right(demo: Path) -> None:
     for found in outcome.timings.values():
         assert len(found.rounds_ms) == 3
         assert min(found.rounds_ms) > 0
-    assert outcome.timings["edgeq"].decibels == outcome.timings["edgeq scalar"].decibels
+    assert outcome.timings["edgeq"].decibels == pytest.approx(outcome.timings["edgeq scalar"].decibels)
 
 
 def test_a_runtime_that_ends_the_process_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,6 +256,7 @@ def results() -> dict[str, Any]:
         }
         for scheme in ("w8a8", "w4a8") for threads in (1, 2)
     }  # fmt: skip
+    batches = {size: {"rounds_ms": [time] * 3, "median_ms": time} for size, time in (("1", 2.0), ("8", 1.5))}
     loading = {"w8a8": {"load_ms": 3.0, "file_bytes": 4096, "weight_bytes": 2048, "arena_bytes": 1024}}
     return {
         "date": "2026-01-01",
@@ -264,7 +265,7 @@ def results() -> dict[str, Any]:
         "not_installed": ["mnn"],
         "quick": False,
         "peers": compared,
-        "models": [{**network, "peaks_gmac": {"avx2": 90.0}, "entries": alone, "loading": loading}],
+        "models": [{**network, "peaks_gmac": {"avx2": 90.0}, "entries": alone, "loading": loading, "batches": batches}],
         "kernels": timed,
     }
 
@@ -275,6 +276,7 @@ def test_results_become_tables_and_a_plot(tmp_path: Path, monkeypatch: pytest.Mo
     assert "| mobilenet_v2 | 300 | 0.50 | 1.10 | 2.2 | ncnn 1.60 | **0.69** (0.67 to 0.71) | 1.20: 1.09 (1.08" in text
     assert "| openvino QDQ 2.10 | **0.52** (0.50 to 0.55) | ncnn 1.60: 0.69 (0.67 to 0.71) |" in text
     assert "| mobilenet_v2 | w4a8 | avx2 | 2.00 | 1.00 (1.00 to 1.00) | 1.00 | 2.00 (2.00 to 2.00) | 3.33 |" in text
+    assert "| mobilenet_v2 | 2.00 | 1.50: 0.75 (0.75 to 0.75) |" in text
     assert "mnn" in tables.machine_table(found)
     page = tmp_path / "performance.md"
     page.write_text((ROOT / "docs" / "performance.md").read_text(encoding="utf-8"), encoding="utf-8")
