@@ -137,13 +137,14 @@ def peers_spread(peers: Sequence[dict[str, Any]]) -> str:
                     name + ("" if entry["capped"] else " (not capped)"),
                     f"{entry['median_ms']:.3f}",
                     f"{min(entry['rounds_ms']):.3f} to {max(entry['rounds_ms']):.3f}",
+                    f"{entry['p10_ms']:.3f}",
                     spread(entry["ratio"]) if entry["ratio"] else "",
                     f"{entry['decibels']:.1f}",
                     str(entry["runs"]),
                 )
             )
-        rows += [(one["network"], cap_name(one["cap"]), name, why, *[""] * 4) for name, why in one["problems"].items()]
-    header = ("network", "cap", "contender", "ms", "rounds", "edgeq w8a8 / it", "dB", "runs")
+        rows += [(one["network"], cap_name(one["cap"]), name, why, *[""] * 5) for name, why in one["problems"].items()]
+    header = ("network", "cap", "contender", "ms", "rounds", "10th percentile", "edgeq w8a8 / it", "dB", "runs")
     return markdown(header, rows)
 
 

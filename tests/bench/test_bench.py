@@ -224,6 +224,7 @@ def results() -> dict[str, Any]:
             "precision": precision,
             "capped": runtime != "ncnn",
             "median_ms": float(np.median(rounds)),
+            "p10_ms": min(rounds),
             "rounds_ms": rounds,
             "runs": 30,
             "decibels": 20.0,
