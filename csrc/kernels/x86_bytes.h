@@ -115,14 +115,17 @@ EDGEQ_INLINE void interleave4(const uint8_t* a, const uint8_t* b, const uint8_t*
   }
 }
 
-/// dst[c * dst_stride + r] = row(r)[c] for r < rows <= 32, c < columns <= 16; reads 16 bytes of each row. Two
-/// 16x16 transposes side by side: 64 unpackings for 512 bytes.
-template <typename RowOf>
-EDGEQ_INLINE void transpose_block(RowOf row, size_t rows, size_t columns, uint8_t* dst,
-                                  ptrdiff_t dst_stride) {
+/// dst[c * dst_stride + r] = src[r * src_stride + c] for r < rows <= 32 (= 32 where kWhole), c < columns <=
+/// 16; reads 16 bytes of each row. Two 16x16 transposes side by side: 64 unpackings for 512 bytes.
+template <bool kWhole>
+__attribute__((noinline)) void transpose_block(const uint8_t* src, ptrdiff_t src_stride, size_t rows,
+                                               size_t columns, uint8_t* dst, ptrdiff_t dst_stride) {
   __m256i x[16], y[16];
-  const auto load = [&](size_t r) { return Vector128::load(row(r < rows ? r : 0)); };
-  for (size_t r = 0; r < 16; ++r) x[r] = _mm256_set_m128i(load(r + 16), load(r));
+  const auto row = [&](size_t r) {
+    const size_t inside = kWhole || r < rows ? r : rows - 1;
+    return Vector128::load(src + static_cast<ptrdiff_t>(inside) * src_stride);
+  };
+  for (size_t r = 0; r < 16; ++r) x[r] = _mm256_set_m128i(row(r + 16), row(r));
   // Each of four rounds interleaves rows i and i + 8: a bit of the column becomes one of the row, and the
   // reverse.
   for (int round = 0; round < 4; ++round) {
@@ -132,20 +135,22 @@ EDGEQ_INLINE void transpose_block(RowOf row, size_t rows, size_t columns, uint8_
     }
     for (int i = 0; i < 16; ++i) x[i] = y[i];
   }
-  for (size_t c = 0; c < columns; ++c)
-    Vector256::store(dst + static_cast<ptrdiff_t>(c) * dst_stride, x[c], rows);
+  for (size_t c = 0; c < columns; ++c, dst += dst_stride) Vector256::store(dst, x[c], kWhole ? 32 : rows);
 }
 
-/// The same for any number of rows and columns. Reads up to 15 bytes past the end of a row.
+/// dst[c * dst_stride + r] = src[r * src_stride + c] for r < rows, c < columns. Reads up to 15 bytes past the
+/// end of a row.
 inline void transpose_bytes(const uint8_t* src, ptrdiff_t src_stride, size_t rows, size_t columns,
                             uint8_t* dst, ptrdiff_t dst_stride) {
   for (size_t c = 0; c < columns; c += 16) {
-    for (size_t r = 0; r < rows; r += 32) {
-      const uint8_t* from = src + static_cast<ptrdiff_t>(r) * src_stride + c;
-      transpose_block([&](size_t i) { return from + static_cast<ptrdiff_t>(i) * src_stride; },
-                      rows - r < 32 ? rows - r : 32, columns - c < 16 ? columns - c : 16,
-                      dst + static_cast<ptrdiff_t>(c) * dst_stride + r, dst_stride);
+    const size_t width = columns - c < 16 ? columns - c : 16;
+    const uint8_t* from = src + c;
+    uint8_t* to = dst + static_cast<ptrdiff_t>(c) * dst_stride;
+    size_t r = 0;
+    for (; r + 32 <= rows; r += 32, from += 32 * src_stride) {
+      transpose_block<true>(from, src_stride, 32, width, to + r, dst_stride);
     }
+    if (r < rows) transpose_block<false>(from, src_stride, rows - r, width, to + r, dst_stride);
   }
 }
 

@@ -15,6 +15,8 @@
 #include "base/requantize.h"
 
 #define EDGEQ_INLINE inline __attribute__((always_inline))
+// For what several callers share and is long enough that a call does not show.
+#define EDGEQ_NOINLINE __attribute__((noinline))
 
 namespace edgeq {
 namespace {

@@ -442,16 +442,29 @@ void Session::run_images_part(const RunState& state, const Grid& grid, int part)
   int64_t begin, end;
   part_of(state.count * to.pixels, 1, part, grid.row_parts, &begin, &end);
   LutParams params;
-  params.rows = static_cast<size_t>(end - begin);
   params.channels = static_cast<size_t>(to.channels);
-  params.src = state.images + (state.first * to.pixels + begin) * to.channels;
   params.src_row_stride = to.channels;
-  params.dst = base + begin * to.at.stride;
   params.dst_row_stride = to.at.stride;
   params.table = image_table_.data();
   params.per_channel = to.channels > 1;
   params.reversed = images_reversed_;
-  select_lut(isas_)->run(params);
+  const auto run = [&](const uint8_t* from, int64_t first, int64_t last) {
+    if (first >= last) return;
+    params.rows = static_cast<size_t>(last - first);
+    params.src = from;
+    params.dst = base + first * to.at.stride;
+    select_lut(isas_)->run(params);
+  };
+  // Kernels read up to kReadSlack bytes past their source, which the caller's array need not have: its last
+  // pixels go through memory that has them.
+  constexpr int64_t kLastPixels = kReadSlack;
+  constexpr int64_t kMostChannels = 3;
+  const uint8_t* images = state.images + state.first * to.pixels * to.channels;
+  const int64_t whole = std::max(begin, std::min(end, state.count * to.pixels - kLastPixels));
+  run(images + begin * to.channels, begin, whole);
+  uint8_t last[kLastPixels * kMostChannels + kReadSlack] = {};
+  std::memcpy(last, images + whole * to.channels, static_cast<size_t>((end - whole) * to.channels));
+  run(last, whole, end);
 }
 
 void Session::run_output(const RunState& state, size_t index, const Grid& grid, int part) const {

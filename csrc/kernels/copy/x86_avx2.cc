@@ -35,39 +35,37 @@ void copy_avx2(const CopyParams& p) {
   }
 }
 
-// Two groups, as nearly every network has them, at the speed of the stores; three and four by 16 channels,
-// and the rest as a transpose of the groups.
+// Two groups, as nearly every network has them, at the speed of the stores; three and four by 16 channels;
+// more of one tensor as a transpose, and the rest as the reference does it.
 void interleave_avx2(const InterleaveParams& p) {
-  if (p.groups == 0 || p.groups > 32) {
+  const bool wide = p.channels >= 16;
+  bool even = p.groups > 1;  // whether the groups lie at even distances
+  const auto address = [&](size_t g) { return reinterpret_cast<uintptr_t>(p.src[g]); };
+  for (size_t g = 2; g < p.groups; ++g) even &= address(g) - address(g - 1) == address(1) - address(0);
+  for (size_t g = 1; g < p.groups; ++g) even &= p.src_row_stride[g] == p.src_row_stride[0];
+  if (p.groups != 1 && !even && !(wide && p.groups <= 4)) {
     interleave_scalar(p);
     return;
   }
-  const uint8_t* src[32];
-  for (size_t g = 0; g < p.groups; ++g) src[g] = p.src[g];
   uint8_t* dst = p.dst;
-  const bool wide = p.channels >= 16;
   for (size_t i = 0; i < p.rows; ++i, dst += p.dst_row_stride) {
+    const auto src = [&](size_t g) { return p.src[g] + static_cast<ptrdiff_t>(i) * p.src_row_stride[g]; };
     // Blocks of 16 channels, the last of which overlaps the one before it.
     const auto by_16 = [&](auto interleave) {
       for (size_t c = 0; c + 16 < p.channels; c += 16) interleave(c);
       interleave(p.channels - 16);
     };
     if (p.groups == 1) {
-      copy_row(src[0], p.channels, dst);
+      copy_row(src(0), p.channels, dst);
     } else if (p.groups == 2 && wide) {
-      interleave2(src[0], src[1], p.channels, dst);
+      interleave2(src(0), src(1), p.channels, dst);
     } else if (p.groups == 3 && wide) {
-      by_16([&](size_t c) { interleave3(src[0] + c, src[1] + c, src[2] + c, dst + 3 * c); });
+      by_16([&](size_t c) { interleave3(src(0) + c, src(1) + c, src(2) + c, dst + 3 * c); });
     } else if (p.groups == 4 && wide) {
-      by_16([&](size_t c) { interleave4(src[0] + c, src[1] + c, src[2] + c, src[3] + c, dst + 4 * c); });
+      by_16([&](size_t c) { interleave4(src(0) + c, src(1) + c, src(2) + c, src(3) + c, dst + 4 * c); });
     } else {
-      for (size_t c = 0; c < p.channels; c += 16) {
-        transpose_block([&](size_t g) { return src[g] + c; }, p.groups,
-                        p.channels - c < 16 ? p.channels - c : 16, dst + c * p.groups,
-                        static_cast<ptrdiff_t>(p.groups));
-      }
+      transpose_bytes(src(0), src(1) - src(0), p.groups, p.channels, dst, static_cast<ptrdiff_t>(p.groups));
     }
-    for (size_t g = 0; g < p.groups; ++g) src[g] += p.src_row_stride[g];
   }
 }
 

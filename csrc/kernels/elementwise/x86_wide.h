@@ -103,8 +103,8 @@ struct Row {
 
 /// dst = a op other, or other op a where kSwapped, for `count` bytes.
 template <typename V, BinaryOp kOp, bool kSwapped, typename Other>
-EDGEQ_INLINE void combine(const BinaryParams& p, const act_t* a, typename V::Zero zp,
-                          typename V::Float multiplier, Other& other, act_t* dst, size_t count) {
+EDGEQ_NOINLINE void combine(const BinaryParams& p, const act_t* a, typename V::Zero zp,
+                            typename V::Float multiplier, Other& other, act_t* dst, size_t count) {
   const OutputRange range = p.range;  // a copy, which no store can change
   for (size_t i = 0; i < count; i += V::kBytes, other.advance()) {
     typename V::Int d[4];
@@ -207,7 +207,8 @@ void binary(const BinaryParams& p) {
   const Operand a{p.a, p.a_row_stride, p.a_step, p.zp_a, p.multiplier_a};
   const Operand b{p.b, p.b_row_stride, p.b_step, p.zp_b, multiplier_b};
   // The operand that repeats comes second.
-  if (a.step == 0 || (a.repeats() && b.step == 1)) return binary<V, kOp, true>(p, b, a);
+  // (Sums and products do not change by that, to the bit.)
+  if (a.step == 0 || (a.repeats() && b.step == 1)) return binary<V, kOp, kOp == BinaryOp::kSub>(p, b, a);
   binary<V, kOp, false>(p, a, b);
 }
 

@@ -46,7 +46,7 @@ struct Shuffles : V {
 };
 
 template <typename Lookup>
-EDGEQ_INLINE void look_up_run(const Lookup& lookup, const uint8_t* src, size_t count, uint8_t* dst) {
+EDGEQ_NOINLINE void look_up_run(const Lookup& lookup, const uint8_t* src, size_t count, uint8_t* dst) {
   size_t i = 0;
   // Two at a time: the shuffles of one wait for each other.
   for (; i + 2 * Lookup::kBytes <= count; i += 2 * Lookup::kBytes) {

@@ -13,7 +13,8 @@ namespace edgeq {
 
 // The graph's ends: one image (or one flat vector) at a time. Element (i, c), i < pixels, c < channels, lies
 // at base[i * pixel_stride + c * channel_stride] on each side, strides in elements: (channels, 1) is NHWC,
-// (1, pixels) is NCHW. A flat tensor is pixels = 1 or channels = 1. The two sides do not overlap.
+// (1, pixels) is NCHW. A flat tensor is pixels = 1 or channels = 1. The two sides do not overlap. A source in
+// NCHW or flat may be the caller's: nothing is read behind it.
 
 /// dst = quantize_value(src, scale, range): NaN becomes the code of zero, infinities clamp.
 struct QuantizeParams {

@@ -107,7 +107,7 @@ class Quantizer {
     highest_ = V::set1(static_cast<float>((range.max - range.zp) * 8192 + 4098));
   }
 
-  void operator()(const float* src, size_t count, uint8_t* codes) const {
+  EDGEQ_NOINLINE void operator()(const float* src, size_t count, uint8_t* codes) const {
     size_t i = 0;
     for (; i + V::kBytes <= count; i += V::kBytes) V::store_all(codes + i, block(src + i));
     if (i == count) return;
@@ -130,7 +130,7 @@ class Quantizer {
     return V::order_packed(pack_codes<V>(q[0], q[1], q[2], q[3], range_));
   }
 
-  __attribute__((noinline)) typename V::Int divided_block(const float* src) const {
+  EDGEQ_NOINLINE typename V::Int divided_block(const float* src) const {
     const auto scale = V::set1(scale_);
     const auto hi = upper_bound<V>(range_);
     typename V::Int q[4];
@@ -157,15 +157,19 @@ void quantize(const QuantizeParams& p) {
 }
 
 template <typename V>
+EDGEQ_NOINLINE void dequantize_run(const act_t* src, size_t count, int32_t zp, float scale, float* dst) {
+  size_t i = 0;
+  for (; i + V::kLanes <= count; i += V::kLanes) {
+    const auto centered = V::to_float(V::sub(V::widen_bytes(src + i), V::set1_dword(zp)));
+    V::store_float(dst + i, V::mul(centered, V::set1(scale)));
+  }
+  for (; i < count; ++i) dst[i] = static_cast<float>(src[i] - zp) * scale;
+}
+
+template <typename V>
 void dequantize(const DequantizeParams& p) {
-  const auto zp = V::set1_dword(p.zp);
-  const auto scale = V::set1(p.scale);
   const auto run = [&](const act_t* src, size_t count, float* dst) {
-    size_t i = 0;
-    for (; i + V::kLanes <= count; i += V::kLanes) {
-      V::store_float(dst + i, V::mul(V::to_float(V::sub(V::widen_bytes(src + i), zp)), scale));
-    }
-    for (; i < count; ++i) dst[i] = static_cast<float>(src[i] - p.zp) * p.scale;
+    dequantize_run<V>(src, count, p.zp, p.scale, dst);
   };
   if (convert_runs(p, run)) return;
   if (p.src_channel_stride == 1 && p.dst_pixel_stride == 1) return convert_pixels(p, run);
@@ -173,12 +177,18 @@ void dequantize(const DequantizeParams& p) {
 }
 
 template <typename V>
+EDGEQ_NOINLINE void recode_run(const uint8_t* src, size_t count, uint8_t xor_mask, uint8_t* dst) {
+  size_t i = 0;
+  for (; i + V::kBytes <= count; i += V::kBytes) {
+    V::store_all(dst + i, V::bit_xor(V::load(src + i), V::set1_byte(xor_mask)));
+  }
+  for (; i < count; ++i) dst[i] = static_cast<uint8_t>(src[i] ^ xor_mask);
+}
+
+template <typename V>
 void recode(const RecodeParams& p) {
-  const auto mask = V::set1_byte(p.xor_mask);
   const auto run = [&](const uint8_t* src, size_t count, uint8_t* dst) {
-    size_t i = 0;
-    for (; i + V::kBytes <= count; i += V::kBytes) V::store_all(dst + i, V::bit_xor(V::load(src + i), mask));
-    for (; i < count; ++i) dst[i] = static_cast<uint8_t>(src[i] ^ p.xor_mask);
+    recode_run<V>(src, count, p.xor_mask, dst);
   };
   if (convert_runs(p, run)) return;
   if (p.src_pixel_stride == 1 && p.dst_channel_stride == 1) return convert_planes(p, run);
