@@ -116,6 +116,11 @@ def play(benchmark: Any, rounds_ms: list[float]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("write") and config.getoption("quick"):
+        raise pytest.UsageError("--write publishes figures, and those of --quick are not for publication: leave one out")
+    out = config.getoption("json")
+    if out is not None and not out.absolute().parent.is_dir():
+        raise pytest.UsageError(f"--json {out}: there is no such folder; name a file in an existing one")
     config.stash[_BENCH] = Bench(config)
     # The tables below say what pytest-benchmark's own, a row a test, would.
     if not config.getoption("benchmark_verbose", False):
