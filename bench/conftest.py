@@ -117,7 +117,7 @@ def play(benchmark: Any, rounds_ms: list[float]) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("write") and config.getoption("quick"):
-        raise pytest.UsageError("--write publishes figures, and those of --quick are not for publication: leave one out")
+        raise pytest.UsageError("--write publishes figures, which those of --quick are not meant for: leave one out")
     out = config.getoption("json")
     if out is not None and not out.absolute().parent.is_dir():
         raise pytest.UsageError(f"--json {out}: there is no such folder; name a file in an existing one")
