@@ -44,31 +44,38 @@ struct Words {
     for (size_t i = 0; i < bytes; i += 16) store(to + 2 * i, Vector256::widen_signed_bytes(from + i));
   }
 
+  /// `count` tiles, one below the other.
   template <int kRows, int kVectors>
-  static void tile(const TileEpilogue& epilogue, const Place& place, const uint8_t* rows, size_t row_stride,
-                   const uint8_t* w, size_t steps) {
-    __m256i acc[kRows][kVectors];
-    unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
-      unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { acc[r][v] = load(place.header + v * kVectorBytes); });
-    });
-    const uint8_t* lower = rows + 3 * row_stride;
-    for (; steps > 0; --steps) {
-      __m256i b[kVectors];
-      unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { b[v] = load(w + v * kVectorBytes); });
+  static void tiles(const TileEpilogue& epilogue, Place place, const uint8_t* rows, size_t row_stride,
+                    const uint8_t* w, size_t steps, size_t count) {
+    for (; count > 0; --count) {
+      __m256i acc[kRows][kVectors];
       unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
-        add_words<kVectors>((r < 3 ? rows : lower) + r % 3 * row_stride, b, acc[r]);
+        unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { acc[r][v] = load(place.header + v * kVectorBytes); });
       });
-      rows += 4;
-      lower += 4;
-      w += kVectors * kVectorBytes;
+      const uint8_t* upper = rows;
+      const uint8_t* lower = rows + 3 * row_stride;
+      const uint8_t* b_next = w;
+      for (size_t left = steps; left > 0; --left) {
+        __m256i b[kVectors];
+        unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { b[v] = load(b_next + v * kVectorBytes); });
+        unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
+          add_words<kVectors>((r < 3 ? upper : lower) + r % 3 * row_stride, b, acc[r]);
+        });
+        upper += 4;
+        lower += 4;
+        b_next += kVectors * kVectorBytes;
+      }
+      finish_tile<kRows, kVectors>(epilogue, place, acc);
+      rows += kRows * row_stride;
+      place.advance(kRows);
     }
-    finish_tile<kRows, kVectors>(epilogue, place, acc);
   }
 
   /// One row: widens packed weights in registers.
   template <int kVectors>
   static void vector(const TileEpilogue& epilogue, const Place& place, const uint8_t* row, const uint8_t* w,
-                     size_t steps) {
+                     size_t steps, int32_t) {
     __m256i acc[1][kVectors];
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) acc[0][v] = load(place.header + v * 32);
@@ -143,80 +150,100 @@ struct Nibbles {
     }
   }
 
+  /// `count` tiles, one below the other.
   template <int kRows, int kVectors>
-  static void tile(const TileEpilogue& epilogue, const Place& place, const uint8_t* rows, size_t row_stride,
-                   const uint8_t* w, size_t steps) {
+  static void tiles(const TileEpilogue& epilogue, Place place, const uint8_t* rows, size_t row_stride,
+                    const uint8_t* w, size_t steps, size_t count) {
     // The 32-bit sums wait in memory: registers hold only what the inner loop adds to. Before the first
     // widening they are the bias, the same for every row.
     alignas(32) uint8_t sums[kRows * kVectors * kVectorBytes];
-    const uint8_t* before = place.header;
-    size_t before_stride = 0;
-    const uint8_t* lower = rows + 3 * row_stride;
-    __m256i acc[kRows][kVectors];
-    for (;;) {
-      unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
-        unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { acc[r][v] = _mm256_setzero_si256(); });
-      });
-      const size_t run = steps < kGroupsInWords ? steps : kGroupsInWords;
-      const uint8_t* run_end = rows + 4 * run;
-      do {
-        __m256i b[kVectors];
-        unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { b[v] = load(w + v * kVectorBytes); });
+    for (; count > 0; --count) {
+      const uint8_t* before = place.header;
+      size_t before_stride = 0;
+      const uint8_t* upper = rows;
+      const uint8_t* lower = rows + 3 * row_stride;
+      const uint8_t* b_next = w;
+      __m256i acc[kRows][kVectors];
+      for (size_t left = steps;;) {
         unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
-          add_bytes<kVectors>((r < 3 ? rows : lower) + r % 3 * row_stride, b, acc[r]);
+          unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { acc[r][v] = _mm256_setzero_si256(); });
         });
-        rows += 4;
-        lower += 4;
-        w += kVectors * kVectorBytes;
-      } while (rows != run_end);
-      const __m256i ones = _mm256_set1_epi16(1);
-      unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
-        unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
-          acc[r][v] = _mm256_add_epi32(load(before + r * before_stride + v * kVectorBytes),
-                                       _mm256_madd_epi16(acc[r][v], ones));
+        const size_t run = left < kGroupsInWords ? left : kGroupsInWords;
+        const uint8_t* run_end = upper + 4 * run;
+        do {
+          __m256i b[kVectors];
+          unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { b[v] = load(b_next + v * kVectorBytes); });
+          unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
+            add_bytes<kVectors>((r < 3 ? upper : lower) + r % 3 * row_stride, b, acc[r]);
+          });
+          upper += 4;
+          lower += 4;
+          b_next += kVectors * kVectorBytes;
+        } while (upper != run_end);
+        const __m256i ones = _mm256_set1_epi16(1);
+        unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
+          unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
+            acc[r][v] = _mm256_add_epi32(load(before + r * before_stride + v * kVectorBytes),
+                                         _mm256_madd_epi16(acc[r][v], ones));
+          });
         });
-      });
-      steps -= run;
-      if (steps == 0) break;
-      unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
-        unroll<kVectors>([&](auto v)
-                             EDGEQ_UNROLLED { store(sums + (r * kVectors + v) * kVectorBytes, acc[r][v]); });
-      });
-      before = sums;
-      before_stride = kVectors * kVectorBytes;
+        left -= run;
+        if (left == 0) break;
+        unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
+          unroll<kVectors>(
+              [&](auto v) EDGEQ_UNROLLED { store(sums + (r * kVectors + v) * kVectorBytes, acc[r][v]); });
+        });
+        before = sums;
+        before_stride = kVectors * kVectorBytes;
+      }
+      finish_tile<kRows, kVectors>(epilogue, place, acc);
+      rows += kRows * row_stride;
+      place.advance(kRows);
     }
-    finish_tile<kRows, kVectors>(epilogue, place, acc);
   }
 
-  /// One row: widens packed weights in registers.
+  /// One row, `row_sum` the sum of its bytes: widens packed weights in registers.
+  ///
+  /// There is no time for signs here. With w + 8 in [0, 15] for the weight w, which is its nibble with the
+  /// top bit flipped, the sum grows by 8 times the row's. Eight pair sums of vpmaddubsw are then at most 8 *
+  /// 2 * 255 * 15 = 61,200 and not negative: they fit into 16 bits that begin at -32,768.
   template <int kVectors>
   static void vector(const TileEpilogue& epilogue, const Place& place, const uint8_t* row, const uint8_t* w,
-                     size_t steps) {
+                     size_t steps, int32_t row_sum) {
     const __m256i ones = _mm256_set1_epi16(1);
+    const __m256i low = _mm256_set1_epi8(0x0F);
+    const __m256i flip = _mm256_set1_epi8(static_cast<char>(0x88));
+    const int32_t runs = static_cast<int32_t>((steps + kGroupsInWords - 1) / kGroupsInWords);
+    const __m256i correction = _mm256_set1_epi32(2 * 32768 * runs - 8 * row_sum);
     __m256i sums[1][kVectors];
-#pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) sums[0][v] = load(place.header + v * 32);
+    unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
+      sums[0][v] = _mm256_add_epi32(load(place.header + v * kVectorBytes), correction);
+    });
     while (steps > 0) {
       const size_t run = steps < kGroupsInWords ? steps : kGroupsInWords;
       __m256i acc[kVectors];
-#pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) acc[v] = _mm256_setzero_si256();
-#pragma GCC unroll 4
-      for (size_t s = 0; s < run; s += 2) {
-        const __m256i a = _mm256_set1_epi32(load_dword(row + 4 * s));
-        const __m256i next = _mm256_set1_epi32(load_dword(row + 4 * s + 4));
-#pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) {
-          const GroupPair groups = decode(load(w + v * 32));
-          acc[v] = _mm256_add_epi16(acc[v], _mm256_add_epi16(_mm256_maddubs_epi16(a, groups.even),
-                                                             _mm256_maddubs_epi16(next, groups.odd)));
-        }
-        w += kVectors * 32;
+      unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { acc[v] = _mm256_set1_epi16(-32768); });
+      const auto pair = [&](size_t s) EDGEQ_UNROLLED {
+        const __m256i even = _mm256_set1_epi32(load_dword(row + 4 * s));
+        const __m256i odd = _mm256_set1_epi32(load_dword(row + 4 * s + 4));
+        unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
+          const __m256i raw = _mm256_xor_si256(load(w + v * kVectorBytes), flip);
+          const __m256i first = _mm256_maddubs_epi16(even, _mm256_and_si256(raw, low));
+          const __m256i second = _mm256_maddubs_epi16(odd, _mm256_and_si256(_mm256_srli_epi16(raw, 4), low));
+          acc[v] = _mm256_add_epi16(acc[v], _mm256_add_epi16(first, second));
+          // Keeps the compiler from summing up in another order, which would take more registers.
+          Vector256::keep_in_register(acc[v]);
+        });
+        w += kVectors * kVectorBytes;
+      };
+      if (run == kGroupsInWords) {
+        unroll<4>([&](auto i) EDGEQ_UNROLLED { pair(2 * i); });
+      } else {
+        for (size_t s = 0; s < run; s += 2) pair(s);
       }
-#pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) {
+      unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
         sums[0][v] = _mm256_add_epi32(sums[0][v], _mm256_madd_epi16(acc[v], ones));
-      }
+      });
       row += 4 * run;
       steps -= run;
     }
@@ -226,16 +253,16 @@ struct Nibbles {
 
 // ---- loops ----
 
-using TileFunction = void (*)(const TileEpilogue&, const Place&, const uint8_t* rows, size_t row_stride,
-                              const uint8_t* w, size_t steps);
+using TilesFunction = void (*)(const TileEpilogue&, Place, const uint8_t* rows, size_t row_stride,
+                               const uint8_t* w, size_t steps, size_t count);
 
 /// Tiles by vectors and rows, less one each.
 template <typename Kernel>
-constexpr TileFunction kTiles[2][kMr] = {
-    {Kernel::template tile<1, 1>, Kernel::template tile<2, 1>, Kernel::template tile<3, 1>,
-     Kernel::template tile<4, 1>, Kernel::template tile<5, 1>, Kernel::template tile<6, 1>},
-    {Kernel::template tile<1, 2>, Kernel::template tile<2, 2>, Kernel::template tile<3, 2>,
-     Kernel::template tile<4, 2>, Kernel::template tile<5, 2>, Kernel::template tile<6, 2>}};
+constexpr TilesFunction kTiles[2][kMr] = {
+    {Kernel::template tiles<1, 1>, Kernel::template tiles<2, 1>, Kernel::template tiles<3, 1>,
+     Kernel::template tiles<4, 1>, Kernel::template tiles<5, 1>, Kernel::template tiles<6, 1>},
+    {Kernel::template tiles<1, 2>, Kernel::template tiles<2, 2>, Kernel::template tiles<3, 2>,
+     Kernel::template tiles<4, 2>, Kernel::template tiles<5, 2>, Kernel::template tiles<6, 2>}};
 
 /// One call: rows [row_begin, row_end) of panels [panel_begin, panel_end).
 template <typename Kernel>
@@ -258,15 +285,24 @@ class Product {
 
   /// A single row: nothing is used twice.
   void run_vector() const {
-    put_rows(0, 1);
-    const uint8_t* source = layout_.row_stride == 0 ? lhs_row(p_.lhs, 0, row_begin_) : p_.scratch;
+    int32_t row_sum = 0;
+    if (layout_.row_stride != 0) {
+      put_rows(0, 1);
+    } else {
+      // Into the place of the weights, with zeros behind it.
+      std::memcpy(p_.scratch, lhs_row(p_.lhs, 0, row_begin_), p_.k);
+      std::memset(p_.scratch + p_.k, 0, layout_.depth - p_.k);
+    }
+    if (Kernel::kBits == 4) {
+      for (size_t i = 0; i < layout_.depth; ++i) row_sum += p_.scratch[i];
+    }
     for (size_t panel = panel_begin_; panel < panel_end_; ++panel) {
       const size_t width = panel_width(p_.n, panel, kNr, 8);
       const Place at = place(0, panel);
       if (width == kNr) {
-        Kernel::template vector<2>(epilogue_, at, source, at.header + width * 8, steps());
+        Kernel::template vector<2>(epilogue_, at, p_.scratch, at.header + width * 8, steps(), row_sum);
       } else {
-        Kernel::template vector<1>(epilogue_, at, source, at.header + width * 8, steps());
+        Kernel::template vector<1>(epilogue_, at, p_.scratch, at.header + width * 8, steps(), row_sum);
       }
     }
   }
@@ -365,18 +401,18 @@ class Product {
       source = lhs_row(p_.lhs, 0, row_begin_ + block_row);
       stride = static_cast<size_t>(p_.lhs.row_stride);
     }
-    const TileFunction* run = kTiles<Kernel>[panel_width(p_.n, panel, kNr, 8) / 8 - 1] - 1;
-    const uint8_t* w = weights(slot);
+    const TilesFunction* run = kTiles<Kernel>[panel_width(p_.n, panel, kNr, 8) / 8 - 1] - 1;
     const size_t row = row_of(first);
-    Place at = place(row, panel);
     source += (row - block_row) * stride;
-    for (size_t i = first; i < last; ++i) {
-      const size_t height = height_ + (i < higher_ ? 1 : 0);
-      run[height](epilogue_, at, source, stride, w, steps());
-      source += height * stride;
-      at.dst += static_cast<ptrdiff_t>(height) * at.dst_stride;
-      if (at.residual != nullptr) at.residual += static_cast<ptrdiff_t>(height) * at.residual_stride;
+    Place at = place(row, panel);
+    if (first < higher_) {
+      const size_t count = (last < higher_ ? last : higher_) - first;
+      run[height_ + 1](epilogue_, at, source, stride, weights(slot), steps(), count);
+      source += count * (height_ + 1) * stride;
+      at.advance(count * (height_ + 1));
+      first += count;
     }
+    if (first < last) run[height_](epilogue_, at, source, stride, weights(slot), steps(), last - first);
   }
 
   const GemmParams& p_;

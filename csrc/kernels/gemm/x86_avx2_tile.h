@@ -119,6 +119,11 @@ struct Place {
   ptrdiff_t dst_stride;   // bytes from row to row
   const act_t* residual;  // of the tile's first row and column
   ptrdiff_t residual_stride;
+
+  void advance(size_t rows) {
+    dst += static_cast<ptrdiff_t>(rows) * dst_stride;
+    if (residual != nullptr) residual += static_cast<ptrdiff_t>(rows) * residual_stride;
+  }
 };
 
 /// Whether a scale of a panel is 1 or more. Where none is, the clamp can wait until the codes are packed,
@@ -164,8 +169,8 @@ EDGEQ_INLINE void store_codes(act_t* to, __m128i codes, size_t count) {
 /// Table and residual addition of a tile's codes, `8 * kVectors` a row one row after the other in whole
 /// vectors, and their stores. Out of line: one copy for each width.
 template <int kVectors>
-__attribute__((noinline)) void finish_codes(const TileEpilogue& epilogue, const Place& place, uint8_t* codes,
-                                            size_t rows) {
+__attribute__((noinline, noclone)) void finish_codes(const TileEpilogue& epilogue, const Place& place,
+                                                     uint8_t* codes, size_t rows) {
   using V = Vector256;
   constexpr size_t kWidth = 8 * kVectors;
   if (epilogue.table != nullptr) {
@@ -211,8 +216,9 @@ __attribute__((noinline)) void finish_codes(const TileEpilogue& epilogue, const 
 /// Codes of a tile whose scales may be large: clamps before the conversion. Out of line, because it hardly
 /// ever runs.
 template <int kVectors>
-__attribute__((noinline)) void requantize_clamped(const TileEpilogue& epilogue, const uint8_t* header,
-                                                  const __m256i* sums, size_t rows, uint8_t* codes) {
+__attribute__((noinline, noclone)) void requantize_clamped(const TileEpilogue& epilogue,
+                                                           const uint8_t* header, const __m256i* sums,
+                                                           size_t rows, uint8_t* codes) {
   using V = Vector256;
   const __m256 hi = upper_bound<V>(epilogue.range);
   const uint8_t* scale = header + kVectors * kVectorBytes;
