@@ -75,6 +75,11 @@ int32_t fill_pairs<4>(WeightView weights, size_t first, size_t count, uint8_t (&
   return sum;
 }
 
+/// Whether nibbles hold the weight + 8 (pack.h).
+bool flips_nibbles(const GemmVariant& variant) {
+  return variant.weight_bits == 4 && variant.isa == Isa::kAvx2;
+}
+
 Fill fill_of(const GemmVariant& variant) {
   if (variant.weight_bits == 8) return fill_bytes;
   switch (variant.kr) {
@@ -168,6 +173,9 @@ void gemm_pack(const GemmVariant& variant, size_t n, size_t k, size_t taps, Weig
       }
     }
     packed += panel_bytes(variant, width, k, taps);
+    if (flips_nibbles(variant)) {
+      for (uint8_t* byte = out; byte != packed; ++byte) *byte = static_cast<uint8_t>(*byte ^ 0x88);
+    }
   }
 }
 

@@ -22,6 +22,9 @@ namespace edgeq {
 // one to the odd group; so a shift or a mask of the whole register yields a W8 group, with no shuffle. A tap
 // is padded to an even number of groups.
 //
+// Where the instruction set multiplies unsigned by signed bytes without VNNI (kAvx2), each nibble has its top
+// bit flipped: it holds the weight + 8, a number without a sign.
+//
 // Padding weights (channels beyond n, depth beyond k) are zero, padding biases and scales too. The bias is
 // bias(j) - zp_lhs * sum of the weights of j: lhs enters the kernel without its zero point taken off.
 

@@ -103,11 +103,9 @@ struct GroupPair {
 
 EDGEQ_INLINE GroupPair decode(__m256i raw) {
   const __m256i low = _mm256_set1_epi8(0x0F);
-  // Entry i is the value of nibble i.
-  const __m256i values = _mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1,  //
-                                          0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
-  return GroupPair{_mm256_shuffle_epi8(values, _mm256_and_si256(raw, low)),
-                   _mm256_shuffle_epi8(values, _mm256_and_si256(_mm256_srli_epi16(raw, 4), low))};
+  const __m256i eight = _mm256_set1_epi8(8);
+  return GroupPair{_mm256_sub_epi8(_mm256_and_si256(raw, low), eight),
+                   _mm256_sub_epi8(_mm256_and_si256(_mm256_srli_epi16(raw, 4), low), eight)};
 }
 
 struct Nibbles {
@@ -212,7 +210,6 @@ struct Nibbles {
                      size_t steps, int32_t row_sum) {
     const __m256i ones = _mm256_set1_epi16(1);
     const __m256i low = _mm256_set1_epi8(0x0F);
-    const __m256i flip = _mm256_set1_epi8(static_cast<char>(0x88));
     const int32_t runs = static_cast<int32_t>((steps + kGroupsInWords - 1) / kGroupsInWords);
     const __m256i correction = _mm256_set1_epi32(2 * 32768 * runs - 8 * row_sum);
     __m256i sums[1][kVectors];
@@ -227,7 +224,7 @@ struct Nibbles {
         const __m256i even = _mm256_set1_epi32(load_dword(row + 4 * s));
         const __m256i odd = _mm256_set1_epi32(load_dword(row + 4 * s + 4));
         unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
-          const __m256i raw = _mm256_xor_si256(load(w + v * kVectorBytes), flip);
+          const __m256i raw = load(w + v * kVectorBytes);
           const __m256i first = _mm256_maddubs_epi16(even, _mm256_and_si256(raw, low));
           const __m256i second = _mm256_maddubs_epi16(odd, _mm256_and_si256(_mm256_srli_epi16(raw, 4), low));
           acc[v] = _mm256_add_epi16(acc[v], _mm256_add_epi16(first, second));
@@ -294,7 +291,12 @@ class Product {
       std::memset(p_.scratch + p_.k, 0, layout_.depth - p_.k);
     }
     if (Kernel::kBits == 4) {
-      for (size_t i = 0; i < layout_.depth; ++i) row_sum += p_.scratch[i];
+      __m128i sums = _mm_setzero_si128();
+      for (size_t i = 0; i < layout_.depth; i += 8) {
+        const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p_.scratch + i));
+        sums = _mm_add_epi32(sums, _mm_sad_epu8(bytes, _mm_setzero_si128()));
+      }
+      row_sum = _mm_cvtsi128_si32(sums);
     }
     for (size_t panel = panel_begin_; panel < panel_end_; ++panel) {
       const size_t width = panel_width(p_.n, panel, kNr, 8);

@@ -15,14 +15,14 @@ namespace edgeq {
 namespace {
 
 /// One call: rows [row_begin, row_end) of panels [panel_begin, panel_end).
-template <int kBits>
 class Convolution {
  public:
-  Convolution(const WinogradParams& params, size_t row_begin, size_t row_end, size_t panel_begin,
+  Convolution(const WinogradParams& params, int bits, size_t row_begin, size_t row_end, size_t panel_begin,
               size_t panel_end)
       : p_(params),
-        layout_(winograd_layout(params.k, params.n, kBits, kMr)),
-        channel_bytes_(8 + 9 * layout_.pairs * 2 * kBits / 8),
+        bits_(bits),
+        layout_(winograd_layout(params.k, params.n, bits, kMr)),
+        channel_bytes_(8 + 9 * layout_.pairs * (bits == 4 ? 1 : 2)),
         row_begin_(row_begin),
         row_end_(row_end),
         panel_begin_(panel_begin),
@@ -85,7 +85,7 @@ class Convolution {
   void put_filters(size_t panel, uint8_t* to) const {
     const uint8_t* w = header(panel) + 8 * kVectors * 8;
     const size_t element = layout_.filter_bytes;
-    if constexpr (kBits == 8) {
+    if (bits_ == 8) {
       const size_t tap = layout_.pairs * kVectors * 16;
       for (size_t i = 0; i < layout_.pairs * kVectors; ++i) {
         __m256i g[9];
@@ -95,16 +95,18 @@ class Convolution {
     } else {
       // 16 bytes hold a vector of an even pair in their low nibbles, and that of the next pair in the high
       // ones.
+      const __m256i eight = _mm256_set1_epi16(8);
       const size_t tap = layout_.pairs * kVectors * 8;
       for (size_t pair = 0; pair < layout_.pairs; pair += 2) {
         for (size_t v = 0; v < kVectors; ++v) {
           __m256i even[9];
           __m256i odd[9];
           unroll<9>([&](auto t) EDGEQ_UNROLLED {
-            // A nibble at the top of a word, and then down again with its sign.
-            const __m256i raw = Vector256::widen_signed_bytes(w + t * tap + (pair / 2 * kVectors + v) * 16);
-            even[t] = _mm256_srai_epi16(_mm256_slli_epi16(raw, 12), 12);
-            odd[t] = _mm256_srai_epi16(raw, 4);
+            // Nibbles hold the weight + 8.
+            const __m256i raw = _mm256_cvtepu8_epi16(_mm_loadu_si128(
+                reinterpret_cast<const __m128i*>(w + t * tap + (pair / 2 * kVectors + v) * 16)));
+            even[t] = _mm256_sub_epi16(_mm256_and_si256(raw, _mm256_set1_epi16(0x0F)), eight);
+            odd[t] = _mm256_sub_epi16(_mm256_srli_epi16(raw, 4), eight);
           });
           put_filter(even, element, to + (pair * kVectors + v) * kVectorBytes);
           put_filter(odd, element, to + ((pair + 1) * kVectors + v) * kVectorBytes);
@@ -272,6 +274,7 @@ class Convolution {
   }
 
   const WinogradParams& p_;
+  const int bits_;  // of the weights
   const WinogradLayout layout_;
   const size_t channel_bytes_;  // packed, of one output channel
   const size_t row_begin_;
@@ -285,11 +288,11 @@ class Convolution {
 }  // namespace
 
 void winograd_u8s8c_u8_6x16x2_avx2(const WinogradParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {
-  if (r0 < r1 && p0 < p1) Convolution<8>(p, r0, r1, p0, p1).run();
+  if (r0 < r1 && p0 < p1) Convolution(p, 8, r0, r1, p0, p1).run();
 }
 
 void winograd_u8s4c_u8_6x16x2_avx2(const WinogradParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {
-  if (r0 < r1 && p0 < p1) Convolution<4>(p, r0, r1, p0, p1).run();
+  if (r0 < r1 && p0 < p1) Convolution(p, 4, r0, r1, p0, p1).run();
 }
 
 }  // namespace edgeq
