@@ -137,8 +137,9 @@ std::vector<uint8_t> pack_codes(const std::vector<int8_t>& codes, int bits, size
   return bytes;
 }
 
-enum class Fill { kRandom, kHighest, kAlternating, kSparse, kLowest };
-constexpr Fill kFills[] = {Fill::kRandom, Fill::kHighest, Fill::kAlternating, Fill::kSparse, Fill::kLowest};
+enum class Fill { kRandom, kHighest, kAlternating, kSparse, kLowest, kMiddle };
+constexpr Fill kFills[] = {Fill::kRandom, Fill::kHighest, Fill::kAlternating,
+                           Fill::kSparse, Fill::kLowest,  Fill::kMiddle};
 
 void fill_weights(Random& random, Fill fill, int bits, std::vector<int8_t>& weights) {
   const int top = bits == 4 ? 7 : 127;
@@ -159,13 +160,17 @@ void fill_weights(Random& random, Fill fill, int bits, std::vector<int8_t>& weig
       case Fill::kLowest:
         weights[i] = static_cast<int8_t>(-top);
         break;
+      case Fill::kMiddle:
+        weights[i] = static_cast<int8_t>(bits == 4 ? 4 : 64);
+        break;
     }
   }
 }
 
 void fill_acts(Random& random, Fill fill, act_t* acts, size_t size) {
   for (size_t i = 0; i < size; ++i) {
-    acts[i] = fill == Fill::kHighest || fill == Fill::kLowest ? static_cast<act_t>(kActMax)
+    acts[i] = fill == Fill::kHighest || fill == Fill::kLowest || fill == Fill::kMiddle
+                  ? static_cast<act_t>(kActMax)
               : fill == Fill::kAlternating ? static_cast<act_t>(random.between(0, 1) == 0 ? kActMin : kActMax)
                                            : random.act();
   }
@@ -484,7 +489,7 @@ void test_gemm_variant(const GemmVariant& variant) {
                      k,
                      taps,
                      taps == 1 && seed / 3 % 3 != 0,
-                     kFills[seed / 3 % 5],
+                     kFills[seed / 3 % 6],
                      seed % 5 == 1,
                      seed % 7 < 3,
                      seed};
@@ -505,7 +510,7 @@ void test_gemm_variant(const GemmVariant& variant) {
                      k,
                      taps,
                      taps == 1 && seed % 4 != 0,
-                     kFills[seed / 3 % 5],
+                     kFills[seed / 3 % 6],
                      seed % 5 == 1,
                      seed % 7 < 2,
                      seed};
@@ -530,7 +535,7 @@ void test_gemm_variant(const GemmVariant& variant) {
   // Maps of convolutions: rows of a tile that are equally far apart, padding, both or neither.
   for (size_t k : {3, 20, 64, 128, 192}) {
     for (size_t m : {mr - 1, 2 * mr + 3, size_t{150}}) {
-      GemmCase c{m, nr + 3, k, 9, false, kFills[seed / 3 % 5], seed % 5 == 1, seed % 7 < 3, ++seed};
+      GemmCase c{m, nr + 3, k, 9, false, kFills[seed / 3 % 6], seed % 5 == 1, seed % 7 < 3, ++seed};
       c.image = true;
       check_gemm(variant, c);
     }
@@ -539,7 +544,7 @@ void test_gemm_variant(const GemmVariant& variant) {
   for (size_t k : {60, 63, 64, 65, 68, 72, 127, 128, 129}) {
     for (size_t m : {2, 7, 15, 16, 17, 49}) {
       ++seed;
-      check_gemm(variant, GemmCase{m, nr / 2 + seed % nr, k, seed % 3, seed % 3 != 2, kFills[seed / 3 % 5],
+      check_gemm(variant, GemmCase{m, nr / 2 + seed % nr, k, seed % 3, seed % 3 != 2, kFills[seed / 3 % 6],
                                    false, seed % 4 == 0, seed});
     }
   }
@@ -683,7 +688,7 @@ void test_winograd(IsaSet isas) {
             ++seed;
             const size_t pad_top = height < 3 ? 1 : seed / 7 % 3;
             const size_t pad_left = width < 3 ? 1 : seed / 5 % 3;
-            check_winograd(*variant, WinogradCase{height, width, pad_top, pad_left, k, n, kFills[seed % 5],
+            check_winograd(*variant, WinogradCase{height, width, pad_top, pad_left, k, n, kFills[seed % 6],
                                                   seed % 4 == 1, seed % 7 < 3, seed});
           }
         }

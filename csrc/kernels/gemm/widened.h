@@ -16,12 +16,13 @@
 namespace edgeq {
 
 struct WidenedLayout {
-  size_t tap_depth;    // channels of one tap, padded as the packed weights are
-  size_t depth;        // of all taps
-  size_t row_stride;   // bytes; 0: rows are used where they lie
-  size_t block_rows;   // rows that are kept at a time
-  size_t panel_bytes;  // weights of one panel of 16 channels
-  size_t panels;       // panels that are kept at a time
+  size_t tap_depth;     // channels of one tap, padded as the packed weights are
+  size_t depth;         // of all taps
+  size_t row_stride;    // bytes; 0: rows are used where they lie
+  size_t block_rows;    // rows that are kept at a time
+  size_t weight_bytes;  // of one panel of 16 channels
+  size_t panel_bytes;   // the weights and, W4, the lengths of runs (uint32, x86_avx2.cc)
+  size_t panels;        // panels that are kept at a time
 
   size_t row_bytes() const { return row_stride * block_rows; }
   size_t bytes() const { return row_bytes() + panel_bytes * panels; }
@@ -49,7 +50,10 @@ static inline WidenedLayout widened_layout(size_t k, size_t taps, int weight_bit
     const size_t rows = fit > deep ? fit : (most < deep ? most : deep);
     layout.block_rows = rows < mr ? mr : rows / mr * mr;
   }
-  layout.panel_bytes = (layout.depth * 16 * element + kLine - 1) / kLine * kLine;
+  layout.weight_bytes = (layout.depth * 16 * element + kLine - 1) / kLine * kLine;
+  // A run is at least 8 groups of 4 channels.
+  const size_t runs = weight_bits == 8 ? 0 : (layout.depth / 32 + 1) * sizeof(uint32_t);
+  layout.panel_bytes = layout.weight_bytes + (runs + kLine - 1) / kLine * kLine;
   layout.panels = 96 * 1024 / layout.panel_bytes;
   if (layout.panels == 0) layout.panels = 1;
   return layout;

@@ -10,7 +10,7 @@
 //
 // With 8-bit weights a pair sum reaches 2 * 255 * 127 = 64,770 and would saturate, so W8 widens both sides to
 // 16 bits and uses vpmaddwd. With 4-bit weights it is at most 2 * 255 * 7 = 3,570: W4 uses vpmaddubsw, adds
-// eight of them in 16 bits before it must widen, and runs at nearly twice the rate.
+// eight or more of them in 16 bits before it must widen, and runs at nearly twice the rate.
 //
 // Both sides are brought into the form that the instruction takes once and then used often (widened.h): the
 // weights of a panel serve all tiles of a block of rows, the rows of a block serve all panels. A product of
@@ -40,14 +40,14 @@ struct Words {
   }
 
   /// Sign-extends the weights of a panel.
-  static void put_weights(const uint8_t* from, size_t bytes, size_t, uint8_t* to) {
+  static void put_weights(const uint8_t* from, size_t bytes, size_t, uint8_t* to, uint32_t*) {
     for (size_t i = 0; i < bytes; i += 16) store(to + 2 * i, Vector256::widen_signed_bytes(from + i));
   }
 
   /// `count` tiles, one below the other.
   template <int kRows, int kVectors>
   static void tiles(const TileEpilogue& epilogue, Place place, const uint8_t* rows, size_t row_stride,
-                    const uint8_t* w, size_t steps, size_t count) {
+                    const uint8_t* w, const uint32_t*, size_t steps, size_t count) {
     for (; count > 0; --count) {
       __m256i acc[kRows][kVectors];
       unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
@@ -115,7 +115,10 @@ struct Nibbles {
   // A pair sum of vpmaddubsw is at most 2 * 255 * 7 = 3,570 for weights in [-7, 7], so that the int16 lanes
   // hold eight of them before they must be widened: 8 * 3,570 = 28,560 < 32,767. (Nine would still do,
   // 32,130; groups come in pairs.)
-  static constexpr size_t kGroupsInWords = 8;
+  static constexpr size_t kLeastRun = 8;
+  // Most weights are smaller. A run of groups may be as long as the magnitudes of the weights that meet in
+  // any lane sum to at most this: 255 * 128 = 32,640 < 32,767.
+  static constexpr int kMostMagnitude = 128;
 
   static EDGEQ_INLINE void put_row(const act_t* from, size_t count, uint8_t* to) {
     size_t i = 0;
@@ -125,33 +128,57 @@ struct Nibbles {
     } while (i < count);
   }
 
+  /// Decodes the weights of a panel, one group after the other, and finds out how many groups may be added in
+  /// 16 bits: `runs` gets the lengths of the runs, each but the last a multiple of kLeastRun.
   template <int kVectors>
-  static void put_pairs(const uint8_t* from, size_t pairs, uint8_t* to) {
-    for (size_t i = 0; i < pairs; ++i) {
-#pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) {
-        const GroupPair groups = decode(load(from + v * 32));
-        store(to + v * 32, groups.even);
-        store(to + (kVectors + v) * 32, groups.odd);
+  static void put_pairs(const uint8_t* from, size_t pairs, uint8_t* to, uint32_t* runs) {
+    const __m256i ones = _mm256_set1_epi8(1);
+    __m256i run[kVectors];  // magnitudes in each lane
+    unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { run[v] = _mm256_setzero_si256(); });
+    uint32_t length = 0;
+    while (pairs > 0) {
+      const size_t count = pairs < kLeastRun / 2 ? pairs : kLeastRun / 2;
+      pairs -= count;
+      __m256i part[kVectors];
+      unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { part[v] = _mm256_setzero_si256(); });
+      for (size_t i = 0; i < count; ++i) {
+        unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
+          const GroupPair groups = decode(load(from + v * kVectorBytes));
+          store(to + v * kVectorBytes, groups.even);
+          store(to + (kVectors + v) * kVectorBytes, groups.odd);
+          const __m256i both = _mm256_add_epi8(_mm256_abs_epi8(groups.even), _mm256_abs_epi8(groups.odd));
+          part[v] = _mm256_add_epi16(part[v], _mm256_maddubs_epi16(both, ones));
+        });
+        from += kVectors * kVectorBytes;
+        to += 2 * kVectors * kVectorBytes;
       }
-      from += kVectors * 32;
-      to += kVectors * 64;
+      __m256i above = _mm256_setzero_si256();
+      unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
+        run[v] = _mm256_add_epi16(run[v], part[v]);
+        above = _mm256_or_si256(above, _mm256_cmpgt_epi16(run[v], _mm256_set1_epi16(kMostMagnitude)));
+      });
+      if (_mm256_testz_si256(above, above) == 0) {
+        *runs++ = length;
+        length = 0;
+        unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { run[v] = part[v]; });
+      }
+      length += static_cast<uint32_t>(2 * count);
     }
+    *runs = length;
   }
 
-  /// Widens the weights of a panel, one group after the other.
-  static void put_weights(const uint8_t* from, size_t bytes, size_t width, uint8_t* to) {
+  static void put_weights(const uint8_t* from, size_t bytes, size_t width, uint8_t* to, uint32_t* runs) {
     if (width == kNr) {
-      put_pairs<2>(from, bytes / 64, to);
+      put_pairs<2>(from, bytes / 64, to, runs);
     } else {
-      put_pairs<1>(from, bytes / 32, to);
+      put_pairs<1>(from, bytes / 32, to, runs);
     }
   }
 
   /// `count` tiles, one below the other.
   template <int kRows, int kVectors>
   static void tiles(const TileEpilogue& epilogue, Place place, const uint8_t* rows, size_t row_stride,
-                    const uint8_t* w, size_t steps, size_t count) {
+                    const uint8_t* w, const uint32_t* runs, size_t steps, size_t count) {
     // The 32-bit sums wait in memory: registers hold only what the inner loop adds to. Before the first
     // widening they are the bias, the same for every row.
     alignas(32) uint8_t sums[kRows * kVectors * kVectorBytes];
@@ -161,13 +188,13 @@ struct Nibbles {
       const uint8_t* upper = rows;
       const uint8_t* lower = rows + 3 * row_stride;
       const uint8_t* b_next = w;
+      const uint32_t* run = runs;
       __m256i acc[kRows][kVectors];
-      for (size_t left = steps;;) {
+      for (size_t left = steps;; ++run) {
         unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
           unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { acc[r][v] = _mm256_setzero_si256(); });
         });
-        const size_t run = left < kGroupsInWords ? left : kGroupsInWords;
-        const uint8_t* run_end = upper + 4 * run;
+        const uint8_t* run_end = upper + 4 * static_cast<size_t>(*run);
         do {
           __m256i b[kVectors];
           unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { b[v] = load(b_next + v * kVectorBytes); });
@@ -185,7 +212,7 @@ struct Nibbles {
                                          _mm256_madd_epi16(acc[r][v], ones));
           });
         });
-        left -= run;
+        left -= *run;
         if (left == 0) break;
         unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
           unroll<kVectors>(
@@ -210,14 +237,14 @@ struct Nibbles {
                      size_t steps, int32_t row_sum) {
     const __m256i ones = _mm256_set1_epi16(1);
     const __m256i low = _mm256_set1_epi8(0x0F);
-    const int32_t runs = static_cast<int32_t>((steps + kGroupsInWords - 1) / kGroupsInWords);
+    const int32_t runs = static_cast<int32_t>((steps + kLeastRun - 1) / kLeastRun);
     const __m256i correction = _mm256_set1_epi32(2 * 32768 * runs - 8 * row_sum);
     __m256i sums[1][kVectors];
     unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
       sums[0][v] = _mm256_add_epi32(load(place.header + v * kVectorBytes), correction);
     });
     while (steps > 0) {
-      const size_t run = steps < kGroupsInWords ? steps : kGroupsInWords;
+      const size_t run = steps < kLeastRun ? steps : kLeastRun;
       __m256i acc[kVectors];
       unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { acc[v] = _mm256_set1_epi16(-32768); });
       const auto pair = [&](size_t s) EDGEQ_UNROLLED {
@@ -233,7 +260,7 @@ struct Nibbles {
         });
         w += kVectors * kVectorBytes;
       };
-      if (run == kGroupsInWords) {
+      if (run == kLeastRun) {
         unroll<4>([&](auto i) EDGEQ_UNROLLED { pair(2 * i); });
       } else {
         for (size_t s = 0; s < run; s += 2) pair(s);
@@ -251,7 +278,7 @@ struct Nibbles {
 // ---- loops ----
 
 using TilesFunction = void (*)(const TileEpilogue&, Place, const uint8_t* rows, size_t row_stride,
-                               const uint8_t* w, size_t steps, size_t count);
+                               const uint8_t* w, const uint32_t* runs, size_t steps, size_t count);
 
 /// Tiles by vectors and rows, less one each.
 template <typename Kernel>
@@ -388,11 +415,16 @@ class Product {
   /// Brings the weights of panel `panel` into place `slot` of scratch.
   void put_weights(size_t panel, size_t slot) const {
     const size_t width = panel_width(p_.n, panel, kNr, 8);
-    Kernel::put_weights(header(panel) + width * 8, width * (channel_bytes_ - 8), width, weights(slot));
+    Kernel::put_weights(header(panel) + width * 8, width * (channel_bytes_ - 8), width, weights(slot),
+                        runs(slot));
   }
 
   uint8_t* weights(size_t slot) const {
     return p_.scratch + layout_.row_bytes() + slot * layout_.panel_bytes;
+  }
+
+  uint32_t* runs(size_t slot) const {
+    return reinterpret_cast<uint32_t*>(weights(slot) + layout_.weight_bytes);
   }
 
   /// Tiles [first, last) of the block that begins with row `block_row`, times the panel in place `slot`.
@@ -409,12 +441,13 @@ class Product {
     Place at = place(row, panel);
     if (first < higher_) {
       const size_t count = (last < higher_ ? last : higher_) - first;
-      run[height_ + 1](epilogue_, at, source, stride, weights(slot), steps(), count);
+      run[height_ + 1](epilogue_, at, source, stride, weights(slot), runs(slot), steps(), count);
       source += count * (height_ + 1) * stride;
       at.advance(count * (height_ + 1));
       first += count;
     }
-    if (first < last) run[height_](epilogue_, at, source, stride, weights(slot), steps(), last - first);
+    if (first < last)
+      run[height_](epilogue_, at, source, stride, weights(slot), runs(slot), steps(), last - first);
   }
 
   const GemmParams& p_;
