@@ -36,13 +36,16 @@ EDGEQ_INLINE void unroll(Body body) {
 }
 #define EDGEQ_UNROLLED __attribute__((always_inline))
 
+/// Four bytes anywhere, as an operand in memory.
+using UnalignedDword = int32_t __attribute__((aligned(1), may_alias));
+
 // The steps of the inner loops are written out. The 6x2 tile needs all sixteen registers, in this order of
 // instructions; the compilers' own orders need more, and keep sums in memory.
 
 /// Adds the products of four bytes at `a`, two int16 for every lane, with kVectors vectors of weights.
 template <int kVectors>
 EDGEQ_INLINE void add_words(const uint8_t* a, const __m256i (&b)[kVectors], __m256i (&acc)[kVectors]) {
-  const int32_t& dword = *reinterpret_cast<const int32_t*>(a);
+  const UnalignedDword& dword = *reinterpret_cast<const UnalignedDword*>(a);
   __m256i row, product;
   if constexpr (kVectors == 2) {
     __asm__(
@@ -66,7 +69,7 @@ EDGEQ_INLINE void add_words(const uint8_t* a, const __m256i (&b)[kVectors], __m2
 /// Adds the pair sums of four bytes at `a`, the same for every lane, with kVectors vectors of int8 weights.
 template <int kVectors>
 EDGEQ_INLINE void add_bytes(const uint8_t* a, const __m256i (&b)[kVectors], __m256i (&acc)[kVectors]) {
-  const int32_t& dword = *reinterpret_cast<const int32_t*>(a);
+  const UnalignedDword& dword = *reinterpret_cast<const UnalignedDword*>(a);
   __m256i row, product;
   if constexpr (kVectors == 2) {
     __asm__(
