@@ -121,6 +121,28 @@ void test_arena_layout() {
       }
     }
   }
+  // A chain needs no more than its largest pair; neither many nodes nor long lives take long.
+  std::vector<Buffer> chain(20000);
+  uint64_t largest = 0;
+  for (size_t i = 0; i < chain.size(); ++i) {
+    chain[i] = {static_cast<int64_t>(64 * (1 + random() % 100)), static_cast<int>(i),
+                static_cast<int>(i) + 1};
+    const int64_t before = i == 0 ? 0 : chain[i - 1].bytes_per_image;
+    largest = std::max(largest, static_cast<uint64_t>(before + chain[i].bytes_per_image) + 2 * kReadSlack);
+  }
+  const auto of_chain = layout_arena(chain, 1, 1 << 30);
+  EXPECT(of_chain.ok() && of_chain.value().bytes <= largest * 12 / 10,
+         "%llu bytes for a chain that needs %llu", static_cast<unsigned long long>(of_chain.value().bytes),
+         static_cast<unsigned long long>(largest));
+  uint64_t sum = 0;
+  for (Buffer& buffer : chain) {
+    buffer.first = -1;
+    buffer.last = 20000;
+    sum += static_cast<uint64_t>(buffer.bytes_per_image) + kReadSlack;
+  }
+  const auto of_all = layout_arena(chain, 1, 1 << 30);
+  EXPECT(of_all.ok() && of_all.value().bytes == sum, "%llu bytes for buffers of %llu",
+         static_cast<unsigned long long>(of_all.value().bytes), static_cast<unsigned long long>(sum));
   const std::vector<Buffer> huge = {{INT64_MAX / 2, 0, 0}};
   EXPECT(!layout_arena(huge, INT64_MAX, 1 << 30).ok(), "an absurd arena was accepted");
 }
