@@ -33,7 +33,6 @@ class GemmStep final : public RowStep {
     work.row_grain = variant->mr;
     work.columns = geometry.groups * panels;
     work.cost = batch * info.macs;
-    work.prefer_columns = info.bytes_packed > work.rows * geometry.k * geometry.groups;
     return work;
   }
 

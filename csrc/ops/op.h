@@ -23,9 +23,8 @@ struct Work {
   int64_t rows = 1;
   int64_t row_grain = 1;  // cut points are multiples of it, for speed
   int64_t columns = 1;
-  int64_t cost = 0;             // about how many elementary operations in all, to decide whether to split
-  bool overlaps = false;        // parts repeat work at their borders: no more of them than threads
-  bool prefer_columns = false;  // few rows, many weights: each thread then reads its own weights
+  int64_t cost = 0;       // about how many elementary operations in all, to decide whether to split
+  bool overlaps = false;  // parts repeat work at their borders: no more of them than threads
 };
 
 struct WorkRange {

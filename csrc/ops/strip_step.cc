@@ -45,7 +45,7 @@ class StripStep final : public Step {
   Work work(int64_t batch) const override {
     Work work;
     work.rows = batch * chain.back()->out_h;
-    work.row_grain = size.rows;
+    work.row_grain = 2;  // depthwise kernels compute rows in pairs
     work.overlaps = true;
     work.cost = batch * info.work;
     return work;
@@ -81,11 +81,14 @@ class StripStep final : public Step {
         places[i + 1].base = scratch + inner_scratch + ring_offset[i];
       }
     }
+    // Strips of one size, even, rather than a short one at the end.
+    const int64_t strips = (part.end - part.begin + size.rows - 1) / size.rows;
+    const int64_t rows_a_strip = ((part.end - part.begin + strips - 1) / strips + 1) / 2 * 2;
     int64_t done[kMaxSteps];  // rows of step i below it are computed
     std::fill(done, done + count, int64_t{0});
-    for (int64_t y = part.begin; y < part.end; y += size.rows) {
+    for (int64_t y = part.begin; y < part.end; y += rows_a_strip) {
       RowRange rows[kMaxSteps];
-      rows[end] = {y, std::min(part.end, y + size.rows)};
+      rows[end] = {y, std::min(part.end, y + rows_a_strip)};
       for (size_t i = end; i-- > 0;) rows[i] = chain[i + 1]->input_rows(rows[i + 1]);
       for (size_t i = 0; i < count; ++i) {
         const RowRange missing = {std::max(rows[i].begin, done[i]), rows[i].end};

@@ -30,7 +30,6 @@ class WinogradStep final : public Step {
     work.columns = panels;
     work.cost = batch * info.macs;
     // Each part transforms its filters itself.
-    work.prefer_columns = info.bytes_packed > batch * height * width * k;
     return work;
   }
 

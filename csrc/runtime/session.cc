@@ -316,37 +316,97 @@ void Session::run_part(const RunState& state, size_t index, int part, int thread
   }
 }
 
-/// Chooses the grid of parts for a step.
-Session::Grid Session::split(const PlannedStep& planned, int64_t images) const {
-  Grid grid;
-  grid.work = planned.step->work(images);
+WorkRange Session::range_of(const Grid& grid, int64_t part) {
   const Work& work = grid.work;
-  int64_t parts = 1;
-  if (pool_.threads() > 1) {
-    // Twice as many parts as threads where they are large: who is done early takes one more.
-    constexpr int64_t kLarge = 500000;
-    const int64_t threads = pool_.threads();
-    const int64_t most =
-        std::min<int64_t>(ThreadPool::kMaxParts, work.cost >= 2 * threads * kLarge ? 2 * threads : threads);
-    parts = split_cost_ > 0 ? std::min(most, work.cost / split_cost_) : most;
-    if (work.overlaps) parts = std::min(parts, threads);
+  WorkRange range;
+  part_of(work.rows, work.row_grain, part / grid.column_parts, grid.row_parts, &range.row_begin,
+          &range.row_end);
+  part_of(work.columns, 1, part % grid.column_parts, grid.column_parts, &range.column_begin,
+          &range.column_end);
+  return range;
+}
+
+/// How long a grid takes, in nanoseconds of a rough CPU: what its busiest thread computes, and what crosses
+/// between the cores' caches.
+double Session::expected_ns(const PlannedStep& planned, const Grid& grid, int64_t images) const {
+  // Orders of magnitude of one core of a desktop. They decide between cutting rows and cutting columns:
+  // weights come from a shared cache to whoever reads them first, one after another; an activation that
+  // another core has just written comes from that core's own cache, which takes several times as long.
+  constexpr double kMacsPerNs = 150;
+  constexpr double kOperationsPerNs = 30;
+  constexpr double kWeightBytesPerNs = 60;
+  constexpr double kCrossingBytesPerNs = 12;
+  constexpr double kMeetingNs = 200;
+  const Work& work = grid.work;
+  const StepInfo& info = planned.step->info;
+  const double whole = static_cast<double>(work.cost) / (info.macs > 0 ? kMacsPerNs : kOperationsPerNs);
+  const int64_t threads = pool_.threads();
+  const int64_t parts = grid.row_parts * grid.column_parts;
+  if (parts == 1) return whole + static_cast<double>(info.bytes_packed) / kWeightBytesPerNs;
+  int64_t largest = 0;
+  int64_t part = 0;
+  for (int64_t thread = 0; thread < threads; ++thread) {
+    int64_t share = 0;
+    // The owner of a part, as the thread pool has it.
+    for (; part < parts && part * threads / parts == thread; ++part) {
+      const WorkRange range = range_of(grid, part);
+      share += (range.row_end - range.row_begin) * (range.column_end - range.column_begin);
+    }
+    largest = std::max(largest, share);
   }
+  const auto bytes_of = [&](const ValueRef& value) {
+    const int64_t bytes =
+        value.buffer < 0 ? 0 : plan_.buffers[static_cast<size_t>(value.buffer)].bytes_per_image;
+    return static_cast<double>(bytes * images);
+  };
+  double in = 0;
+  for (const ValueRef& input : planned.inputs) in += bytes_of(input);
+  // Steps are cut by rows where nothing speaks against it: cut by columns, a thread finds its own columns of
+  // the input in its caches, and of the output its own columns of the rows that it reads next.
+  const double others = 1 - 1 / static_cast<double>(grid.column_parts);
+  const double crossing = others * (in / static_cast<double>(grid.row_parts) +
+                                    bytes_of(planned.output) / static_cast<double>(threads));
+  return whole * static_cast<double>(largest) / static_cast<double>(work.rows * work.columns) + kMeetingNs +
+         static_cast<double>(info.bytes_packed) / static_cast<double>(grid.column_parts) / kWeightBytesPerNs +
+         crossing / kCrossingBytesPerNs;
+}
+
+/// Chooses the grid of parts for a step. Columns are cut where weights outweigh everything (few rows); small
+/// steps stay whole.
+Session::Grid Session::split(const PlannedStep& planned, int64_t images) const {
+  Grid best;
+  best.work = planned.step->work(images);
+  const Work& work = best.work;
+  const int64_t threads = pool_.threads();
+  if (threads == 1 || work.cost == 0) return best;
 #if defined(__SANITIZE_THREAD__)
   // A kernel may read (and drop) bytes behind the end of a pixel. Where input and output are channel slices
   // of one buffer, those are bytes that another thread writes: harmless, but a race to the sanitizer.
-  if (planned.shares_buffer) parts = 1;
+  if (planned.shares_buffer) return best;
 #endif
-  if (parts > 1) {
-    const int64_t units = (work.rows + work.row_grain - 1) / work.row_grain;
-    if (work.prefer_columns && work.columns > 1) {
-      grid.column_parts = std::min(parts, work.columns);
-      grid.row_parts = std::min(units, parts / grid.column_parts);
-    } else {
-      grid.row_parts = std::min(parts, units);
-      grid.column_parts = std::min(work.columns, parts / grid.row_parts);
+  // Twice as many parts as threads where they are large: when the system puts a thread aside, the others take
+  // what it has not begun.
+  constexpr int64_t kLarge = 2000000;
+  int64_t most = work.cost >= 2 * threads * kLarge && !work.overlaps ? 2 * threads : threads;
+  most = std::min<int64_t>(most, ThreadPool::kMaxParts);
+  if (split_cost_ > 0) most = std::min(most, work.cost / split_cost_);
+  const int64_t units = (work.rows + work.row_grain - 1) / work.row_grain;
+  double least = split_cost_ > 0 ? expected_ns(planned, best, images) : 1e30;
+  for (int64_t rows = 1; rows <= std::min(most, units); ++rows) {
+    for (int64_t columns = rows == 1 ? 2 : 1; columns <= std::min(most / rows, work.columns); ++columns) {
+      Grid grid;
+      grid.work = work;
+      grid.row_parts = rows;
+      grid.column_parts = columns;
+      double ns = expected_ns(planned, grid, images);
+      // Tests cut everything, into as many parts as there can be.
+      if (split_cost_ == 0) ns /= static_cast<double>(rows * columns);
+      if (ns >= least) continue;
+      least = ns;
+      best = grid;
     }
   }
-  return grid;
+  return best;
 }
 
 Session::Grid Session::split_end(const PlanEnd& end, int64_t images) const {
@@ -361,12 +421,7 @@ Session::Grid Session::split_end(const PlanEnd& end, int64_t images) const {
 }
 
 void Session::run_step(const RunState& state, size_t index, const Grid& grid, int part, int thread) const {
-  const Work& work = grid.work;
-  WorkRange range;
-  part_of(work.rows, work.row_grain, part / grid.column_parts, grid.row_parts, &range.row_begin,
-          &range.row_end);
-  part_of(work.columns, 1, part % grid.column_parts, grid.column_parts, &range.column_begin,
-          &range.column_end);
+  const WorkRange range = range_of(grid, part);
   if (range.row_begin >= range.row_end || range.column_begin >= range.column_end) return;
   const StepIo io = {state.plan->inputs[index].data(), state.plan->output[index], state.count};
   plan_.steps[index].step->run(io, range, scratch(thread));

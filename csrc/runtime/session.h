@@ -154,6 +154,8 @@ class Session {
   Status plan_batch(int64_t images, BatchPlan** plan);
   /// How many images of a batch run at once.
   int64_t images_at_once(int64_t batch) const;
+  static WorkRange range_of(const Grid& grid, int64_t part);
+  double expected_ns(const PlannedStep& planned, const Grid& grid, int64_t images) const;
   Grid split(const PlannedStep& planned, int64_t images) const;
   Grid split_end(const PlanEnd& end, int64_t images) const;
   void run_program(RunState& state);
