@@ -41,14 +41,14 @@ EDGEQ_INLINE typename V::Int dot_last(typename V::Int acc, typename V::Int a, ty
   }
 }
 
-template <typename V, int kRows, int kVectors, bool kHalf>
+template <typename V, int kVectors, bool kHalf>
 EDGEQ_INLINE void load_group(const uint8_t* w, typename V::Int (&b)[kVectors]) {
 #pragma GCC unroll 4
   for (int v = 0; v < kVectors; ++v) {
     b[v] = v + 1 < kVectors ? V::load(w + v * V::kLanes * 4) : load_last<V, kHalf>(w + v * V::kLanes * 4);
     // A load takes as long as a multiply-accumulate: none may be repeated for each row, as an operand in
-    // memory.
-    if (kRows > 1) V::keep_in_register(b[v]);
+    // memory. And loads in the order of the addresses are what the prefetchers follow.
+    V::keep_in_register(b[v]);
   }
 }
 
@@ -85,7 +85,7 @@ EDGEQ_INLINE void multiply(const act_t* const (&a)[kRows], const uint8_t*& w, si
 #pragma GCC unroll 2
       for (int s = 0; s < 2; ++s) {
         Int b[kVectors];
-        load_group<V, kRows, kVectors, kHalf>(w, b);
+        load_group<V, kVectors, kHalf>(w, b);
         w += kVectors * kVectorBytes;
         multiply_group<V, kRows, kVectors, kHalf>(a, 4 * g + static_cast<size_t>(4 * s), b, acc[s]);
       }
@@ -94,7 +94,7 @@ EDGEQ_INLINE void multiply(const act_t* const (&a)[kRows], const uint8_t*& w, si
 #pragma GCC unroll 1
   for (; g < groups; ++g) {
     Int b[kVectors];
-    load_group<V, kRows, kVectors, kHalf>(w, b);
+    load_group<V, kVectors, kHalf>(w, b);
     w += kVectors * kVectorBytes;
     multiply_group<V, kRows, kVectors, kHalf>(a, 4 * g, b, acc[0]);
   }
@@ -114,7 +114,10 @@ EDGEQ_INLINE void multiply_nibbles(const act_t* const (&a)[kRows], const uint8_t
     Int raw[kVectors];
     Int b[kVectors];
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) raw[v] = V::load(w + v * kVectorBytes);
+    for (int v = 0; v < kVectors; ++v) {
+      raw[v] = V::load(w + v * kVectorBytes);
+      V::keep_in_register(raw[v]);
+    }
     w += kVectors * kVectorBytes;
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) b[v] = V::bit_and(V::template shift_left<4>(raw[v]), high);
