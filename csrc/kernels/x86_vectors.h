@@ -127,6 +127,8 @@ struct Vector128 {
   static EDGEQ_INLINE Int min_bytes(Int a, Int b) { return _mm_min_epu8(a, b); }
   static EDGEQ_INLINE Int add_saturated_words(Int a, Int b) { return _mm_adds_epi16(a, b); }
   static EDGEQ_INLINE Int min_words(Int a, Int b) { return _mm_min_epi16(a, b); }
+  static EDGEQ_INLINE Int min_dwords(Int a, Int b) { return _mm_min_epi32(a, b); }
+  static EDGEQ_INLINE Int max_dwords(Int a, Int b) { return _mm_max_epi32(a, b); }
   static EDGEQ_INLINE Int pack_dwords(Int a, Int b) { return _mm_packs_epi32(a, b); }
   static EDGEQ_INLINE Int pack_words(Int a, Int b) { return _mm_packus_epi16(a, b); }
   static EDGEQ_INLINE Int repeat128(const void* from) { return load(from); }
@@ -220,6 +222,8 @@ struct Vector256 {
   static EDGEQ_INLINE Int min_bytes(Int a, Int b) { return _mm256_min_epu8(a, b); }
   static EDGEQ_INLINE Int add_saturated_words(Int a, Int b) { return _mm256_adds_epi16(a, b); }
   static EDGEQ_INLINE Int min_words(Int a, Int b) { return _mm256_min_epi16(a, b); }
+  static EDGEQ_INLINE Int min_dwords(Int a, Int b) { return _mm256_min_epi32(a, b); }
+  static EDGEQ_INLINE Int max_dwords(Int a, Int b) { return _mm256_max_epi32(a, b); }
   static EDGEQ_INLINE Int pack_dwords(Int a, Int b) { return _mm256_packs_epi32(a, b); }
   static EDGEQ_INLINE Int pack_words(Int a, Int b) { return _mm256_packus_epi16(a, b); }
   static EDGEQ_INLINE Int repeat128(const void* from) {
@@ -288,6 +292,10 @@ struct Vector512 {
   static EDGEQ_INLINE Int load_half(const void* from) {
     return _mm512_castsi256_si512(_mm256_loadu_si256(static_cast<const __m256i*>(from)));
   }
+  static EDGEQ_INLINE Int widen_halves(const void* low, const void* high) {
+    const __m128i eight = _mm_loadl_epi64(static_cast<const __m128i*>(low));
+    return _mm512_cvtepu8_epi32(_mm_unpacklo_epi64(eight, _mm_loadl_epi64(static_cast<const __m128i*>(high))));
+  }
   static EDGEQ_INLINE Float load_half_twice(const void* from) {
     return _mm512_broadcast_f32x8(_mm256_loadu_ps(static_cast<const float*>(from)));
   }
@@ -341,6 +349,8 @@ struct Vector512 {
   static EDGEQ_INLINE Int min_bytes(Int a, Int b) { return _mm512_min_epu8(a, b); }
   static EDGEQ_INLINE Int add_saturated_words(Int a, Int b) { return _mm512_adds_epi16(a, b); }
   static EDGEQ_INLINE Int min_words(Int a, Int b) { return _mm512_min_epi16(a, b); }
+  static EDGEQ_INLINE Int min_dwords(Int a, Int b) { return _mm512_min_epi32(a, b); }
+  static EDGEQ_INLINE Int max_dwords(Int a, Int b) { return _mm512_max_epi32(a, b); }
   static EDGEQ_INLINE Int pack_dwords(Int a, Int b) { return _mm512_packs_epi32(a, b); }
   static EDGEQ_INLINE Int pack_words(Int a, Int b) { return _mm512_packus_epi16(a, b); }
   static EDGEQ_INLINE Int repeat128(const void* from) {

@@ -12,10 +12,10 @@ struct Vex256 : Vector256 {
 }  // namespace
 
 void gemm_u8s8c_u8_6x16x4_avxvnni(const GemmParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {
-  run_gemm<Vex256, 8, 6>(p, r0, r1, p0, p1);
+  run_gemm<Vex256, 8>(p, r0, r1, p0, p1);
 }
 void gemm_u8s4c_u8_6x16x4_avxvnni(const GemmParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {
-  run_gemm<Vex256, 4, 6>(p, r0, r1, p0, p1);
+  run_gemm<Vex256, 4>(p, r0, r1, p0, p1);
 }
 
 }  // namespace edgeq

@@ -1,10 +1,21 @@
 #ifndef EDGEQ_KERNELS_GEMM_X86_TILE_H_
 #define EDGEQ_KERNELS_GEMM_X86_TILE_H_
 
-// What the x86 matrix kernels share: the epilogue of a tile, and loops over tiles and panels. Only x86_*.cc
-// files and the headers that they alone include take it; everything stands in an unnamed namespace, so that
-// no copy serves another level.
+// The epilogue of a tile of the VNNI and AMX kernels. Only x86_*.cc files and the headers that they alone include
+// take it; everything stands in an unnamed namespace, so that no copy serves another level.
+//
+// A quad is four vectors of sums, which become one vector of codes: four vectors of one row, two of two rows, one
+// of four rows, or their halves. On Zen 4 vector instructions go to four pipes, and what a quad needs is:
+//
+//   two pipes with the products of the rows around it       4 multiplications by the scales
+//   the other two                                           8 conversions, 4 shuffles
+//   whichever is free                                       4 or 5 clamps and additions, where the range needs them
+//
+// So beside products of depth k, which take k / 4 * 4 half cycles of the first two for a quad, its bound is four
+// cycles more: 20 for a depth of 16, 36 for 32. Saturating additions would go to the first two pipes as well: none
+// is used. The rest hides behind products as long as there are some to be had: see run_rows in x86_vnni.h.
 
+#include <cmath>
 #include <cstring>
 
 #include "kernels/gemm/gemm.h"
@@ -14,31 +25,24 @@
 namespace edgeq {
 namespace {
 
-// Weights that fit beside a row tile in the first-level cache.
-constexpr size_t kResidentWeights = 24 * 1024;
-
 /// What a tile needs besides the parameters.
 struct Tile {
-  const uint8_t* panel;              // packed
-  size_t groups;                     // groups of four channels in one tap
-  size_t row;                        // first row
-  size_t column;                     // first output channel
-  size_t columns;                    // output channels that exist, at most kVectors * V::kLanes
-  bool large_scales;                 // see any_large_scale
-  const int16_t* widened = nullptr;  // rows of the tile as int16, where the kernel wants them so
-  size_t widened_stride = 0;         // elements from row to row
+  const uint8_t* panel;  // packed
+  size_t groups;         // groups of four channels in one tap
+  size_t row;            // first row
+  size_t column;         // first output channel
+  size_t columns;        // output channels that exist, at most kVectors * V::kLanes
+  bool large_scales;     // see any_large_scale
 };
 
-// ---- the epilogue ----
-//
-// A quad is four vectors of sums, which become one vector of codes: four vectors of one row, two of two rows
-// or one of four rows. On Zen 4 the multiply-accumulates keep two of the four vector pipes busy; of what a
-// quad takes, only its four multiplications and what saturating additions it does must run there. The
-// conversions (eight) and the shuffles (four) run on the other two, beside the next rows' products. Hence no
-// saturating addition, and no clamp where the range is the whole byte: 16 + 4 cycles for 16 groups of four...
-// see docs/performance.md.
+/// How a tile's sums become codes.
+enum class Finish {
+  kSaturate,  // what saturation to a byte makes of the rounded products
+  kClamp,     // zero point and bounds
+  kAdd,       // the same, and a residual addition
+};
 
-/// Bounds and zero point of an output range, ready for pack_quad.
+/// Zero point and bounds of an output range, ready for pack_quad.
 template <typename V>
 struct QuadRange {
   typename V::Int highest;  // words: max - zp
@@ -51,16 +55,10 @@ struct QuadRange {
         lowest(V::set1_byte(range.min)) {}
 };
 
-/// Whether the codes are what saturation to a byte makes of the rounded products, as after a ReLU whose zero
-/// point is the lowest code.
-EDGEQ_INLINE bool saturation_is_enough(OutputRange range) {
-  return (range.zp | range.min) == 0 && range.max == kActMax;
-}
-
 /// Bytes clamp(q + zp) of four vectors of rounded products, before V::order_packed.
 ///
-/// Each bound commutes with the saturation to 16 bits. With q <= max - zp the addition cannot leave the 16
-/// bits upwards, nor, the zero point being 0 or more, downwards; the last saturation is the clamp to 0.
+/// Each bound commutes with the saturation to 16 bits. With q <= max - zp the addition cannot leave the 16 bits
+/// upwards, nor, the zero point being 0 or more, downwards; the last saturation is the clamp to 0.
 template <typename V, bool kSaturate>
 EDGEQ_INLINE typename V::Int pack_quad(typename V::Int q0, typename V::Int q1, typename V::Int q2,
                                        typename V::Int q3, const QuadRange<V>& range) {
@@ -71,6 +69,35 @@ EDGEQ_INLINE typename V::Int pack_quad(typename V::Int q0, typename V::Int q1, t
   high = V::add_words(V::min_words(high, range.highest), range.zp);
   return V::max_bytes(V::pack_words(low, high), range.lowest);
 }
+
+/// The residual addition of rounded products whose zero point is that of the left operand, as it always is without
+/// a table between.
+template <typename V>
+struct QuadAddition {
+  using Int = typename V::Int;
+  using Float = typename V::Float;
+
+  Int lowest;   // dwords: min - zp of the products
+  Int highest;  // dwords: max - zp
+  Int zp_src;
+  Float multiplier_acc;
+  Float multiplier_src;
+
+  EDGEQ_INLINE QuadAddition(OutputRange range, const GemmResidual& r)
+      : lowest(V::set1_dword(range.min - range.zp)),
+        highest(V::set1_dword(range.max - range.zp)),
+        zp_src(V::set1_dword(r.zp_src)),
+        multiplier_acc(V::set1(r.multiplier_acc)),
+        multiplier_src(V::set1(r.multiplier_src)) {}
+
+  /// Products and the other operand's codes to the rounded sum.
+  EDGEQ_INLINE Int operator()(Int q, Int codes) const {
+    q = V::min_dwords(V::max_dwords(q, lowest), highest);
+    const Float left = V::mul(V::to_float(q), multiplier_acc);
+    const Float right = V::mul(V::to_float(V::sub(codes, zp_src)), multiplier_src);
+    return V::round(V::plus(left, right));
+  }
+};
 
 /// Stores row `row` of a quad of kRows rows: `columns` bytes of its share of the vector.
 template <typename V, int kRows>
@@ -84,9 +111,8 @@ EDGEQ_INLINE void store_quad_row(act_t* to, typename V::Int bytes, int row, size
   }
 }
 
-/// Table and residual addition of requantized codes, and their stores; also the requantization where scales
-/// are large. Out of line, from sums in memory: what hardly ever runs, or costs more than its way through
-/// memory.
+/// Everything that may follow the sums, from sums in memory: what hardly ever runs. A large scale is clamped before
+/// the conversion to integers; a table is looked up; a residual is added to whatever comes out.
 template <typename V, int kVectors>
 __attribute__((noinline)) void finish_rows(const GemmParams& p, const Tile& tile, const typename V::Int* sums,
                                            size_t rows) {
@@ -136,10 +162,9 @@ __attribute__((noinline)) void finish_rows(const GemmParams& p, const Tile& tile
   }
 }
 
-/// Whether a scale of these panels is 1 or more. Where none is, the clamp can wait until the codes are
-/// packed, where it costs one instruction for four vectors: |acc| <= 2^31 and |scale| <= 1 - 2^-24 give
-/// |product| < 2^31, which converts to an integer without overflow, and saturation and integer bounds commute
-/// with rounding.
+/// Whether a scale of these panels is 1 or more. Where none is, the clamp can wait until the codes are packed, where
+/// it costs one instruction for four vectors: |acc| <= 2^31 and |scale| <= 1 - 2^-24 give |product| < 2^31, which
+/// converts to an integer without overflow, and saturation and integer bounds commute with rounding.
 template <size_t kNr, size_t kStep>
 bool any_large_scale(const GemmParams& p, size_t panel_begin, size_t panel_end, size_t channel_bytes) {
   int32_t large = 0;
@@ -155,143 +180,123 @@ bool any_large_scale(const GemmParams& p, size_t panel_begin, size_t panel_end, 
   return large != 0;
 }
 
-/// Rows of a quad: see above. Halves of eight rows or of two rows make whole vectors.
-template <int kVectors, bool kHalf>
-constexpr int quad_rows() {
-  return kVectors == 1 ? (kHalf ? 8 : 4) : kVectors == 2 ? 2 : 1;
-}
+/// The vectors of a tile of kRows rows by kVectors vectors, of which each row's last may be there in its lower half
+/// only, as the vectors of quads: pairs of halves make one where that fills a quad.
+template <int kRows, int kVectors, bool kHalf>
+struct QuadLayout {
+  static constexpr bool kJoined = kHalf && kVectors <= 2;
+  static constexpr int kQuadRows = kVectors == 1 ? (kHalf ? 8 : 4) : kVectors == 2 ? 2 : 1;
 
-template <typename V>
-EDGEQ_INLINE typename V::Int rounded(typename V::Int sum, const uint8_t* scale) {
-  return V::round(V::mul(V::to_float(sum), V::load_float(scale)));
-}
+  /// Vector i of the quad from row r on: which vector of the rows it is, of which row (and the next, for a pair of
+  /// halves). A row beyond the tile is its last one again: it is not stored.
+  static constexpr int vector(int i) {
+    if (kJoined) return kVectors == 1 ? 0 : i < 2 ? 0 : 1;
+    return i < kQuadRows * kVectors ? i % kVectors : 0;
+  }
+  static constexpr int row(int r, int i) {
+    int row = r;
+    if (kJoined) {
+      row += kVectors == 1 ? 2 * i : i < 2 ? i : 0;
+    } else if (i < kQuadRows * kVectors) {
+      row += i / kVectors;
+    }
+    return row < kRows ? row : kRows - 1;
+  }
+  static constexpr bool pair(int i) { return kJoined && vector(i) == kVectors - 1; }
+  /// Whether vector i is not just another copy of the one before it.
+  static constexpr bool fills(int i) {
+    return kJoined ? kVectors == 1 || i < 3 : i < kQuadRows * kVectors;
+  }
+};
 
-/// The lower halves of the last vectors of rows `row` and `row` + 1 side by side; beyond the tile, of `row`
-/// again.
-template <typename V, int kRows, int kVectors>
-EDGEQ_INLINE typename V::Int rounded_halves(const typename V::Int (&sums)[kRows][kVectors], int row,
-                                            const uint8_t* scale) {
-  constexpr int kLast = kVectors - 1;
-  const auto joined = V::join_halves(sums[row][kLast], sums[row + 1 < kRows ? row + 1 : row][kLast]);
-  return V::round(V::mul(V::to_float(joined), V::load_half_twice(scale + kLast * V::kLanes * 4)));
-}
-
-/// Requantizes and stores the rows of a tile, quad by quad. With kHalf only the lower half of each row's last
-/// vector is there.
-template <typename V, int kRows, int kVectors, bool kHalf, bool kSaturate>
+/// Requantizes and stores the rows of a tile, quad by quad.
+template <typename V, int kRows, int kVectors, bool kHalf, Finish kFinish>
 EDGEQ_INLINE void store_tile(const GemmParams& p, const Tile& tile,
                              const typename V::Int (&sums)[kRows][kVectors]) {
   using Int = typename V::Int;
-  constexpr int kQuadRows = quad_rows<kVectors, kHalf>();
-  constexpr bool kJoined = kHalf && kVectors <= 2;
+  using Layout = QuadLayout<kRows, kVectors, kHalf>;
+  constexpr bool kAdd = kFinish == Finish::kAdd;
   const uint8_t* scale = tile.panel + kVectors * V::kLanes * 4;
-  const QuadRange<V> range(p.range);
+  const QuadRange<V> range(kAdd ? p.residual.range : p.range);
+  const QuadAddition<V> add(p.range, p.residual);
+  const ptrdiff_t src_stride = kAdd ? p.residual.row_stride : 0;
+  const act_t* src =
+      kAdd ? p.residual.src + static_cast<ptrdiff_t>(tile.row) * src_stride + tile.column : nullptr;
   act_t* dst = p.dst + static_cast<ptrdiff_t>(tile.row) * p.dst_row_stride + tile.column;
 #pragma GCC unroll 16
-  for (int r = 0; r < kRows; r += kQuadRows) {
+  for (int r = 0; r < kRows; r += Layout::kQuadRows) {
     Int q[4];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
-      if constexpr (kJoined && kVectors == 1) {
-        q[i] = r + 2 * i < kRows ? rounded_halves<V, kRows, kVectors>(sums, r + 2 * i, scale) : q[0];
-      } else if constexpr (kJoined) {
-        q[i] = i == 2   ? rounded_halves<V, kRows, kVectors>(sums, r, scale)
-               : i == 3 ? q[2]
-                        : rounded<V>(sums[r + i < kRows ? r + i : r][0], scale);
-      } else {
-        const int row = r + i / kVectors;
-        q[i] = i < kQuadRows * kVectors && row < kRows
-                   ? rounded<V>(sums[row][i % kVectors], scale + i % kVectors * V::kLanes * 4)
-                   : q[0];
+      if (!Layout::fills(i)) {
+        q[i] = q[i - 1];
+        continue;
       }
+      const int row = Layout::row(r, i);
+      const int v = Layout::vector(i);
+      const uint8_t* scales = scale + v * V::kLanes * 4;
+      const act_t* other = src + row * src_stride + v * V::kLanes;
+      if constexpr (Layout::kJoined) {
+        if (Layout::pair(i)) {
+          const int next = row + 1 < kRows ? row + 1 : row;
+          q[i] = V::round(V::mul(V::to_float(V::join_halves(sums[row][v], sums[next][v])),
+                                 V::load_half_twice(scales)));
+          if (kAdd) q[i] = add(q[i], V::widen_halves(other, other + (next - row) * src_stride));
+          continue;
+        }
+      }
+      q[i] = V::round(V::mul(V::to_float(sums[row][v]), V::load_float(scales)));
+      if (kAdd) q[i] = add(q[i], V::widen_bytes(other));
     }
-    Int bytes = pack_quad<V, kSaturate>(q[0], q[1], q[2], q[3], range);
-    if constexpr (kJoined && kVectors == 2) {
+    Int bytes = pack_quad<V, kFinish == Finish::kSaturate>(q[0], q[1], q[2], q[3], range);
+    if constexpr (Layout::kJoined && kVectors == 2) {
       bytes = V::order_packed_pairs(bytes);
     } else {
       bytes = V::order_packed(bytes);
     }
 #pragma GCC unroll 8
-    for (int i = 0; i < kQuadRows; ++i) {
-      if (r + i < kRows) store_quad_row<V, kQuadRows>(dst, bytes, i, tile.columns);
+    for (int i = 0; i < Layout::kQuadRows; ++i) {
+      if (r + i < kRows) store_quad_row<V, Layout::kQuadRows>(dst, bytes, i, tile.columns);
       dst += p.dst_row_stride;
     }
   }
 }
 
-/// Requantizes, finishes and stores a tile from its sums (bias included).
+/// Whether the quads' addition takes this one: products have the zero point of the left operand, and no sum leaves
+/// 32 bits (2 * 255 * 2^22 < 2^31).
+EDGEQ_INLINE bool adds_in_quads(const GemmParams& p) {
+  constexpr float kLargest = 4194304.0f;
+  return p.residual.zp_acc == p.range.zp && std::fabs(p.residual.multiplier_acc) <= kLargest &&
+         std::fabs(p.residual.multiplier_src) <= kLargest;
+}
+
+template <typename V, int kRows, int kVectors>
+EDGEQ_INLINE void finish_in_memory(const GemmParams& p, const Tile& tile,
+                                   const typename V::Int (&sums)[kRows][kVectors]) {
+  typename V::Int stored[kRows * kVectors];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) stored[r * kVectors + v] = sums[r][v];
+  }
+  finish_rows<V, kVectors>(p, tile, stored, kRows);
+}
+
+/// Requantizes, finishes and stores a tile from its sums (bias included). A tile of few rows is the rest of many
+/// others: its additions are not worth their code.
 template <typename V, int kRows, int kVectors, bool kHalf = false>
 EDGEQ_INLINE void finish_tile(const GemmParams& p, const Tile& tile,
                               const typename V::Int (&sums)[kRows][kVectors]) {
-  if (tile.large_scales || p.table != nullptr || p.residual.src != nullptr) {
-    typename V::Int stored[kRows * kVectors];
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) stored[r * kVectors + v] = sums[r][v];
-    }
-    finish_rows<V, kVectors>(p, tile, stored, kRows);
-  } else if (saturation_is_enough(p.range)) {
-    store_tile<V, kRows, kVectors, kHalf, true>(p, tile, sums);
+  const bool adds = p.residual.src != nullptr;
+  if (tile.large_scales || p.table != nullptr || (adds && (kRows < 3 || !adds_in_quads(p)))) {
+    finish_in_memory<V, kRows, kVectors>(p, tile, sums);
+  } else if (adds) {
+    store_tile<V, kRows, kVectors, kHalf, Finish::kAdd>(p, tile, sums);
+  } else if ((p.range.zp | p.range.min) == 0 && p.range.max == kActMax) {
+    // As after a ReLU whose zero point is the lowest code.
+    store_tile<V, kRows, kVectors, kHalf, Finish::kSaturate>(p, tile, sums);
   } else {
-    store_tile<V, kRows, kVectors, kHalf, false>(p, tile, sums);
-  }
-}
-
-// ---- loops ----
-
-/// Calls Kernel::run<rows, vectors>.
-template <typename Kernel, int kRows, int kVectors>
-void run_sized(const GemmParams& p, const Tile& tile, size_t rows, size_t vectors) {
-  if constexpr (kRows == 0 || kVectors == 0) {
-    (void)p, (void)tile, (void)rows, (void)vectors;
-  } else if (rows != kRows) {
-    run_sized<Kernel, kRows - 1, kVectors>(p, tile, rows, vectors);
-  } else if (vectors != kVectors) {
-    run_sized<Kernel, kRows, kVectors - 1>(p, tile, rows, vectors);
-  } else {
-    Kernel::template run<kRows, kVectors>(p, tile);
-  }
-}
-
-/// Runs one tile: rows [first, last) of one panel, whose channels take channel_bytes each.
-template <typename V, typename Kernel, int kRows, int kVectors>
-EDGEQ_INLINE void run_in_panel(const GemmParams& p, Tile tile, size_t rows, size_t panel,
-                               size_t channel_bytes) {
-  constexpr size_t kNr = kVectors * V::kLanes;
-  tile.column = panel * kNr;
-  tile.columns = p.n - tile.column < kNr ? p.n - tile.column : kNr;
-  tile.panel = p.packed + tile.column * channel_bytes;
-  run_sized<Kernel, kRows, kVectors>(p, tile, rows, (tile.columns + V::kLanes - 1) / V::kLanes);
-}
-
-/// The loops over tiles of at most kRows rows and panels of kVectors vectors.
-template <typename V, typename Kernel, int kRows, int kVectors>
-void run_tiles(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end,
-               size_t groups, size_t channel_bytes) {
-  if (row_begin >= row_end || panel_begin >= panel_end) return;
-  const size_t rows = row_end - row_begin;
-  const size_t tiles = (rows + kRows - 1) / kRows;
-  const bool large_scales =
-      any_large_scale<kVectors * V::kLanes, V::kLanes>(p, panel_begin, panel_end, channel_bytes);
-  // Rows are shared out evenly, so that no tile is left with a row or two.
-  const auto run = [&](size_t tile_index, size_t panel) {
-    const size_t first = row_begin + rows * tile_index / tiles;
-    const size_t last = row_begin + rows * (tile_index + 1) / tiles;
-    Tile tile{};
-    tile.groups = groups;
-    tile.row = first;
-    tile.large_scales = large_scales;
-    run_in_panel<V, Kernel, kRows, kVectors>(p, tile, last - first, panel, channel_bytes);
-  };
-  if ((panel_end - panel_begin) * kVectors * V::kLanes * channel_bytes <= kResidentWeights) {
-    for (size_t i = 0; i < tiles; ++i) {
-      for (size_t panel = panel_begin; panel < panel_end; ++panel) run(i, panel);
-    }
-  } else {
-    for (size_t panel = panel_begin; panel < panel_end; ++panel) {
-      for (size_t i = 0; i < tiles; ++i) run(i, panel);
-    }
+    store_tile<V, kRows, kVectors, kHalf, Finish::kClamp>(p, tile, sums);
   }
 }
 

@@ -242,7 +242,12 @@ __attribute__((noinline)) void run_rows(const GemmParams& p, Tile& tile, size_t 
           sum = V::add(V::template shift_right_signed<4>(sum), V::load(panel + v * kVectorBytes));
       }
     }
-    finish_tile<V, kRows, kVectors, kHalf>(p, tile, acc[0]);
+    // Of these there is one tile a panel, or the depth is large: not worth the code of a fast epilogue.
+    if constexpr (kWeights == Weights::kBytes) {
+      finish_tile<V, kRows, kVectors, kHalf>(p, tile, acc[0]);
+    } else {
+      finish_in_memory<V, kRows, kVectors>(p, tile, acc[0]);
+    }
   }
 }
 
@@ -265,25 +270,25 @@ void run_heights(const GemmParams& p, Tile& tile, size_t row_end) {
 /// The rows of one panel of up to four 512-bit vectors. Bytes: kRows of whole panels; narrower ones take as
 /// many as make eight to twelve chains, which hides the latency (four cycles at one product a cycle).
 /// Nibbles: six rows share the work of getting at them.
-template <typename V, Weights kWeights, int kRows>
+template <typename V, Weights kWeights>
 void run_panel512(const GemmParams& p, Tile& tile, size_t row_end) {
   const size_t vectors = (tile.columns + V::kLanes - 1) / V::kLanes;
   if constexpr (kWeights == Weights::kNibbles) {
     switch (vectors) {
       case 4:
-        return run_heights<V, kWeights, 4, false, 6, 2, 1>(p, tile, row_end);
+        return run_heights<V, kWeights, 4, false, 4, 2, 1>(p, tile, row_end);
       case 3:
-        return run_heights<V, kWeights, 3, false, 6, 1>(p, tile, row_end);
+        return run_heights<V, kWeights, 3, false, 4, 1>(p, tile, row_end);
       case 2:
-        return run_heights<V, kWeights, 2, false, 6, 1>(p, tile, row_end);
+        return run_heights<V, kWeights, 2, false, 4, 1>(p, tile, row_end);
       default:
-        return run_heights<V, kWeights, 1, false, 6, 1>(p, tile, row_end);
+        return run_heights<V, kWeights, 1, false, 4, 1>(p, tile, row_end);
     }
   } else {
     const bool half = tile.columns + V::kLanes / 2 <= vectors * V::kLanes;
     switch (2 * vectors - half) {
       case 8:
-        return run_heights<V, kWeights, 4, false, kRows, 1>(p, tile, row_end);
+        return run_heights<V, kWeights, 4, false, 4, 1>(p, tile, row_end);
       case 7:
         return run_heights<V, kWeights, 4, true, 3, 1>(p, tile, row_end);
       case 6:
@@ -315,10 +320,10 @@ void run_panel256(const GemmParams& p, Tile& tile, size_t row_end) {
   }
 }
 
-template <typename V, Weights kWeights, int kRows>
+template <typename V, Weights kWeights>
 void run_panel(const GemmParams& p, Tile& tile, size_t row_end) {
   if constexpr (V::kTileVectors == 4) {
-    run_panel512<V, kWeights, kRows>(p, tile, row_end);
+    run_panel512<V, kWeights>(p, tile, row_end);
   } else {
     run_panel256<V, kWeights>(p, tile, row_end);
   }
@@ -328,7 +333,7 @@ void run_panel(const GemmParams& p, Tile& tile, size_t row_end) {
 ///
 /// Panel by panel: its weights stay in the first-level cache, or in the second, while the rows pass by. kRows
 /// is the height of the tiles of whole panels.
-template <typename V, int kBits, int kRows>
+template <typename V, int kBits>
 void run_gemm(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end) {
   constexpr size_t kNr = V::kTileVectors * V::kLanes;
   if (row_begin >= row_end || panel_begin >= panel_end) return;
@@ -346,12 +351,12 @@ void run_gemm(const GemmParams& p, size_t row_begin, size_t row_end, size_t pane
     tile.panel = p.packed + tile.column * channel_bytes;
     tile.groups = groups;
     if constexpr (kBits == 8) {
-      run_panel<V, Weights::kBytes, kRows>(p, tile, row_end);
+      run_panel<V, Weights::kBytes>(p, tile, row_end);
     } else if (unpack) {
-      run_panel<V, Weights::kUnpacking, kRows>(p, tile, row_end);
+      run_panel<V, Weights::kUnpacking>(p, tile, row_end);
     } else {
       tile.groups = stored_groups;
-      run_panel<V, Weights::kNibbles, kRows>(p, tile, row_end);
+      run_panel<V, Weights::kNibbles>(p, tile, row_end);
     }
   }
 }
