@@ -294,7 +294,8 @@ struct Vector512 {
   }
   static EDGEQ_INLINE Int widen_halves(const void* low, const void* high) {
     const __m128i eight = _mm_loadl_epi64(static_cast<const __m128i*>(low));
-    return _mm512_cvtepu8_epi32(_mm_unpacklo_epi64(eight, _mm_loadl_epi64(static_cast<const __m128i*>(high))));
+    return _mm512_cvtepu8_epi32(
+        _mm_unpacklo_epi64(eight, _mm_loadl_epi64(static_cast<const __m128i*>(high))));
   }
   static EDGEQ_INLINE Float load_half_twice(const void* from) {
     return _mm512_broadcast_f32x8(_mm256_loadu_ps(static_cast<const float*>(from)));

@@ -1,19 +1,21 @@
 #ifndef EDGEQ_KERNELS_GEMM_X86_TILE_H_
 #define EDGEQ_KERNELS_GEMM_X86_TILE_H_
 
-// The epilogue of a tile of the VNNI and AMX kernels. Only x86_*.cc files and the headers that they alone include
-// take it; everything stands in an unnamed namespace, so that no copy serves another level.
+// The epilogue of a tile of the VNNI and AMX kernels. Only x86_*.cc files and the headers that they alone
+// include take it; everything stands in an unnamed namespace, so that no copy serves another level.
 //
-// A quad is four vectors of sums, which become one vector of codes: four vectors of one row, two of two rows, one
-// of four rows, or their halves. On Zen 4 vector instructions go to four pipes, and what a quad needs is:
+// A quad is four vectors of sums, which become one vector of codes: four vectors of one row, two of two rows,
+// one of four rows, or their halves. On Zen 4 vector instructions go to four pipes, and what a quad needs is:
 //
 //   two pipes with the products of the rows around it       4 multiplications by the scales
 //   the other two                                           8 conversions, 4 shuffles
-//   whichever is free                                       4 or 5 clamps and additions, where the range needs them
+//   whichever is free                                       4 or 5 clamps and additions, where the range
+//   needs them
 //
-// So beside products of depth k, which take k / 4 * 4 half cycles of the first two for a quad, its bound is four
-// cycles more: 20 for a depth of 16, 36 for 32. Saturating additions would go to the first two pipes as well: none
-// is used. The rest hides behind products as long as there are some to be had: see run_rows in x86_vnni.h.
+// So beside products of depth k, which take k / 4 * 4 half cycles of the first two for a quad, its bound is
+// four cycles more: 20 for a depth of 16, 36 for 32. Saturating additions would go to the first two pipes as
+// well: none is used. The rest hides behind products as long as there are some to be had: see run_rows in
+// x86_vnni.h.
 
 #include <cmath>
 #include <cstring>
@@ -57,8 +59,8 @@ struct QuadRange {
 
 /// Bytes clamp(q + zp) of four vectors of rounded products, before V::order_packed.
 ///
-/// Each bound commutes with the saturation to 16 bits. With q <= max - zp the addition cannot leave the 16 bits
-/// upwards, nor, the zero point being 0 or more, downwards; the last saturation is the clamp to 0.
+/// Each bound commutes with the saturation to 16 bits. With q <= max - zp the addition cannot leave the 16
+/// bits upwards, nor, the zero point being 0 or more, downwards; the last saturation is the clamp to 0.
 template <typename V, bool kSaturate>
 EDGEQ_INLINE typename V::Int pack_quad(typename V::Int q0, typename V::Int q1, typename V::Int q2,
                                        typename V::Int q3, const QuadRange<V>& range) {
@@ -70,8 +72,8 @@ EDGEQ_INLINE typename V::Int pack_quad(typename V::Int q0, typename V::Int q1, t
   return V::max_bytes(V::pack_words(low, high), range.lowest);
 }
 
-/// The residual addition of rounded products whose zero point is that of the left operand, as it always is without
-/// a table between.
+/// The residual addition of rounded products whose zero point is that of the left operand, as it always is
+/// without a table between.
 template <typename V>
 struct QuadAddition {
   using Int = typename V::Int;
@@ -111,8 +113,8 @@ EDGEQ_INLINE void store_quad_row(act_t* to, typename V::Int bytes, int row, size
   }
 }
 
-/// Everything that may follow the sums, from sums in memory: what hardly ever runs. A large scale is clamped before
-/// the conversion to integers; a table is looked up; a residual is added to whatever comes out.
+/// Everything that may follow the sums, from sums in memory: what hardly ever runs. A large scale is clamped
+/// before the conversion to integers; a table is looked up; a residual is added to whatever comes out.
 template <typename V, int kVectors>
 __attribute__((noinline)) void finish_rows(const GemmParams& p, const Tile& tile, const typename V::Int* sums,
                                            size_t rows) {
@@ -162,9 +164,10 @@ __attribute__((noinline)) void finish_rows(const GemmParams& p, const Tile& tile
   }
 }
 
-/// Whether a scale of these panels is 1 or more. Where none is, the clamp can wait until the codes are packed, where
-/// it costs one instruction for four vectors: |acc| <= 2^31 and |scale| <= 1 - 2^-24 give |product| < 2^31, which
-/// converts to an integer without overflow, and saturation and integer bounds commute with rounding.
+/// Whether a scale of these panels is 1 or more. Where none is, the clamp can wait until the codes are
+/// packed, where it costs one instruction for four vectors: |acc| <= 2^31 and |scale| <= 1 - 2^-24 give
+/// |product| < 2^31, which converts to an integer without overflow, and saturation and integer bounds commute
+/// with rounding.
 template <size_t kNr, size_t kStep>
 bool any_large_scale(const GemmParams& p, size_t panel_begin, size_t panel_end, size_t channel_bytes) {
   int32_t large = 0;
@@ -180,15 +183,15 @@ bool any_large_scale(const GemmParams& p, size_t panel_begin, size_t panel_end, 
   return large != 0;
 }
 
-/// The vectors of a tile of kRows rows by kVectors vectors, of which each row's last may be there in its lower half
-/// only, as the vectors of quads: pairs of halves make one where that fills a quad.
+/// The vectors of a tile of kRows rows by kVectors vectors, of which each row's last may be there in its
+/// lower half only, as the vectors of quads: pairs of halves make one where that fills a quad.
 template <int kRows, int kVectors, bool kHalf>
 struct QuadLayout {
   static constexpr bool kJoined = kHalf && kVectors <= 2;
   static constexpr int kQuadRows = kVectors == 1 ? (kHalf ? 8 : 4) : kVectors == 2 ? 2 : 1;
 
-  /// Vector i of the quad from row r on: which vector of the rows it is, of which row (and the next, for a pair of
-  /// halves). A row beyond the tile is its last one again: it is not stored.
+  /// Vector i of the quad from row r on: which vector of the rows it is, of which row (and the next, for a
+  /// pair of halves). A row beyond the tile is its last one again: it is not stored.
   static constexpr int vector(int i) {
     if (kJoined) return kVectors == 1 ? 0 : i < 2 ? 0 : 1;
     return i < kQuadRows * kVectors ? i % kVectors : 0;
@@ -204,9 +207,7 @@ struct QuadLayout {
   }
   static constexpr bool pair(int i) { return kJoined && vector(i) == kVectors - 1; }
   /// Whether vector i is not just another copy of the one before it.
-  static constexpr bool fills(int i) {
-    return kJoined ? kVectors == 1 || i < 3 : i < kQuadRows * kVectors;
-  }
+  static constexpr bool fills(int i) { return kJoined ? kVectors == 1 || i < 3 : i < kQuadRows * kVectors; }
 };
 
 /// Requantizes and stores the rows of a tile, quad by quad.
@@ -239,8 +240,8 @@ EDGEQ_INLINE void store_tile(const GemmParams& p, const Tile& tile,
       if constexpr (Layout::kJoined) {
         if (Layout::pair(i)) {
           const int next = row + 1 < kRows ? row + 1 : row;
-          q[i] = V::round(V::mul(V::to_float(V::join_halves(sums[row][v], sums[next][v])),
-                                 V::load_half_twice(scales)));
+          q[i] = V::round(
+              V::mul(V::to_float(V::join_halves(sums[row][v], sums[next][v])), V::load_half_twice(scales)));
           if (kAdd) q[i] = add(q[i], V::widen_halves(other, other + (next - row) * src_stride));
           continue;
         }
@@ -262,8 +263,8 @@ EDGEQ_INLINE void store_tile(const GemmParams& p, const Tile& tile,
   }
 }
 
-/// Whether the quads' addition takes this one: products have the zero point of the left operand, and no sum leaves
-/// 32 bits (2 * 255 * 2^22 < 2^31).
+/// Whether the quads' addition takes this one: products have the zero point of the left operand, and no sum
+/// leaves 32 bits (2 * 255 * 2^22 < 2^31).
 EDGEQ_INLINE bool adds_in_quads(const GemmParams& p) {
   constexpr float kLargest = 4194304.0f;
   return p.residual.zp_acc == p.range.zp && std::fabs(p.residual.multiplier_acc) <= kLargest &&
@@ -282,8 +283,8 @@ EDGEQ_INLINE void finish_in_memory(const GemmParams& p, const Tile& tile,
   finish_rows<V, kVectors>(p, tile, stored, kRows);
 }
 
-/// Requantizes, finishes and stores a tile from its sums (bias included). A tile of few rows is the rest of many
-/// others: its additions are not worth their code.
+/// Requantizes, finishes and stores a tile from its sums (bias included). A tile of few rows is the rest of
+/// many others: its additions are not worth their code.
 template <typename V, int kRows, int kVectors, bool kHalf = false>
 EDGEQ_INLINE void finish_tile(const GemmParams& p, const Tile& tile,
                               const typename V::Int (&sums)[kRows][kVectors]) {
