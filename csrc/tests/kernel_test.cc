@@ -555,6 +555,13 @@ void test_gemm_variant(const GemmVariant& variant) {
 
 void test_gemm(IsaSet isas) {
   for (const GemmVariant* variant : gemm_variants(isas)) test_gemm_variant(*variant);
+  // Every variant is found by its name, and by no level that lacks it.
+  for (const GemmVariant* variant : gemm_variants(isas)) {
+    expect(find_gemm(variant->name, isas) == variant, variant->name, "is not found by its name");
+    expect(variant->isa == Isa::kScalar || find_gemm(variant->name, IsaSet()) == nullptr, variant->name,
+           "is found where it cannot run");
+  }
+  expect(find_gemm("gemm", isas) == nullptr, "find_gemm", "finds what there is not");
   // Selection returns a variant that takes the shape, for shapes of real networks.
   for (int bits : {8, 4}) {
     for (size_t n : {1, 24, 96, 144, 1000}) {

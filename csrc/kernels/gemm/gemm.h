@@ -103,6 +103,12 @@ struct GemmVariant {
 /// All variants that `isas` can run, best first, of both weight widths.
 std::vector<const GemmVariant*> gemm_variants(IsaSet isas);
 
+/// The variant of that name that `isas` can run, or null: a choice that was measured, or is forced.
+const GemmVariant* find_gemm(const char* name, IsaSet isas);
+
+/// Whether the variant takes the shape: its weights' width, and a depth within its bounds.
+bool gemm_takes(const GemmVariant& variant, const GemmShape& shape);
+
 /// The variant that the cost model thinks fastest for this shape. Never null: the reference takes everything.
 const GemmVariant* select_gemm(const GemmShape& shape, IsaSet isas);
 

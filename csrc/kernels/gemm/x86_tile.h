@@ -12,10 +12,9 @@
 //   whichever is free                                       4 or 5 clamps and additions, where the range
 //   needs them
 //
-// So beside products of depth k, which take k / 4 * 4 half cycles of the first two for a quad, its bound is
-// four cycles more: 20 for a depth of 16, 36 for 32. Saturating additions would go to the first two pipes as
-// well: none is used. The rest hides behind products as long as there are some to be had: see run_rows in
-// x86_vnni.h.
+// Products of depth k take k cycles for a quad, and its bound is k + 4: 20 for a depth of 16, 36 for 32.
+// Saturating additions would go to the first two pipes as well: none is used. The rest hides behind products
+// as long as there are some to be had: see run_rows in x86_vnni.h.
 
 #include <cmath>
 #include <cstring>

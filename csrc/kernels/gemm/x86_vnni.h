@@ -22,7 +22,8 @@ enum class Weights {
   kUnpacking,  // W4, unpacked to W8 in scratch on the way, for the tiles that follow
 };
 
-/// The lower half of a last vector is enough for some widths: twelve of the 32 lanes of n = 20 would be idle.
+/// The lower half of a last vector is enough for some widths, and takes half a cycle: of n = 24, 8 of 32
+/// lanes would be idle.
 template <typename V, bool kHalf>
 EDGEQ_INLINE typename V::Int load_last(const uint8_t* from) {
   if constexpr (kHalf) {
@@ -267,9 +268,8 @@ void run_heights(const GemmParams& p, Tile& tile, size_t row_end) {
   }
 }
 
-/// The rows of one panel of up to four 512-bit vectors. Bytes: kRows of whole panels; narrower ones take as
-/// many as make eight to twelve chains, which hides the latency (four cycles at one product a cycle).
-/// Nibbles: six rows share the work of getting at them.
+/// The rows of one panel of up to four 512-bit vectors, in tiles of eight to sixteen sums: enough chains to
+/// hide the latency (four cycles at one product a cycle).
 template <typename V, Weights kWeights>
 void run_panel512(const GemmParams& p, Tile& tile, size_t row_end) {
   const size_t vectors = (tile.columns + V::kLanes - 1) / V::kLanes;
@@ -331,8 +331,10 @@ void run_panel(const GemmParams& p, Tile& tile, size_t row_end) {
 
 /// Rows [row_begin, row_end) of panels [panel_begin, panel_end).
 ///
-/// Panel by panel: its weights stay in the first-level cache, or in the second, while the rows pass by. kRows
-/// is the height of the tiles of whole panels.
+/// Panel by panel: its weights stay in the first-level cache, or in the second, while the rows pass by.
+/// Blocks of rows that pass by all panels while their output lies in the first-level cache were slower on
+/// every shape: the second level takes the parts of cache lines as they come, and entering a panel costs
+/// about 60 cycles.
 template <typename V, int kBits>
 void run_gemm(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end) {
   constexpr size_t kNr = V::kTileVectors * V::kLanes;
