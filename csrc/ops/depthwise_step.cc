@@ -15,6 +15,7 @@ class DepthwiseStep final : public RowStep {
  public:
   DepthwiseShape shape = {};
   const DepthwiseVariant* variant = nullptr;
+  const LutVariant* lut = nullptr;
   Epilogue epilogue;
   AlignedBuffer packed;
   AlignedBuffer zero_pixel;
@@ -55,6 +56,7 @@ class DepthwiseStep final : public RowStep {
     params.dst_row_stride = out_row_bytes();
     params.range = epilogue.range;
     params.table = epilogue.has_table ? epilogue.table : nullptr;
+    params.lut = lut;
     params.scratch = scratch;
     for (int64_t first = range.begin; first < range.end;) {
       const int64_t count = out.together(first, range.end - first);
@@ -93,7 +95,8 @@ Result<std::unique_ptr<Step>> prepare_depthwise(const Lowered& lowered, const Wi
                  static_cast<size_t>(window.dilation_w),
                  bits};
   step->variant = select_depthwise(step->shape, target.isas);
-  step->kernel_scratch = align64(step->variant->scratch_bytes(step->shape, step->width, step->out_w));
+  step->lut = select_lut(target.isas);
+  step->kernel_scratch = align64(step->variant->scratch_bytes(step->shape, step->width, step->out_w, step->in_stride));
   EDGEQ_RETURN_IF_ERROR(target.budget->take(step->scratch_bytes(), "the scratch of a depthwise convolution"));
   const size_t bytes = step->variant->packed_bytes(step->shape);
   EDGEQ_RETURN_IF_ERROR(allocate(step->packed, bytes, "the packed weights", *target.budget));

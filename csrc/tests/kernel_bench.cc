@@ -124,7 +124,7 @@ Times time_depthwise(const DepthwiseVariant& variant, const Conv& conv) {
   (void)dst.allocate(size_out * size_out * conv.in);
   (void)packed.allocate(variant.packed_bytes(shape));
   (void)zero.allocate(conv.in);
-  (void)scratch.allocate(variant.scratch_bytes(shape, conv.size, size_out));
+  (void)scratch.allocate(variant.scratch_bytes(shape, conv.size, size_out, conv.in));
   fill(src.data(), src.size());
   std::vector<uint8_t> weights(conv.in * conv.kernel * conv.kernel);
   fill(weights.data(), weights.size());

@@ -787,8 +787,9 @@ void check_depthwise(const DepthwiseVariant& variant, const DepthwiseCase& c) {
   act_t table[256];
   for (act_t& entry : table) entry = random.act();
   if (random.between(0, 3) == 0) p.table = table;
+  p.lut = select_lut(IsaSet().with(Isa::kScalar).with(variant.isa));
   AlignedBuffer scratch;
-  (void)scratch.allocate(variant.scratch_bytes(s, c.width, width_out));
+  (void)scratch.allocate(variant.scratch_bytes(s, c.width, width_out, pixel_stride));
   p.scratch = scratch.data();
 
   std::vector<act_t> want(height_out * width_out * s.channels);

@@ -14,15 +14,27 @@ namespace {
 
 bool takes_all(const DepthwiseShape&) { return true; }
 
-size_t no_scratch(const DepthwiseShape&, size_t, size_t) { return 0; }
+size_t no_scratch(const DepthwiseShape&, size_t, size_t, size_t) { return 0; }
 
 // The quad kernels keep the pointers of 16 input rows.
 bool takes_quads(const DepthwiseShape& shape) { return shape.kernel_h <= 15; }
 
-/// The weights of one block as bytes, widened and shifted for the second output row, and both again in the
-/// form that the engine multiplies (at most 256 bytes a quad).
-size_t quads_scratch(const DepthwiseShape& shape, size_t, size_t) {
-  return 4 * ((shape.kernel_h + 3) / 4) * shape.kernel_w * 256;
+size_t quads_scratch(const DepthwiseShape& shape, size_t width_in, size_t width_out, size_t src_pixel_stride,
+                     size_t vector_bytes, size_t column_bytes) {
+  const DepthwiseScratch scratch(shape, DepthwiseQuads(shape), width_out, vector_bytes, column_bytes);
+  return scratch.zero_row + (width_in - 1) * src_pixel_stride + kReadSlack;
+}
+
+// A column of interleaved rows has four bytes a channel, or four words.
+size_t scratch64(const DepthwiseShape& shape, size_t width_in, size_t width_out, size_t src_pixel_stride) {
+  return quads_scratch(shape, width_in, width_out, src_pixel_stride, 64, 4 * 64);
+}
+size_t scratch32(const DepthwiseShape& shape, size_t width_in, size_t width_out, size_t src_pixel_stride) {
+  return quads_scratch(shape, width_in, width_out, src_pixel_stride, 32, 4 * 32);
+}
+size_t scratch32_words(const DepthwiseShape& shape, size_t width_in, size_t width_out,
+                       size_t src_pixel_stride) {
+  return quads_scratch(shape, width_in, width_out, src_pixel_stride, 32, 8 * 32);
 }
 
 constexpr DepthwiseVariant kVariants[] = {

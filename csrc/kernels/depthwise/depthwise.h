@@ -9,6 +9,7 @@
 #include "base/cpu_features.h"
 #include "base/int4.h"
 #include "base/requantize.h"
+#include "kernels/lut/lut.h"
 
 namespace edgeq {
 
@@ -45,7 +46,8 @@ struct DepthwiseParams {
   ptrdiff_t dst_pixel_stride = 0;
   ptrdiff_t dst_row_stride = 0;
   OutputRange range = {0, 0, 0};
-  const act_t* table = nullptr;  // 256 entries or null
+  const act_t* table = nullptr;     // 256 entries or null
+  const LutVariant* lut = nullptr;  // looks the table up; needed where there is one
   uint8_t* scratch = nullptr;
 };
 
@@ -79,8 +81,9 @@ struct DepthwiseVariant {
   void (*pack)(const DepthwiseShape& shape, WeightView weights, const int32_t* bias, const float* scale,
                int32_t zp_in, uint8_t* packed);
 
-  /// Bytes of scratch that one call needs (may be 0). `width_in`, `width_out` of the params.
-  size_t (*scratch_bytes)(const DepthwiseShape& shape, size_t width_in, size_t width_out);
+  /// Bytes of scratch that one call needs (may be 0). The last three as in the params.
+  size_t (*scratch_bytes)(const DepthwiseShape& shape, size_t width_in, size_t width_out,
+                          size_t src_pixel_stride);
 };
 
 /// All variants that `isas` can run, best first, of both weight widths.

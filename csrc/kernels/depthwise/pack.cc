@@ -63,62 +63,143 @@ void depthwise_linear_pack(const DepthwiseShape& shape, WeightView weights, cons
 
 namespace {
 
-size_t quads_bytes(const DepthwiseShape& shape, size_t widest) {
-  size_t channels = 0;
-  while (channels < shape.channels) channels += depthwise_block_width(shape.channels - channels, widest);
-  const size_t quads = (shape.kernel_h + 3) / 4 * shape.kernel_w;
-  return channels * (8 + quads * (shape.weight_bits == 4 ? 2 : 4));
+size_t block_bytes(const DepthwiseShape& shape, size_t widest, QuadOrder order) {
+  const DepthwiseQuads quads(shape);
+  const size_t quad_bytes =
+      (order == QuadOrder::kWords ? 8 : 4) * widest * static_cast<size_t>(shape.weight_bits) / 8;
+  return widest * 8 + quads.sets * quads.count * quad_bytes;
+}
+
+size_t quads_bytes(const DepthwiseShape& shape, size_t widest, QuadOrder order) {
+  size_t blocks = 0;
+  for (size_t first = 0; first < shape.channels; ++blocks) {
+    first += depthwise_block_width(shape.channels - first, widest);
+  }
+  return kDepthwiseHeader + blocks * block_bytes(shape, widest, order);
+}
+
+/// Whether the product of an accumulator and its scale may reach 2^31, so that the conversion to an integer
+/// would overflow before the clamp. |acc| is at most |bias| plus 255 times the weights' magnitudes, and no
+/// more than 2^31 because it wraps; float32(acc) and the product round up by at most 2^-24 each.
+bool large_results(const DepthwiseShape& shape, WeightView weights, int32_t bias, float scale,
+                   size_t channel) {
+  const size_t taps = shape.kernel_h * shape.kernel_w;
+  double most = bias < 0 ? -static_cast<double>(bias) : static_cast<double>(bias);
+  for (size_t t = 0; t < taps; ++t) {
+    const int weight = weights.at(channel * taps + t);
+    most += 255.0 * (weight < 0 ? -weight : weight);
+  }
+  most = most < 2147483648.0 ? most : 2147483648.0;
+  const double product = most * (scale < 0 ? -static_cast<double>(scale) : static_cast<double>(scale));
+  return !(product < 2147483000.0);
+}
+
+/// The row and column of tap `tap` (of four) of quad `quad`; a column that no kernel has where the tap is
+/// zero.
+void locate_tap(const DepthwiseShape& shape, const DepthwiseQuads& quads, size_t quad, size_t tap, size_t* ky,
+                size_t* kx) {
+  const size_t below = quads.groups * shape.kernel_w;
+  if (quad < below) {
+    *ky = quad / shape.kernel_w * 4 + tap;
+    *kx = quad % shape.kernel_w;
+  } else {
+    *ky = 4;
+    *kx = quad == below ? tap : shape.stride_w + tap == 4 ? 4 : 5;
+  }
 }
 
 void quads_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias, const float* scale,
-                int32_t zp_in, size_t widest, uint8_t* packed) {
-  const size_t row_groups = (shape.kernel_h + 3) / 4;
-  for (size_t first = 0; first < shape.channels;) {
+                int32_t zp_in, size_t widest, QuadOrder order, uint8_t* packed) {
+  const DepthwiseQuads quads(shape);
+  const size_t block = block_bytes(shape, widest, order);
+  uint32_t large = 0;
+  uint8_t* out = packed + kDepthwiseHeader;
+  for (size_t first = 0; first < shape.channels; out += block) {
     const size_t width = depthwise_block_width(shape.channels - first, widest);
-    const size_t dwords = width / 4;
-    const auto channel_of = [&](size_t index) {
-      const size_t v = index / dwords;
-      const size_t lane = index % dwords / 4;
-      const size_t dword = index % 4;
-      return first + 16 * lane + 4 * v + dword;
-    };
-    for (size_t i = 0; i < width; ++i) {
-      const Folded folded = fold(shape, weights, bias, scale, zp_in, channel_of(i));
-      std::memcpy(packed + i * 4, &folded.bias, 4);
-      std::memcpy(packed + width * 4 + i * 4, &folded.scale, 4);
+    for (size_t i = 0; i < widest; ++i) {
+      const size_t dwords = widest / 4;
+      const size_t channel = first + (16 * (i % dwords / 4) + 4 * (i / dwords) + i % 4) % width;
+      const Folded folded = fold(shape, weights, bias, scale, zp_in, channel);
+      std::memcpy(out + i * 4, &folded.bias, 4);
+      std::memcpy(out + widest * 4 + i * 4, &folded.scale, 4);
+      if (channel < shape.channels)
+        large |= large_results(shape, weights, folded.bias, folded.scale, channel);
     }
-    uint8_t* out = packed + width * 8;
-    for (size_t g = 0; g < row_groups; ++g) {
-      for (size_t kx = 0; kx < shape.kernel_w; ++kx) {
-        for (size_t i = 0; i < width; ++i) {
-          int8_t taps[4];
-          for (size_t r = 0; r < 4; ++r) taps[r] = weight_at(shape, weights, 4 * g + r, kx, channel_of(i));
-          if (shape.weight_bits == 4) {
-            *out++ = int4_pack(taps[0], taps[1]);
-            *out++ = int4_pack(taps[2], taps[3]);
-          } else {
-            for (int8_t tap : taps) *out++ = static_cast<uint8_t>(tap);
+    // Byte j of vector `vector` holds tap 4 or 2 times a channel's place in it and so on, by the order.
+    uint8_t* to = out + widest * 8;
+    size_t vector = 0;
+    for (size_t set = 0; set < quads.sets; ++set) {
+      for (size_t quad = 0; quad < quads.count; ++quad) {
+        const auto weight = [&](size_t channel, size_t tap) {
+          size_t ky, kx;
+          locate_tap(shape, quads, quad, tap, &ky, &kx);
+          // Above the first row, ky wraps to a row that no kernel has.
+          return kx < shape.kernel_w ? weight_at(shape, weights, ky - set, kx, first + channel % width)
+                                     : int8_t{0};
+        };
+        const size_t vectors = order == QuadOrder::kWords ? 8 : 4;
+        for (size_t v = 0; v < vectors; ++v, ++vector) {
+          for (size_t j = 0; j < widest; ++j) {
+            const size_t lane = j / 16;
+            const size_t byte = j % 16;
+            if (order == QuadOrder::kWords) {
+              if (byte % 2 != 0) continue;
+              const int16_t tap =
+                  weight(16 * lane + 4 * (v / 4 * 2 + v % 2) + byte / 4, v / 2 % 2 * 2 + byte / 2 % 2);
+              std::memcpy(to + vector * widest + j, &tap, 2);
+              continue;
+            }
+            const int8_t tap = order == QuadOrder::kQuads
+                                   ? weight(16 * lane + 4 * v + byte / 4, byte % 4)
+                                   : weight(16 * lane + 8 * (v / 2) + byte / 2, v % 2 * 2 + byte % 2);
+            if (shape.weight_bits == 8) {
+              to[vector * widest + j] = static_cast<uint8_t>(tap);
+            } else {
+              uint8_t* both = to + vector / 2 * widest + j;
+              *both = vector % 2 == 0 ? int4_pack(tap, 0) : int4_pack(*both, tap);
+            }
           }
         }
       }
     }
-    packed = out;
     first += width;
   }
+  std::memset(packed, 0, kDepthwiseHeader);
+  std::memcpy(packed, &large, sizeof large);
 }
 
 }  // namespace
 
-size_t depthwise_quads64_bytes(const DepthwiseShape& shape) { return quads_bytes(shape, 64); }
+size_t depthwise_quads64_bytes(const DepthwiseShape& shape) {
+  return quads_bytes(shape, 64, QuadOrder::kQuads);
+}
 void depthwise_quads64_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
                             const float* scale, int32_t zp_in, uint8_t* packed) {
-  quads_pack(shape, weights, bias, scale, zp_in, 64, packed);
+  quads_pack(shape, weights, bias, scale, zp_in, 64, QuadOrder::kQuads, packed);
 }
 
-size_t depthwise_quads32_bytes(const DepthwiseShape& shape) { return quads_bytes(shape, 32); }
+size_t depthwise_quads32_bytes(const DepthwiseShape& shape) {
+  return quads_bytes(shape, 32, QuadOrder::kQuads);
+}
 void depthwise_quads32_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
                             const float* scale, int32_t zp_in, uint8_t* packed) {
-  quads_pack(shape, weights, bias, scale, zp_in, 32, packed);
+  quads_pack(shape, weights, bias, scale, zp_in, 32, QuadOrder::kQuads, packed);
+}
+
+size_t depthwise_words32_bytes(const DepthwiseShape& shape) {
+  return quads_bytes(shape, 32, QuadOrder::kWords);
+}
+void depthwise_words32_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
+                            const float* scale, int32_t zp_in, uint8_t* packed) {
+  quads_pack(shape, weights, bias, scale, zp_in, 32, QuadOrder::kWords, packed);
+}
+
+size_t depthwise_bytes32_bytes(const DepthwiseShape& shape) {
+  return quads_bytes(shape, 32, QuadOrder::kBytes);
+}
+void depthwise_bytes32_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
+                            const float* scale, int32_t zp_in, uint8_t* packed) {
+  quads_pack(shape, weights, bias, scale, zp_in, 32, QuadOrder::kBytes, packed);
 }
 
 }  // namespace edgeq

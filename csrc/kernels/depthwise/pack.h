@@ -12,37 +12,113 @@ namespace edgeq {
 //   | bias int32 [C16] | scale float32 [C16] | tap (0,0): weight [C16] | tap (0,1) | ... |
 //   W4: a tap is C16 / 2 bytes, the low nibble the even channel.
 //
-// Quads64: blocks of channels, each 64, 32 or 16 wide: as many of 64 as there are, then what is left (above
-// 48 one of 64, above 32 one of 32 and one of 16, above 16 one of 32, else one of 16). Quads32: the same
-// without 64. A block of width w:
+// Quads of a vector of B bytes (64 or 32):
+//   | header [64] | block | block | ...
 //
-//   | bias int32 [w] | scale float32 [w] | quad (g=0, kx=0) | (g=0, kx=1) | ... | (g=1, kx=0) | ...
+// The first four bytes of the header are 1 where a result may overflow an int32 before the clamp (see
+// large_results), else 0.
 //
-// A quad holds, for each channel, four taps one below the other, rows 4g .. 4g+3 of column kx (zero where the
-// kernel has no such row), as the four bytes of a dword: what interleaving four input rows byte by byte and
-// then word by word yields. That interleaving works within 128-bit lanes, so the dwords stand in its order:
-// vector v (of w / 4 dwords), lane l, dword d belong to channel 16 * l + 4 * v + d. Bias and scale stand in
-// the same order; packing the four result vectors with saturation restores the channels' own order.
-//   W4: two bytes a channel and quad, the low nibble the earlier tap: half of the size, widened once for each
-//   block and call.
+// A block is `width` channels: B, B / 2 or (B = 64) B / 4 of them, as depthwise_block_width() says. The
+// channels of a narrow block stand in the vector 2 or 4 times, because its kernel works on as many stretches
+// of the output row at once. So every block has B channels of memory:
+//
+//   | bias int32 [B] | scale float32 [B] | set 0: quad | quad | ... | set 1: quad | ...
+//
+// A quad holds, for each channel, four taps as the four bytes of a dword. DepthwiseQuads says which taps. Set
+// 1, where there is one, holds the same with every tap one row lower: the weights of the output row below
+// over the input rows of the one above.
+//
+// Interleaving four rows of input byte by byte and then word by word works within 128-bit lanes, so the
+// dwords stand in its order: vector v (of B / 4 dwords), lane l, dword d belong to channel (16 * l + 4 * v +
+// d) % width. Bias and scale stand in the same order; packing the four result vectors with saturation
+// restores the channels' own order.
+//
+// Where the CPU lacks VNNI, a quad is two pairs, of int16 (kWords: 8 * B bytes) or of bytes (kBytes: 4 * B
+// bytes), which lie beside each other for each half of the channels. kWords, vector v (of 8): the channels of
+// dword vector v / 4 * 2 + v % 2 above, taps v / 2 % 2 * 2 and the next. kBytes, which has the order of
+// interleaving bytes alone, vector v (of 4), lane l, word e: channel (16 * l + v / 2 * 8 + e) % width, taps v
+// % 2 * 2 and the next.
+//
+//   W4: the vectors of both sets in a row, two in one: byte j of the first in the low nibbles, of the second
+//   in the high ones. They are widened once for each block and call.
+
+/// How the bytes of a quad stand in memory.
+enum class QuadOrder { kQuads, kBytes, kWords };
+
+/// Which taps the quads hold, and so what the kernel interleaves.
+///
+/// First come `groups` * kernel_w quads of taps below each other: group g holds rows 4g .. 4g+3 (zero where
+/// the kernel has no such row), one quad a column. A 5x5 kernel has one group; its last row's taps lie in two
+/// quads `across`, side by side, since a group of that one row would leave three of four bytes of the
+/// multiplier idle in every column: columns 0 .. 3, and the four columns from the next output's first one,
+/// where tap 4 is the last (stride 1) or the last but one (stride 2) and the others are zero. So the second
+/// quad's operands are the next output's first quad's.
+struct DepthwiseQuads {
+  size_t groups;
+  size_t across;
+  size_t sets;   // 2 where pairs of output rows are worth it
+  size_t count;  // quads of one set
+
+  explicit DepthwiseQuads(const DepthwiseShape& shape) {
+    const bool five = shape.kernel_h == 5 && shape.kernel_w == 5 && shape.dilation_h == 1 &&
+                      shape.dilation_w == 1 && shape.stride_w <= 2;
+    groups = five ? 1 : (shape.kernel_h + 3) / 4;
+    across = five ? 2 : 0;
+    // Two output rows of stride 1 share their columns if the last group has room for one row more.
+    const bool pairs = shape.stride_h == 1 && shape.stride_w == 1 && shape.dilation_h == 1;
+    sets = pairs && !five && shape.kernel_h % 4 != 0 ? 2 : 1;
+    count = groups * shape.kernel_w + across;
+  }
+};
+
+/// The scratch of a quad kernel, and how it cuts an output row so that its part of it stays in the
+/// first-level cache.
+struct DepthwiseScratch {
+  size_t chunk;          // outputs of one stretch, at most
+  size_t chunk_columns;  // columns of a chunk, where they are interleaved into memory
+  size_t columns;        // offset of the interleaved columns, or of the words of a row's first half
+  size_t codes;          // offset of two rows' codes before the table
+  size_t weights;        // offset of the widened weights of one block
+  size_t zero_row;       // offset of a row of padding: width_in pixels, and kReadSlack more bytes
+
+  DepthwiseScratch(const DepthwiseShape& shape, const DepthwiseQuads& quads, size_t width_out,
+                   size_t vector_bytes, size_t column_bytes) {
+    const size_t overlap = (shape.kernel_w - 1) * shape.dilation_w;
+    chunk = width_out < 32 ? width_out : 32;
+    chunk_columns = (chunk - 1) * shape.stride_w + overlap + 1;
+    columns = 0;
+    codes = columns + quads.groups * chunk_columns * column_bytes;
+    weights = codes + 2 * chunk * vector_bytes;
+    zero_row = weights + (shape.weight_bits == 4 ? quads.sets * quads.count * 4 * vector_bytes : 0);
+  }
+};
+
+/// Channels of the block that starts with `left` channels still to do, in vectors of `widest` bytes (64 or
+/// 32).
+static inline size_t depthwise_block_width(size_t left, size_t widest) {
+  if (widest == 64 && left > 48) return 64;
+  return left > 16 ? 32 : 16;
+}
+
+constexpr size_t kDepthwiseHeader = 64;
 
 size_t depthwise_linear_bytes(const DepthwiseShape& shape);
 void depthwise_linear_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
                            const float* scale, int32_t zp_in, uint8_t* packed);
 
+// quads64 and quads32 for VNNI, words32 and bytes32 for AVX2.
 size_t depthwise_quads64_bytes(const DepthwiseShape& shape);
 void depthwise_quads64_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
                             const float* scale, int32_t zp_in, uint8_t* packed);
-
 size_t depthwise_quads32_bytes(const DepthwiseShape& shape);
 void depthwise_quads32_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
                             const float* scale, int32_t zp_in, uint8_t* packed);
-
-/// Width of the block that starts with `left` channels still to do, at most `widest` (64 or 32).
-static inline size_t depthwise_block_width(size_t left, size_t widest) {
-  if (widest == 64 && left > 48) return 64;
-  return left > 16 ? 32 : 16;
-}
+size_t depthwise_words32_bytes(const DepthwiseShape& shape);
+void depthwise_words32_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
+                            const float* scale, int32_t zp_in, uint8_t* packed);
+size_t depthwise_bytes32_bytes(const DepthwiseShape& shape);
+void depthwise_bytes32_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
+                            const float* scale, int32_t zp_in, uint8_t* packed);
 
 }  // namespace edgeq
 

@@ -13,43 +13,46 @@ template <typename V>
 struct VnniEngine {
   using Vec = V;
   using Int = typename V::Int;
+  static constexpr int kOutputs3 = 2;
+  static constexpr int kOutputs5 = 2;
+  static constexpr int kHalfVectors = 2;
+  static constexpr int kDwords = 1;
+  static constexpr int kSteps = 1;
+  static constexpr size_t kQuadBytes = 4 * V::kBytes;
+  struct Pair {
+    Int bytes;
+  };
+  struct Half {
+    Int vectors[kHalfVectors];
+  };
   struct Column {
-    Int quad[4];
+    Half half[2];
   };
   struct Sums {
-    Int acc[4];
+    Int acc;
   };
-  static constexpr size_t kQuadBytes = 4 * V::kBytes;
-  static constexpr bool kPrepared = false;
-  static void prepare(const uint8_t*, size_t, uint8_t*) {}
 
-  static EDGEQ_INLINE void interleave(const uint8_t* r0, const uint8_t* r1, const uint8_t* r2,
-                                      const uint8_t* r3, Column& column) {
-    const Int a = V::load(r0);
-    const Int b = V::load(r1);
-    const Int c = V::load(r2);
-    const Int d = V::load(r3);
-    const Int ab_low = V::low_bytes(a, b);
-    const Int ab_high = V::high_bytes(a, b);
-    const Int cd_low = V::low_bytes(c, d);
-    const Int cd_high = V::high_bytes(c, d);
-    column.quad[0] = V::low_words(ab_low, cd_low);
-    column.quad[1] = V::high_words(ab_low, cd_low);
-    column.quad[2] = V::low_words(ab_high, cd_high);
-    column.quad[3] = V::high_words(ab_high, cd_high);
+  template <int kHalf>
+  static EDGEQ_INLINE Pair pair(Int a, Int b) {
+    return Pair{kHalf == 0 ? V::low_bytes(a, b) : V::high_bytes(a, b)};
   }
-  static EDGEQ_INLINE void start(Sums& sums, const uint8_t* bias) {
-#pragma GCC unroll 4
-    for (int v = 0; v < 4; ++v) sums.acc[v] = V::load(bias + v * V::kBytes);
+  static EDGEQ_INLINE Half join(Pair ab, Pair cd) {
+    return Half{{V::low_words(ab.bytes, cd.bytes), V::high_words(ab.bytes, cd.bytes)}};
   }
-  static EDGEQ_INLINE void accumulate(Sums& sums, const Column& column, const uint8_t* weights) {
-#pragma GCC unroll 4
-    for (int v = 0; v < 4; ++v)
-      sums.acc[v] = V::dot(sums.acc[v], column.quad[v], V::load(weights + v * V::kBytes));
+  static EDGEQ_INLINE Sums start(const uint8_t* bias, int part) {
+    Int acc = V::load(bias + part * V::kBytes);
+    keep(acc);
+    return Sums{acc};
   }
-  static EDGEQ_INLINE void totals(const Sums& sums, const uint8_t*, Int (&acc)[4]) {
-#pragma GCC unroll 4
-    for (int v = 0; v < 4; ++v) acc[v] = sums.acc[v];
+  static EDGEQ_INLINE void before(Sums&, int) {}
+  static EDGEQ_INLINE int index(int part, int) { return part; }
+  static EDGEQ_INLINE void multiply(Sums& sums, Int column, Int weights) {
+    sums.acc = V::dot(sums.acc, column, weights);
+  }
+  template <int kCount>
+  static EDGEQ_INLINE void totals(const Sums (&sums)[kCount], const uint8_t*, Int (&acc)[1][kCount]) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kCount; ++i) acc[0][i] = sums[i].acc;
   }
 };
 
