@@ -757,6 +757,10 @@ void check_depthwise(const DepthwiseVariant& variant, const DepthwiseCase& c) {
     bias[j] = random.between(0, 7) == 0 ? random.between(-(1 << 30), 1 << 30) : random.between(-3000, 3000);
     scale[j] = typical * (0.25f + random.unit());
   }
+  // Now and then a channel whose result does not fit into an int32 before the clamp.
+  if (random.between(0, 7) == 0) {
+    for (size_t j = 0; j < s.channels; j += 7) scale[j] *= 1073741824.0f;
+  }
   const size_t first = static_cast<size_t>(random.between(0, 3));
   const std::vector<uint8_t> stored = pack_codes(weights, variant.weight_bits, first);
   AlignedBuffer packed;
@@ -784,12 +788,15 @@ void check_depthwise(const DepthwiseVariant& variant, const DepthwiseCase& c) {
   p.dst_pixel_stride = dst.stride();
   p.dst_row_stride = dst.stride() * static_cast<ptrdiff_t>(width_out);
   p.range = random_range(random);
+  // What most layers have: a ReLU's codes, of which nothing is cut off.
+  if (random.between(0, 2) == 0) p.range = OutputRange{kActMin, kActMin, kActMax};
   act_t table[256];
   for (act_t& entry : table) entry = random.act();
   if (random.between(0, 3) == 0) p.table = table;
   p.lut = select_lut(IsaSet().with(Isa::kScalar).with(variant.isa));
   AlignedBuffer scratch;
   (void)scratch.allocate(variant.scratch_bytes(s, c.width, width_out, pixel_stride));
+  if (scratch.size() > 0) std::memset(scratch.data(), 0xA5, scratch.size());
   p.scratch = scratch.data();
 
   std::vector<act_t> want(height_out * width_out * s.channels);
@@ -842,20 +849,50 @@ void test_depthwise_variant(const DepthwiseVariant& variant) {
       }
     }
     // Odd kernels, uneven strides and padding, dilation.
-    check_depthwise(
-        variant, DepthwiseCase{{channels, 1, 1, 1, 1, 1, 1, bits}, 3, 5, 0, 0, 0, 0, kFills[seed % 4], seed});
-    check_depthwise(
-        variant, DepthwiseCase{{channels, 2, 3, 1, 2, 1, 1, bits}, 6, 9, 0, 1, 1, 0, kFills[seed % 4], seed});
-    check_depthwise(
-        variant, DepthwiseCase{{channels, 7, 7, 2, 1, 1, 1, bits}, 9, 8, 3, 3, 3, 3, kFills[seed % 4], seed});
-    check_depthwise(
-        variant, DepthwiseCase{{channels, 3, 3, 1, 1, 2, 2, bits}, 7, 9, 2, 2, 2, 2, kFills[seed % 4], seed});
-    check_depthwise(
-        variant,
-        DepthwiseCase{{channels, 3, 3, 3, 3, 1, 1, bits}, 8, 10, 2, 2, 0, 4, kFills[seed % 4], seed});
-    check_depthwise(
-        variant,
-        DepthwiseCase{{channels, 9, 1, 1, 1, 1, 1, bits}, 11, 3, 4, 0, 4, 0, kFills[seed % 4], seed});
+    const auto check = [&](const DepthwiseShape& shape, size_t height, size_t width, size_t pad_top,
+                           size_t pad_left, size_t pad_bottom, size_t pad_right) {
+      check_depthwise(variant, DepthwiseCase{shape, height, width, pad_top, pad_left, pad_bottom, pad_right,
+                                             kFills[seed % 4], seed});
+      ++seed;
+    };
+    check({channels, 1, 1, 1, 1, 1, 1, bits}, 3, 5, 0, 0, 0, 0);
+    check({channels, 2, 3, 1, 2, 1, 1, bits}, 6, 9, 0, 1, 1, 0);
+    check({channels, 7, 7, 2, 1, 1, 1, bits}, 9, 8, 3, 3, 3, 3);
+    check({channels, 3, 3, 1, 1, 2, 2, bits}, 7, 9, 2, 2, 2, 2);
+    check({channels, 3, 3, 3, 3, 1, 1, bits}, 8, 10, 2, 2, 0, 4);
+    check({channels, 9, 1, 1, 1, 1, 1, bits}, 11, 3, 4, 0, 4, 0);
+    check({channels, 15, 2, 1, 1, 1, 1, bits}, 17, 3, 7, 1, 7, 0);
+    check({channels, 16, 1, 1, 1, 1, 1, bits}, 17, 2, 7, 0, 8, 0);
+    check({channels, 5, 5, 3, 3, 1, 1, bits}, 9, 11, 2, 2, 2, 2);
+    check({channels, 5, 5, 1, 1, 1, 3, bits}, 7, 15, 2, 6, 2, 6);
+    // Padding wider than the kernel, and rows longer than a kernel works on at once.
+    check({channels, 3, 3, 1, 1, 1, 1, bits}, 2, 3, 5, 4, 5, 6);
+    check({channels, 5, 5, 2, 2, 1, 1, bits}, 2, 3, 5, 6, 5, 5);
+    check({channels, 3, 3, 2, 2, 1, 1, bits}, 3, 70 + channels % 7, 1, 1, 1, 1);
+    check({channels, 5, 5, 1, 1, 1, 1, bits}, 3, 33 + channels % 5, 2, 2, 2, 2);
+    check({channels, 4, 6, 1, 1, 1, 1, bits}, 5, 66, 1, 2, 2, 3);
+  }
+  // Every number of channels, each with a shape of its own.
+  Random random(7);
+  for (size_t channels = 1; channels <= 200; ++channels) {
+    for (int i = 0; i < 2; ++i) {
+      const auto size = [&](int most) { return static_cast<size_t>(random.between(1, most)); };
+      const size_t kernel = 1 + 2 * static_cast<size_t>(random.between(0, 3));
+      const size_t dilation = random.between(0, 3) == 0 ? size(3) : 1;
+      const size_t pad = kernel / 2 * dilation;
+      const size_t stride = size(2);
+      check_depthwise(variant,
+                      DepthwiseCase{{channels, kernel, kernel, stride, stride, dilation, dilation, bits},
+                                    size(9),
+                                    size(30),
+                                    pad,
+                                    pad,
+                                    pad,
+                                    pad,
+                                    kFills[seed % 4],
+                                    seed});
+      ++seed;
+    }
   }
 }
 

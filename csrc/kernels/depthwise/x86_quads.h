@@ -3,6 +3,25 @@
 
 // Depthwise convolution on columns of four interleaved rows, for every vector width and instruction set. Only
 // x86_*.cc include it, each with its own engine E: how a column is interleaved and multiplied.
+//
+// One column of the input, four rows of it, interleaved byte by byte and then word by word, has for each
+// channel the four rows' bytes in one dword; one VNNI instruction then does four taps of a vector of
+// channels. The dwords come in the order that the interleaving leaves (pack.h), and packing the four result
+// vectors undoes it. Without VNNI the engine stops at pairs of rows.
+//
+// Two output rows of stride 1 share their columns: the second one's taps lie one row lower, which is the same
+// weights shifted by a byte (pack.h, set 1). A kernel of 3 rows fills three of the four bytes, so that the
+// second row costs no interleaving at all.
+//
+// A block of few channels fills the vector with pieces of several stretches of the output row, which are
+// computed as if they were more channels.
+//
+// An engine has: Vec, the vector type. A Half is one half of the channels (those of one half of every 128-bit
+// lane) of a column, kHalfVectors vectors: pair() of two rows, join() of two pairs. A half has 2 / kDwords
+// parts: start() begins the Sums of a part from the biases, multiply() adds the products of the part's
+// kSteps vectors of a half (number index()), and totals() yields its kDwords dword vectors. Before the
+// products of each quad, before() may make room. kQuadBytes: the bytes of one quad's weights. kOutputs3 and
+// kOutputs5: how many outputs a 3x3 and a 5x5 kernel compute together.
 
 #include <cstring>
 #include <type_traits>
@@ -387,8 +406,8 @@ EDGEQ_INLINE void emit3(const Frame& f, const Source& source, ptrdiff_t x, Colum
   store_codes<E, kPieces, kOutputs, kRows>(f, words[0], words[1], dst);
 }
 
-/// A row, or two, of a 3x3 kernel, the first output's first column being x. The columns stay in registers, each
-/// interleaved once.
+/// A row, or two, of a 3x3 kernel, the first output's first column being x. The columns stay in registers,
+/// each interleaved once.
 template <typename E, int kPieces, int kStride, int kRows>
 __attribute__((noinline)) void run3(const Frame& f, const Source& source, ptrdiff_t x, size_t outputs,
                                     uint8_t* dst) {
