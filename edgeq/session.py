@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.errors import BackendError, UsageError
+from edgeq.tuning import tuning_beside
 
 if TYPE_CHECKING:
     from edgeq import _native
@@ -94,6 +95,25 @@ class LayerInfo:
     median_ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class KernelChoice:
+    """A layer whose kernel `tuning` may choose.
+
+    Attributes:
+        layer: Name of the layer.
+        step: Name of the layer at which its time stands: its own, or that of the layers it is fused with.
+        shape: What the choice depends on, as text: the key of a tuning.
+        kernel: The kernel that runs.
+        candidates: All that could, the best instruction set first.
+    """
+
+    layer: str
+    step: str
+    shape: str
+    kernel: str
+    candidates: tuple[str, ...]
+
+
 class Session:
     """A .edgeq model, checked, packed for this CPU and ready to run.
 
@@ -105,6 +125,9 @@ class Session:
             The results do not depend on it.
         max_isa: Highest instruction set to use ("scalar", "avx2", ...); None for what EDGEQ_MAX_ISA says, else all.
         profile: Whether each layer is timed (`layers`).
+        tuning: Kernels by the shape that they are for (`kernel_choices`), instead of the cost model's; None for what
+            the file that `edgeq bench --tune` wrote beside the model says, {} for none. What this CPU lacks or a cap
+            excludes counts for nothing. The results do not depend on it.
         max_memory_bytes: What packed weights and activations may take together.
 
     Raises:
@@ -122,9 +145,11 @@ class Session:
         *,
         max_isa: str | None = None,
         profile: bool = False,
+        tuning: Mapping[str, str] | None = None,
         max_memory_bytes: int = DEFAULT_MEMORY,
     ) -> None:
         self._source = source if isinstance(source, bytes) else os.fspath(source)
+        self._tuning = self._tuning_beside() if tuning is None else tuning
         self._max_isa = max_isa or ""
         self._max_memory_bytes = max_memory_bytes
         self._session = self._load(threads, profile=profile, keep_all=False)
@@ -139,9 +164,17 @@ class Session:
             max_memory_bytes=self._max_memory_bytes,
             profile=profile,
             keep_all=keep_all,
+            tuning=dict(self._tuning),
             **self._engine_options,
         )
         return session
+
+    def _tuning_beside(self) -> Mapping[str, str]:
+        if isinstance(self._source, bytes):
+            return {}
+        from edgeq import __version__
+
+        return tuning_beside(Path(self._source), self.cpu, __version__)
 
     def run(self, x: Feeds) -> Any:
         """Runs a batch.
@@ -223,6 +256,31 @@ class Session:
     def layers(self) -> list[LayerInfo]:
         """Every operator of the file in execution order; with profile=True their times so far."""
         return [_layer_info(entry) for entry in self._session.layers()]
+
+    @property
+    def kernel_choices(self) -> list[KernelChoice]:
+        """The layers whose kernel `tuning` may choose, in execution order."""
+        return [
+            KernelChoice(
+                layer=entry["name"],
+                step=entry["fused_into"] or entry["name"],
+                shape=entry["tuning_key"],
+                kernel=entry["kernel"],
+                candidates=tuple(entry["candidates"]),
+            )
+            for entry in self._session.layers()
+            if entry["tuning_key"]
+        ]
+
+    def forget_times(self) -> None:
+        """Starts the times of a session with profile=True again."""
+        self._session.set_profile(True)
+
+    @property
+    def cpu(self) -> str:
+        """The CPU's own name."""
+        model: str = native_module().cpu_info()["model"]
+        return model
 
     @property
     def threads(self) -> int:

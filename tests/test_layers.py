@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "edgeq"
 
 LEVELS = (
     {"errors", "outputs"},
+    {"tuning"},
     {"data", "ir", "metrics"},
     {"ops"},
     {"importers", "passes", "quantize", "simulate", "exporters", "zoo", "session"},

@@ -60,7 +60,8 @@ py::tuple end_tuple(const EndInfo& end) {
 }
 
 std::unique_ptr<Session> load(const py::object& source, int threads, const std::string& max_isa,
-                              uint64_t max_memory_bytes, bool profile, bool keep_all, int64_t split_cost) {
+                              uint64_t max_memory_bytes, bool profile, bool keep_all, int64_t split_cost,
+                              const std::map<std::string, std::string>& tuning) {
   SessionOptions options;
   options.threads = threads;
   options.max_isa = max_isa;
@@ -68,6 +69,7 @@ std::unique_ptr<Session> load(const py::object& source, int threads, const std::
   options.profile = profile;
   options.keep_all = keep_all;
   options.split_cost = split_cost;
+  options.tuning = tuning;
   Result<std::unique_ptr<Session>> session(nullptr);
   if (py::isinstance<py::bytes>(source)) {
     char* data = nullptr;
@@ -166,6 +168,10 @@ py::list layers(const Session& session) {
     entry["macs"] = layer.macs;
     entry["work"] = layer.work;
     entry["median_ns"] = layer.median_ns;
+    entry["tuning_key"] = layer.tuning_key;
+    py::list candidates;
+    for (const char* name : layer.candidates) candidates.append(name);
+    entry["candidates"] = candidates;
     result.append(entry);
   }
   return result;
@@ -299,7 +305,8 @@ PYBIND11_MODULE(_native, m) {
   py::class_<Session>(m, "Session")
       .def(py::init(&load), py::arg("source"), py::kw_only(), py::arg("threads"), py::arg("max_isa"),
            py::arg("max_memory_bytes"), py::arg("profile"), py::arg("keep_all"),
-           py::arg("split_cost") = SessionOptions().split_cost)
+           py::arg("split_cost") = SessionOptions().split_cost,
+           py::arg("tuning") = std::map<std::string, std::string>())
       .def("run", &run, py::arg("inputs"), py::arg("codes"))
       .def("run_images", &run_images, py::arg("images"))
       .def("layers", &layers)

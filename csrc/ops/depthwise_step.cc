@@ -5,6 +5,7 @@
 
 #include "kernels/depthwise/depthwise.h"
 #include "ops/row_step.h"
+#include "ops/tuning.h"
 
 namespace edgeq {
 namespace {
@@ -68,6 +69,17 @@ class DepthwiseStep final : public RowStep {
   }
 };
 
+std::string key_of(const DepthwiseStep& step) {
+  const auto pair = [](const char* name, size_t a, size_t b) {
+    return std::string(name) + std::to_string(a) + "x" + std::to_string(b);
+  };
+  const DepthwiseShape& s = step.shape;
+  return "depthwise w" + std::to_string(s.weight_bits) + " c" + std::to_string(s.channels) +
+         pair(" kernel", s.kernel_h, s.kernel_w) + pair(" stride", s.stride_h, s.stride_w) +
+         pair(" dilation", s.dilation_h, s.dilation_w) +
+         pair(" image", static_cast<size_t>(step.height), static_cast<size_t>(step.width));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Step>> prepare_depthwise(const Lowered& lowered, const Window& window,
@@ -94,9 +106,11 @@ Result<std::unique_ptr<Step>> prepare_depthwise(const Lowered& lowered, const Wi
                  static_cast<size_t>(window.dilation_h),
                  static_cast<size_t>(window.dilation_w),
                  bits};
-  step->variant = select_depthwise(step->shape, target.isas);
+  step->variant = tuned(depthwise_candidates(step->shape, target.isas),
+                        select_depthwise(step->shape, target.isas), key_of(*step), target, step->info);
   step->lut = select_lut(target.isas);
-  step->kernel_scratch = align64(step->variant->scratch_bytes(step->shape, step->width, step->out_w, step->in_stride));
+  step->kernel_scratch =
+      align64(step->variant->scratch_bytes(step->shape, step->width, step->out_w, step->in_stride));
   EDGEQ_RETURN_IF_ERROR(target.budget->take(step->scratch_bytes(), "the scratch of a depthwise convolution"));
   const size_t bytes = step->variant->packed_bytes(step->shape);
   EDGEQ_RETURN_IF_ERROR(allocate(step->packed, bytes, "the packed weights", *target.budget));

@@ -7,6 +7,7 @@
 #include "kernels/gemm/pack.h"
 #include "kernels/lut/lut.h"
 #include "ops/row_step.h"
+#include "ops/tuning.h"
 
 namespace edgeq {
 namespace {
@@ -167,6 +168,12 @@ class GemmStep final : public RowStep {
   }
 };
 
+std::string key_of(const GemmShape& shape) {
+  return "gemm w" + std::to_string(shape.weight_bits) + " m" + std::to_string(shape.m) + " n" +
+         std::to_string(shape.n) + " k" + std::to_string(shape.k) + " taps" + std::to_string(shape.taps) +
+         (shape.direct ? "" : " mapped");
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Step>> prepare_gemm(const Lowered& lowered, const GemmGeometry& geometry,
@@ -199,7 +206,8 @@ Result<std::unique_ptr<Step>> prepare_gemm(const Lowered& lowered, const GemmGeo
                            static_cast<size_t>(geometry.taps),
                            bits,
                            direct};
-  step->variant = select_gemm(shape, target.isas);
+  step->variant = tuned(gemm_candidates(shape, target.isas), select_gemm(shape, target.isas), key_of(shape),
+                        target, step->info);
   step->panels = static_cast<int64_t>(gemm_panels(*step->variant, shape.n));
   step->kernel_scratch = align64(step->variant->scratch_bytes(shape));
   if (geometry.patches) {

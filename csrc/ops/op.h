@@ -49,7 +49,9 @@ struct StepInfo {
   int weight_bits = 0;       // 0: no weights
   int64_t bytes_packed = 0;  // weights as the kernel holds them, with bias and multipliers
   int64_t macs = 0;          // multiply-accumulates at batch 1
-  int64_t work = 0;          // elementary operations at batch 1: macs, or elements read
+  std::string shape;         // by what the kernel was chosen, as a key of Target::tuning; "" without choice
+  std::vector<const char*> candidates;  // the kernels that the choice was between
+  int64_t work = 0;                     // elementary operations at batch 1: macs, or elements read
 };
 
 class RowStep;
@@ -102,6 +104,8 @@ struct Target {
   MemoryBudget* budget;
   /// Pixel maps by all that they depend on (ops/window.h): layers of one geometry share one.
   std::map<std::vector<int64_t>, std::shared_ptr<const PixelMap>> pixel_maps;
+  /// Kernels that were measured to be the fastest, by StepInfo::shape; null: the cost model chooses.
+  const std::map<std::string, std::string>* tuning = nullptr;
   /// Whether the model lies in a mapped file, whose pages need not stay in memory.
   bool mapped_file = false;
 

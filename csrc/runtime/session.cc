@@ -112,6 +112,7 @@ Status Session::prepare(const uint8_t* data, size_t size, bool mapped_file, cons
   target.isas = isas_;
   target.budget = &budget;
   target.mapped_file = mapped_file;
+  if (!options.tuning.empty()) target.tuning = &options.tuning;
   keep_all_ = options.keep_all;
   split_cost_ = options.split_cost;
   auto plan = make_plan(model.value(), keep_all_, target);
@@ -594,6 +595,8 @@ std::vector<LayerInfo> Session::layers() const {
       info.bytes_packed = told.bytes_packed;
       info.macs = told.macs;
       info.work = told.work;
+      info.tuning_key = told.shape;
+      info.candidates = told.candidates;
     }
     if (layer.primary) info.median_ns = median_ns(static_cast<size_t>(layer.step));
     if (layer.step >= 0 && !layer.primary) {

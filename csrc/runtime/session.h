@@ -21,6 +21,8 @@ struct SessionOptions {
   std::string max_isa;                            // "": what EDGEQ_MAX_ISA says, else no cap
   uint64_t max_memory_bytes = uint64_t{4} << 30;  // packed weights, maps and arena together
   bool profile = false;                           // time every step
+  std::map<std::string, std::string>
+      tuning;             // kernels by LayerInfo::tuning_key; others the cost model chooses
   bool keep_all = false;  // keep every activation (no fusion), for Session::read_activation
   // A part of a step has at least this many elementary operations: below it, a second thread is not worth
   // what its caches would have to fetch. Tests set 0 to split everything.
@@ -61,7 +63,9 @@ struct LayerInfo {
   int64_t bytes_packed = 0;
   int64_t macs = 0;
   int64_t work = 0;
-  int64_t median_ns = 0;  // with profiling: over the last kProfiledRuns runs
+  std::string tuning_key;               // what SessionOptions::tuning may choose the kernel by; "": nothing
+  std::vector<const char*> candidates;  // the kernels that it may choose
+  int64_t median_ns = 0;                // with profiling: over the last kProfiledRuns runs
 };
 
 /// A model, packed for this CPU, with its threads and its memory. It keeps nothing of the file.

@@ -52,6 +52,15 @@ std::vector<const DepthwiseVariant*> depthwise_variants(IsaSet isas) {
   return runnable(kVariants, kVariantCount, isas.with(Isa::kScalar));
 }
 
+std::vector<const DepthwiseVariant*> depthwise_candidates(const DepthwiseShape& shape, IsaSet isas) {
+  std::vector<const DepthwiseVariant*> result;
+  for (const DepthwiseVariant* variant : depthwise_variants(isas)) {
+    if (variant->weight_bits != shape.weight_bits || !variant->takes(shape)) continue;
+    if (variant->isa != Isa::kScalar || result.empty()) result.push_back(variant);
+  }
+  return result;
+}
+
 const DepthwiseVariant* select_depthwise(const DepthwiseShape& shape, IsaSet isas) {
   for (const DepthwiseVariant* variant : depthwise_variants(isas)) {
     if (variant->weight_bits == shape.weight_bits && variant->takes(shape)) return variant;

@@ -89,6 +89,10 @@ struct DepthwiseVariant {
 /// All variants that `isas` can run, best first, of both weight widths.
 std::vector<const DepthwiseVariant*> depthwise_variants(IsaSet isas);
 
+/// The variants that take the shape, best first: what a measurement may choose from. The scalar one only
+/// where there is no other.
+std::vector<const DepthwiseVariant*> depthwise_candidates(const DepthwiseShape& shape, IsaSet isas);
+
 /// The best variant that takes the shape. Never null.
 const DepthwiseVariant* select_depthwise(const DepthwiseShape& shape, IsaSet isas);
 

@@ -123,6 +123,15 @@ bool gemm_takes(const GemmVariant& variant, const GemmShape& shape) {
          (variant.max_depth == 0 || gemm_padded_k(variant, shape.k) * shape.taps <= variant.max_depth);
 }
 
+std::vector<const GemmVariant*> gemm_candidates(const GemmShape& shape, IsaSet isas) {
+  std::vector<const GemmVariant*> result;
+  for (const GemmVariant* variant : gemm_variants(isas)) {
+    if (gemm_takes(*variant, shape) && (variant->isa != Isa::kScalar || result.empty()))
+      result.push_back(variant);
+  }
+  return result;
+}
+
 const GemmVariant* select_gemm(const GemmShape& shape, IsaSet isas) {
   const GemmVariant* best = nullptr;
   double best_cost = 0.0;

@@ -112,6 +112,10 @@ bool gemm_takes(const GemmVariant& variant, const GemmShape& shape);
 /// The variant that the cost model thinks fastest for this shape. Never null: the reference takes everything.
 const GemmVariant* select_gemm(const GemmShape& shape, IsaSet isas);
 
+/// The variants that take this shape, best level first: what a measurement may choose from. The scalar one
+/// only where there is no other.
+std::vector<const GemmVariant*> gemm_candidates(const GemmShape& shape, IsaSet isas);
+
 /// Number of panels of n output channels.
 static inline size_t gemm_panels(const GemmVariant& variant, size_t n) {
   const size_t nr = static_cast<size_t>(variant.nr);
