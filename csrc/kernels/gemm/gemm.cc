@@ -77,8 +77,9 @@ double predicted_cost(const GemmVariant& variant, const GemmShape& shape) {
   return cycles > streaming ? cycles : streaming;
 }
 
-/// Time of an AMX kernel in the same unit. Nobody has measured these kernels: the rates are those of plain
-/// loops of tile instructions.
+/// Time of an AMX kernel in the same unit: CPUs with AMX do two of the 512-bit multiply-accumulates that
+/// predicted_cost counts in a cycle. Nobody has measured these kernels: the rates are those of plain loops of
+/// tile instructions.
 double amx_cost(const GemmShape& shape) {
   // Tiles that are mostly padding: not what the rates were measured on.
   if (shape.m < 16 || shape.k * shape.taps < 32) return HUGE_VAL;
@@ -92,8 +93,9 @@ double amx_cost(const GemmShape& shape) {
   // bind.
   const bool near = blocks * kAmxBlockDepth * 2 * kAmxColumns <= 40 * 1024;
   double cycles = row_tiles * column_tiles * blocks * (near ? 22.0 : 28.0);
-  // Storing and loading the sums, and the epilogue.
-  cycles += rows * column_tiles * 4.0;
+  // Storing the sums and loading them again. The rest of the epilogue is that of the vectors' kernels.
+  cycles += rows * column_tiles * 1.25;
+  const double epilogue = rows * column_tiles * 1.5;
   // Finding the rows, and copying most of them.
   if (!shape.direct) cycles += rows * (3.0 * static_cast<double>(shape.taps) + 1.5 * blocks);
   // Widening a block takes about as long as storing it.
@@ -101,8 +103,7 @@ double amx_cost(const GemmShape& shape) {
     cycles += column_tiles * blocks * 20.0 * (1.0 + row_tiles / static_cast<double>(b.row_block_tiles));
   // Configuring and releasing the tiles.
   cycles += 400.0;
-  // CPUs with AMX do two of the 512-bit multiply-accumulates that predicted_cost counts in a cycle.
-  return 2.0 * cycles;
+  return 2.0 * cycles + epilogue;
 }
 
 }  // namespace
