@@ -6,9 +6,6 @@ namespace {
 struct Evex512 : Vector512 {
   static EDGEQ_INLINE Int dot(Int acc, Int a, Int b) { return _mm512_dpbusd_epi32(acc, a, b); }
 };
-struct Evex256 : Vector256 {
-  static EDGEQ_INLINE Int dot(Int acc, Int a, Int b) { return _mm256_dpbusd_epi32(acc, a, b); }
-};
 
 }  // namespace
 
@@ -17,14 +14,6 @@ void depthwise_u8s8c_u8_2x64x4_avx512vnni(const DepthwiseParams& p, size_t r0, s
 }
 void depthwise_u8s4c_u8_2x64x4_avx512vnni(const DepthwiseParams& p, size_t r0, size_t r1) {
   Depthwise<VnniEngine<Evex512>>(p, 4).run(r0, r1);
-}
-// The shape of the AVX-VNNI level in the EVEX encoding: the same source, so that a CPU without AVX-VNNI tests
-// it.
-void depthwise_u8s8c_u8_2x32x4_avx512vnni(const DepthwiseParams& p, size_t r0, size_t r1) {
-  Depthwise<VnniEngine<Evex256>>(p, 8).run(r0, r1);
-}
-void depthwise_u8s4c_u8_2x32x4_avx512vnni(const DepthwiseParams& p, size_t r0, size_t r1) {
-  Depthwise<VnniEngine<Evex256>>(p, 4).run(r0, r1);
 }
 
 }  // namespace edgeq
