@@ -191,21 +191,26 @@ EDGEQ_INLINE void store_pieces(Vector512, uint8_t* to, __m512i a, const Frame& f
 #endif  // AVX-512
 
 /// Column x of row `row`; padding where it lies outside the image (which kInside excludes).
-template <typename V, int kPieces, bool kInside>
-EDGEQ_INLINE typename V::Int load_column(const Source& source, int row, ptrdiff_t x) {
+template <typename V, int kPieces>
+__attribute__((noinline)) typename V::Int load_column_outside(const Source& source, int row, ptrdiff_t x) {
   const uint8_t* at = source.row[row] + x * source.pixel;
   const uint8_t* from[kPieces];
-  if constexpr (kInside) {
-    from[0] = at;
 #pragma GCC unroll 4
-    for (int j = 1; j < kPieces; ++j) from[j] = at + source.offset[j];
-  } else {
-#pragma GCC unroll 4
-    for (int j = 0; j < kPieces; ++j) {
-      const size_t column = static_cast<size_t>(x + source.start[j]);  // huge if negative
-      from[j] = column < static_cast<size_t>(source.width) ? at + source.offset[j] : source.zero;
-    }
+  for (int j = 0; j < kPieces; ++j) {
+    const size_t column = static_cast<size_t>(x + source.start[j]);  // huge if negative
+    from[j] = column < static_cast<size_t>(source.width) ? at + source.offset[j] : source.zero;
   }
+  return load_pieces<kPieces>(V{}, from);
+}
+
+template <typename V, int kPieces, bool kInside>
+EDGEQ_INLINE typename V::Int load_column(const Source& source, int row, ptrdiff_t x) {
+  if constexpr (!kInside) return load_column_outside<V, kPieces>(source, row, x);
+  const uint8_t* at = source.row[row] + x * source.pixel;
+  const uint8_t* from[kPieces];
+  from[0] = at;
+#pragma GCC unroll 4
+  for (int j = 1; j < kPieces; ++j) from[j] = at + source.offset[j];
   auto column = load_pieces<kPieces>(V{}, from);
   keep(column);
   return column;

@@ -268,6 +268,26 @@ void run_heights(const GemmParams& p, Tile& tile, size_t row_end) {
   }
 }
 
+// Weights of a panel that stay in the first-level cache (32 KiB) while rows pass by.
+constexpr size_t kNearWeights = 24 * 1024;
+
+/// The rows of a whole panel whose weights come from the second-level cache or from farther for each tile:
+/// six rows use what four would leave the loads waiting for (a group is 256 bytes; four rows would ask for 16
+/// bytes a cycle). Tiles of six and five rows leave no single rows behind.
+template <typename V>
+void run_far_panel512(const GemmParams& p, Tile& tile, size_t row_end) {
+  const size_t rows = row_end - tile.row;
+  const size_t tiles = (rows + 5) / 6;
+  const size_t fives = 6 * tiles - rows;
+  if (fives <= tiles) {
+    const size_t sixes_end = row_end - 5 * fives;
+    run_rows<V, Weights::kBytes, 6, 4, false>(p, tile, sixes_end);
+    run_rows<V, Weights::kBytes, 5, 4, false>(p, tile, row_end);
+  } else {
+    run_heights<V, Weights::kBytes, 4, false, 4, 1>(p, tile, row_end);
+  }
+}
+
 /// The rows of one panel of up to four 512-bit vectors, in tiles of eight to sixteen sums: enough chains to
 /// hide the latency (four cycles at one product a cycle).
 template <typename V, Weights kWeights>
@@ -288,6 +308,10 @@ void run_panel512(const GemmParams& p, Tile& tile, size_t row_end) {
     const bool half = tile.columns + V::kLanes / 2 <= vectors * V::kLanes;
     switch (2 * vectors - half) {
       case 8:
+        if constexpr (kWeights == Weights::kBytes) {
+          const bool far = p.taps * tile.groups * V::kLanes * 16 > kNearWeights || row_end - tile.row <= 64;
+          if (far) return run_far_panel512<V>(p, tile, row_end);
+        }
         return run_heights<V, kWeights, 4, false, 4, 1>(p, tile, row_end);
       case 7:
         return run_heights<V, kWeights, 4, true, 3, 1>(p, tile, row_end);
