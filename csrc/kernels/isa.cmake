@@ -18,7 +18,12 @@ function(edgeq_isa level macro)
     if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
       # GCC 12 takes the undefined sources inside its own AVX-512 intrinsics for uninitialized reads.
       list(APPEND flags -Wno-uninitialized -Wno-maybe-uninitialized)
+      # Copies of functions and loops for special values, a tenth of the kernels' size: their authors have made those
+      # that pay.
+      list(APPEND flags -fno-ipa-cp-clone -fno-split-loops)
     endif()
+    # Kernels neither throw nor call what does: no tables for unwinding through them.
+    list(APPEND flags "$<$<CONFIG:Release>:-fno-exceptions>" "$<$<CONFIG:Release>:-fno-asynchronous-unwind-tables>")
     set(EDGEQ_ISA_${level}_FLAGS ${flags} PARENT_SCOPE)
     set(EDGEQ_ISA_${level}_MACRO ${macro} PARENT_SCOPE)
     list(APPEND EDGEQ_ISAS ${level})

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "ops/check.h"
+#include "runner/feeds.h"
 #include "runner/json.h"
 #include "runner/npy.h"
 #include "runner/session_options.h"
@@ -23,9 +24,9 @@ std::string file_name(size_t index, const std::string& name) {
   return format("%04zu_%s.npy", index, safe.c_str());
 }
 
-Status write_array(const std::string& path, bool is_float, const std::vector<int64_t>& shape,
+Status write_array(const std::string& path, NpyType type, const std::vector<int64_t>& shape,
                    const std::vector<uint8_t>& bytes) {
-  auto file = NpyWriter::create(path, is_float, shape);
+  auto file = NpyWriter::create(path, type, shape);
   EDGEQ_RETURN_IF_ERROR(file.status());
   EDGEQ_RETURN_IF_ERROR(file.value().write(bytes.data(), bytes.size()));
   return file.value().commit();
@@ -40,35 +41,10 @@ Status run(const Options& options) {
   auto loaded = open_session(options, options.argument(0), /*keep_all=*/true);
   EDGEQ_RETURN_IF_ERROR(loaded.status());
   Session& session = *loaded.value();
-  if (in.size() != session.inputs().size()) {
-    return Status::invalid_argument(
-        format("the model has %zu inputs: give --input once for each", session.inputs().size()));
-  }
-  std::vector<std::vector<uint8_t>> bytes;
-  std::vector<InputArray> inputs;
-  int64_t batch = 0;
-  bool codes = false;
-  for (size_t i = 0; i < in.size(); ++i) {
-    auto reader = NpyReader::open(in[i]);
-    EDGEQ_RETURN_IF_ERROR(reader.status());
-    EDGEQ_RETURN_IF_ERROR(expect_input(reader.value(), session.inputs()[i]));
-    if (i == 0) {
-      batch = reader.value().shape()[0];
-      codes = !reader.value().is_float();
-    }
-    EDGEQ_RETURN_IF_ERROR(expect_same_batch(reader.value(), in[0], codes, batch));
-    bytes.emplace_back(static_cast<size_t>(batch * elements_of(session.inputs()[i])) * (codes ? 1 : 4));
-    EDGEQ_RETURN_IF_ERROR(reader.value().read(0, batch, bytes.back().data()));
-    inputs.push_back({bytes.back().data(), !codes});
-  }
-  std::vector<std::vector<uint8_t>> results;
-  std::vector<OutputArray> outputs;
-  for (const EndInfo& end : session.outputs()) {
-    const bool is_float = end.is_float || !codes;
-    results.emplace_back(static_cast<size_t>(batch * elements_of(end)) * (is_float ? 4 : 1));
-    outputs.push_back({results.back().data(), is_float});
-  }
-  EDGEQ_RETURN_IF_ERROR(session.run(inputs, outputs, batch));
+  auto feeds = Feeds::open(session, in);
+  EDGEQ_RETURN_IF_ERROR(feeds.status());
+  const int64_t batch = feeds.value().images();
+  EDGEQ_RETURN_IF_ERROR(feeds.value().run(0, batch));
   auto folder = WholeFolder::create(out);
   EDGEQ_RETURN_IF_ERROR(folder.status());
   JsonWriter json;
@@ -82,7 +58,8 @@ Status run(const Options& options) {
                                 (activation.is_float ? 4 : 1));
     EDGEQ_RETURN_IF_ERROR(session.read_activation(i, values.data()));
     const std::string name = file_name(i, activation.name);
-    EDGEQ_RETURN_IF_ERROR(write_array(folder.value().add(name), activation.is_float, shape, values));
+    EDGEQ_RETURN_IF_ERROR(write_array(
+        folder.value().add(name), activation.is_float ? NpyType::kFloat32 : NpyType::kInt8, shape, values));
     json.begin_object().field("tensor", activation.name).field("file", name);
     if (!activation.is_float) {
       json.field("scale", double{activation.scale})

@@ -64,8 +64,8 @@ bool parse_shape(std::string_view text, std::vector<int64_t>* shape) {
 
 }  // namespace
 
-std::string array_text(bool is_float, const std::vector<int64_t>& shape) {
-  std::string text = is_float ? "float32 [" : "int8 [";
+std::string array_text(NpyType type, const std::vector<int64_t>& shape) {
+  std::string text = type == NpyType::kFloat32 ? "float32 [" : type == NpyType::kInt8 ? "int8 [" : "uint8 [";
   for (size_t axis = 0; axis < shape.size(); ++axis) {
     if (axis > 0) text += ", ";
     text += shape[axis] < 0 ? "N" : std::to_string(shape[axis]);
@@ -76,7 +76,7 @@ std::string array_text(bool is_float, const std::vector<int64_t>& shape) {
 NpyReader& NpyReader::operator=(NpyReader&& other) noexcept {
   std::swap(path_, other.path_);
   std::swap(file_, other.file_);
-  std::swap(is_float_, other.is_float_);
+  std::swap(type_, other.type_);
   std::swap(shape_, other.shape_);
   std::swap(data_offset_, other.data_offset_);
   std::swap(row_bytes_, other.row_bytes_);
@@ -122,10 +122,14 @@ Status NpyReader::read_header() {
     return Status::io(path_ + " has a malformed .npy header; save the array again with numpy.save");
   }
   if (descr.substr(1, 3) == "<f4") {
-    is_float_ = true;
-  } else if (descr.substr(1, 3) != "|i1") {
+    type_ = NpyType::kFloat32;
+  } else if (descr.substr(1, 3) == "|i1") {
+    type_ = NpyType::kInt8;
+  } else if (descr.substr(1, 3) == "|u1") {
+    type_ = NpyType::kUint8;
+  } else {
     return Status::io(path_ + " holds numbers of type " + std::string(descr) +
-                      "; save x.astype(\"float32\"), or int8 codes of the model's input");
+                      "; save x.astype(\"float32\"), int8 codes of the model's input, or uint8 images");
   }
   if (order.substr(0, 5) != "False") {
     return Status::io(path_ + " is in Fortran order; save numpy.ascontiguousarray(x)");
@@ -133,7 +137,7 @@ Status NpyReader::read_header() {
   if (shape_.empty())
     return Status::io(path_ + " holds a single number; the model takes arrays with the batch first");
   data_offset_ = begin + length;
-  row_bytes_ = is_float_ ? 4 : 1;
+  row_bytes_ = npy_bytes(type_);
   uint64_t total = row_bytes_;
   const uint64_t room = size - data_offset_;
   for (size_t axis = 0; axis < shape_.size(); ++axis) {
@@ -145,7 +149,7 @@ Status NpyReader::read_header() {
     if (axis > 0) row_bytes_ *= extent;
   }
   if (total != room) {
-    return Status::io(path_ + " is truncated or malformed: " + array_text(is_float_, shape_) +
+    return Status::io(path_ + " is truncated or malformed: " + array_text(type_, shape_) +
                       " does not fit its size; save the array again with numpy.save");
   }
   return Status();
@@ -156,9 +160,9 @@ Status NpyReader::read(int64_t first, int64_t count, void* out) const {
                  static_cast<size_t>(static_cast<uint64_t>(count) * row_bytes_), path_);
 }
 
-std::string npy_header(bool is_float, const std::vector<int64_t>& shape) {
+std::string npy_header(NpyType type, const std::vector<int64_t>& shape) {
   std::string text = "{'descr': '";
-  text += is_float ? "<f4" : "|i1";
+  text += type == NpyType::kFloat32 ? "<f4" : type == NpyType::kInt8 ? "|i1" : "|u1";
   text += "', 'fortran_order': False, 'shape': (";
   for (size_t axis = 0; axis < shape.size(); ++axis) {
     if (axis > 0) text += " ";
@@ -174,13 +178,13 @@ std::string npy_header(bool is_float, const std::vector<int64_t>& shape) {
   return header + text;
 }
 
-Result<NpyWriter> NpyWriter::create(const std::string& path, bool is_float,
+Result<NpyWriter> NpyWriter::create(const std::string& path, NpyType type,
                                     const std::vector<int64_t>& shape) {
   NpyWriter writer;
   auto file = WholeFile::create(path);
   EDGEQ_RETURN_IF_ERROR(file.status());
   writer.file_ = std::move(file).value();
-  const std::string header = npy_header(is_float, shape);
+  const std::string header = npy_header(type, shape);
   EDGEQ_RETURN_IF_ERROR(writer.write(header.data(), header.size()));
   return writer;
 }

@@ -11,7 +11,12 @@
 
 namespace edgeq {
 
-/// A .npy file of float32 or int8 in C order, read a few rows of its first axis at a time.
+enum class NpyType { kFloat32, kInt8, kUint8 };
+
+/// Bytes of an element.
+inline size_t npy_bytes(NpyType type) { return type == NpyType::kFloat32 ? 4 : 1; }
+
+/// A .npy file of float32, int8 or uint8 in C order, read a few rows of its first axis at a time.
 class NpyReader {
  public:
   NpyReader() = default;
@@ -22,7 +27,7 @@ class NpyReader {
   /// Reads the header and compares the file's size with it.
   static Result<NpyReader> open(const std::string& path);
 
-  bool is_float() const { return is_float_; }
+  NpyType type() const { return type_; }
   const std::vector<int64_t>& shape() const { return shape_; }
   const std::string& path() const { return path_; }
 
@@ -34,19 +39,19 @@ class NpyReader {
 
   std::string path_;
   int file_ = -1;
-  bool is_float_ = false;
+  NpyType type_ = NpyType::kFloat32;
   std::vector<int64_t> shape_;
   uint64_t data_offset_ = 0;
   uint64_t row_bytes_ = 0;
 };
 
 /// The header of a .npy file (version 1.0), its end on a multiple of 64.
-std::string npy_header(bool is_float, const std::vector<int64_t>& shape);
+std::string npy_header(NpyType type, const std::vector<int64_t>& shape);
 
 /// A .npy file that appears whole or not at all.
 class NpyWriter {
  public:
-  static Result<NpyWriter> create(const std::string& path, bool is_float, const std::vector<int64_t>& shape);
+  static Result<NpyWriter> create(const std::string& path, NpyType type, const std::vector<int64_t>& shape);
   Status write(const void* data, size_t bytes) { return file_.write(data, bytes); }
   Status commit() { return file_.commit(); }
 
@@ -55,7 +60,7 @@ class NpyWriter {
 };
 
 /// "float32 [2, 3, 224, 224]"
-std::string array_text(bool is_float, const std::vector<int64_t>& shape);
+std::string array_text(NpyType type, const std::vector<int64_t>& shape);
 
 }  // namespace edgeq
 

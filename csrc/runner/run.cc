@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "ops/check.h"
+#include "runner/feeds.h"
 #include "runner/npy.h"
 #include "runner/session_options.h"
 
@@ -17,12 +18,6 @@ namespace edgeq {
 namespace {
 
 constexpr int64_t kDefaultBatch = 8;
-
-std::string names_of(const std::vector<EndInfo>& ends) {
-  std::string names;
-  for (const EndInfo& end : ends) names += (names.empty() ? "" : ", ") + end.name;
-  return names;
-}
 
 bool is_folder(const std::string& path) {
   struct stat info;
@@ -45,73 +40,35 @@ Result<std::vector<std::string>> npy_files(const std::string& folder) {
   return names;
 }
 
-/// Runs the arrays of one file an input through the model, `batch` images at a time.
-class Runner {
- public:
-  Runner(Session& session, int64_t batch) : session_(session), batch_(batch) {}
-
-  Status run(const std::vector<std::string>& in, const std::vector<std::string>& out) {
-    std::vector<NpyReader> readers;
-    for (size_t i = 0; i < in.size(); ++i) {
-      auto reader = NpyReader::open(in[i]);
-      EDGEQ_RETURN_IF_ERROR(reader.status());
-      EDGEQ_RETURN_IF_ERROR(expect_input(reader.value(), session_.inputs()[i]));
-      readers.push_back(std::move(reader).value());
-    }
-    const bool codes = !readers[0].is_float();
-    const int64_t images = readers[0].shape()[0];
-    for (const NpyReader& reader : readers)
-      EDGEQ_RETURN_IF_ERROR(expect_same_batch(reader, in[0], codes, images));
-    std::vector<NpyWriter> writers;
-    for (size_t i = 0; i < out.size(); ++i) {
-      const EndInfo& end = session_.outputs()[i];
-      std::vector<int64_t> shape = end.shape;
-      shape[0] = images;
-      auto writer = NpyWriter::create(out[i], end.is_float || !codes, shape);
-      EDGEQ_RETURN_IF_ERROR(writer.status());
-      writers.push_back(std::move(writer).value());
-    }
-    for (int64_t first = 0; first < images; first += batch_) {
-      EDGEQ_RETURN_IF_ERROR(run_batch(readers, writers, codes, first, std::min(batch_, images - first)));
-    }
-    for (NpyWriter& writer : writers) EDGEQ_RETURN_IF_ERROR(writer.commit());
-    images_ += images;
-    return Status();
+/// Runs the images of one file an input, `batch` at a time; adds them to `images`.
+Status run_files(Session& session, int64_t batch, const std::vector<std::string>& in,
+                 const std::vector<std::string>& out, int64_t* images) {
+  auto feeds = Feeds::open(session, in);
+  EDGEQ_RETURN_IF_ERROR(feeds.status());
+  const int64_t count = feeds.value().images();
+  std::vector<NpyWriter> writers;
+  for (size_t i = 0; i < out.size(); ++i) {
+    std::vector<int64_t> shape = session.outputs()[i].shape;
+    shape[0] = count;
+    const NpyType type = feeds.value().gives_float(i) ? NpyType::kFloat32 : NpyType::kInt8;
+    auto writer = NpyWriter::create(out[i], type, shape);
+    EDGEQ_RETURN_IF_ERROR(writer.status());
+    writers.push_back(std::move(writer).value());
   }
-
-  int64_t images() const { return images_; }
-
- private:
-  Status run_batch(const std::vector<NpyReader>& readers, std::vector<NpyWriter>& writers, bool codes,
-                   int64_t first, int64_t count) {
-    in_.resize(readers.size());
-    out_.resize(writers.size());
-    std::vector<InputArray> inputs;
-    std::vector<OutputArray> outputs;
-    for (size_t i = 0; i < readers.size(); ++i) {
-      in_[i].resize(static_cast<size_t>(count * elements_of(session_.inputs()[i])) * (codes ? 1 : 4));
-      EDGEQ_RETURN_IF_ERROR(readers[i].read(first, count, in_[i].data()));
-      inputs.push_back({in_[i].data(), !codes});
-    }
+  for (int64_t first = 0; first < count; first += batch) {
+    EDGEQ_RETURN_IF_ERROR(feeds.value().run(first, std::min(batch, count - first)));
     for (size_t i = 0; i < writers.size(); ++i) {
-      const EndInfo& end = session_.outputs()[i];
-      const bool is_float = end.is_float || !codes;
-      out_[i].resize(static_cast<size_t>(count * elements_of(end)) * (is_float ? 4 : 1));
-      outputs.push_back({out_[i].data(), is_float});
+      const std::vector<uint8_t>& bytes = feeds.value().results()[i];
+      EDGEQ_RETURN_IF_ERROR(writers[i].write(bytes.data(), bytes.size()));
     }
-    EDGEQ_RETURN_IF_ERROR(session_.run(inputs, outputs, count));
-    for (size_t i = 0; i < writers.size(); ++i)
-      EDGEQ_RETURN_IF_ERROR(writers[i].write(out_[i].data(), out_[i].size()));
-    return Status();
   }
+  for (NpyWriter& writer : writers) EDGEQ_RETURN_IF_ERROR(writer.commit());
+  *images += count;
+  return Status();
+}
 
-  Session& session_;
-  const int64_t batch_;
-  int64_t images_ = 0;
-  std::vector<std::vector<uint8_t>> in_, out_;
-};
-
-Status run_folder(Runner& runner, const std::string& in, const std::vector<std::string>& out) {
+Status run_folder(Session& session, int64_t batch, const std::string& in, const std::vector<std::string>& out,
+                  int64_t* images) {
   const auto names = npy_files(in);
   EDGEQ_RETURN_IF_ERROR(names.status());
   for (const std::string& folder : out) {
@@ -123,7 +80,7 @@ Status run_folder(Runner& runner, const std::string& in, const std::vector<std::
   for (const std::string& name : names.value()) {
     std::vector<std::string> files;
     for (const std::string& folder : out) files.push_back(folder + "/" + name);
-    EDGEQ_RETURN_IF_ERROR(runner.run({in + "/" + name}, files));
+    EDGEQ_RETURN_IF_ERROR(run_files(session, batch, {in + "/" + name}, files, images));
   }
   return Status();
 }
@@ -138,22 +95,23 @@ Status run(const Options& options) {
   }
   auto session = open_session(options, options.argument(0));
   EDGEQ_RETURN_IF_ERROR(session.status());
-  const auto& inputs = session.value()->inputs();
   const auto& outputs = session.value()->outputs();
-  if (in.size() != inputs.size() || out.size() != outputs.size()) {
+  if (out.size() != outputs.size()) {
+    std::string names;
+    for (const EndInfo& end : outputs) names += (names.empty() ? "" : ", ") + end.name;
     return Status::invalid_argument(
-        format("the model has %zu inputs (%s) and %zu outputs (%s): give --input and --output once for each, "
-               "in this order",
-               inputs.size(), names_of(inputs).c_str(), outputs.size(), names_of(outputs).c_str()));
+        format("the model has %zu outputs (%s): give --output once for each, in this order", outputs.size(),
+               names.c_str()));
   }
-  Runner runner(*session.value(), batch.value());
   const bool folder = is_folder(in[0]);
   if (folder && in.size() > 1) {
     return Status::invalid_argument(
         "a folder of inputs is possible for models of one input only; name files");
   }
-  EDGEQ_RETURN_IF_ERROR(folder ? run_folder(runner, in[0], out) : runner.run(in, out));
-  std::printf("%s: %lld images\n", out[0].c_str(), static_cast<long long>(runner.images()));
+  int64_t images = 0;
+  EDGEQ_RETURN_IF_ERROR(folder ? run_folder(*session.value(), batch.value(), in[0], out, &images)
+                               : run_files(*session.value(), batch.value(), in, out, &images));
+  std::printf("%s: %lld images\n", out[0].c_str(), static_cast<long long>(images));
   return Status();
 }
 
@@ -165,7 +123,7 @@ const Command k_command_run = {
     "MODEL",
     1,
     1,
-    "Run a model on arrays: float32 gives float32, int8 codes give int8 codes.",
+    "Run a model on arrays: float32 and uint8 images give float32, int8 codes give int8 codes.",
     {{"--input", "PATH",
       ".npy file with the batch first, or a folder of them; once for each input of the model"},
      {"--output", "PATH", ".npy file, or a folder; once for each output"},

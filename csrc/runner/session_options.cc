@@ -2,6 +2,7 @@
 
 #include "ops/check.h"
 #include "runner/machine.h"
+#include "runner/npy.h"
 
 namespace edgeq {
 
@@ -27,27 +28,6 @@ Result<std::unique_ptr<Session>> open_session(const Options& options, const std:
   return Status(status.code(), named ? status.message() : path + ": " + status.message());
 }
 
-Status expect_input(const NpyReader& reader, const EndInfo& end) {
-  const std::vector<int64_t>& shape = reader.shape();
-  bool fits = shape.size() == end.shape.size() && shape[0] >= 1;
-  for (size_t axis = 1; fits && axis < shape.size(); ++axis) fits = shape[axis] == end.shape[axis];
-  if (fits) return Status();
-  return Status::invalid_argument(reader.path() + " is " + array_text(reader.is_float(), shape) +
-                                  ", but the model's input " + end.name + " takes float32 or " +
-                                  array_text(false, end.shape) + ", N at least 1");
-}
-
-Status expect_same_batch(const NpyReader& reader, const std::string& first, bool codes, int64_t batch) {
-  if (reader.is_float() == codes) {
-    return Status::invalid_argument("the inputs must be all float32 or all int8 codes; " + reader.path() +
-                                    " differs from " + first);
-  }
-  if (reader.shape()[0] != batch) {
-    return Status::invalid_argument(reader.path() + " does not have as many images as " + first);
-  }
-  return Status();
-}
-
 int64_t elements_of(const EndInfo& end) {
   int64_t count = 1;
   for (size_t axis = 1; axis < end.shape.size(); ++axis) count *= end.shape[axis];
@@ -55,7 +35,8 @@ int64_t elements_of(const EndInfo& end) {
 }
 
 std::string end_text(const EndInfo& end) {
-  std::string text = end.name + " " + array_text(end.is_float, end.shape);
+  std::string text =
+      end.name + " " + array_text(end.is_float ? NpyType::kFloat32 : NpyType::kInt8, end.shape);
   if (!end.is_float)
     text +=
         format(", scale %.6g, zero point %d%s", end.scale, end.zero_point, end.bits == 4 ? ", 4 bits" : "");

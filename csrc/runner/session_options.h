@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "runner/command.h"
-#include "runner/npy.h"
 #include "runtime/session.h"
 
 namespace edgeq {
@@ -21,11 +20,6 @@ constexpr OptionSpec kIsaOption = {"--isa", "LEVEL",
 /// Loads a model as --threads, --cpus and --isa say. Errors name the file.
 Result<std::unique_ptr<Session>> open_session(const Options& options, const std::string& path,
                                               bool keep_all = false);
-
-/// The array fits the end: its shape, and at least one image.
-Status expect_input(const NpyReader& reader, const EndInfo& end);
-/// The array is of the same kind, and has as many images, as that of the first input.
-Status expect_same_batch(const NpyReader& reader, const std::string& first, bool codes, int64_t batch);
 
 /// Elements of one image at an end.
 int64_t elements_of(const EndInfo& end);

@@ -11,11 +11,24 @@
 namespace edgeq {
 namespace {
 
+using Pair = std::pair<uint64_t, uint64_t>;
+
 /// Buffers with their sizes for one batch, to be laid out.
 struct Pieces {
   const std::vector<Buffer>& buffers;
   std::vector<uint64_t> size;
 };
+
+/// 0 to count - 1 by rising key.
+template <typename Key>
+std::vector<size_t> sorted(size_t count, Key key) {
+  std::vector<Pair> pairs(count);
+  for (size_t i = 0; i < count; ++i) pairs[i] = {key(i), i};
+  std::sort(pairs.begin(), pairs.end());
+  std::vector<size_t> order(count);
+  for (size_t i = 0; i < count; ++i) order[i] = static_cast<size_t>(pairs[i].second);
+  return order;
+}
 
 /// Which of the buffers that have a place are alive together with another one. A tree over the steps holds
 /// each buffer in the few nodes that make up its life; another one meets those alive at its first step, which
@@ -36,7 +49,7 @@ class Lives {
       if (low % 2 == 1) nodes_[low++].push_back(i);
       if (high % 2 == 1) nodes_[--high].push_back(i);
     }
-    beginnings_.insert({buffers_[i].first, i});
+    beginnings_.insert({order_of(buffers_[i].first), i});
   }
 
   /// Appends the buffers that live together with buffer i.
@@ -44,20 +57,22 @@ class Lives {
     for (size_t node = leaf(buffers_[i].first); node > 0; node /= 2) {
       found.insert(found.end(), nodes_[node].begin(), nodes_[node].end());
     }
-    for (auto at = beginnings_.upper_bound({buffers_[i].first, SIZE_MAX});
-         at != beginnings_.end() && at->first <= buffers_[i].last; ++at) {
-      found.push_back(at->second);
+    const uint64_t last = order_of(buffers_[i].last);
+    for (auto at = beginnings_.lower_bound({order_of(buffers_[i].first) + 1, 0});
+         at != beginnings_.end() && at->first <= last; ++at) {
+      found.push_back(static_cast<size_t>(at->second));
     }
   }
 
  private:
+  uint64_t order_of(int step) const { return static_cast<uint64_t>(step - lowest_); }
   size_t leaf(int step) const { return leaves_ + static_cast<size_t>(step - lowest_); }
 
   const std::vector<Buffer>& buffers_;
   int lowest_ = 0;
   size_t leaves_ = 1;
   std::vector<std::vector<size_t>> nodes_;
-  std::set<std::pair<int, size_t>> beginnings_;
+  std::set<Pair> beginnings_;  // (first step, buffer)
 };
 
 /// The largest first, each at the lowest place that is free for all of its life. False when that would take
@@ -65,24 +80,24 @@ class Lives {
 bool place_by_size(const Pieces& pieces, ArenaLayout& layout) {
   constexpr size_t kMostPairs = size_t{1} << 20;
   const std::vector<Buffer>& buffers = pieces.buffers;
-  std::vector<size_t> by_size(buffers.size());
-  for (size_t i = 0; i < by_size.size(); ++i) by_size[i] = i;
-  std::stable_sort(by_size.begin(), by_size.end(),
-                   [&](size_t a, size_t b) { return pieces.size[a] > pieces.size[b]; });
+  const std::vector<size_t> by_size =
+      sorted(buffers.size(), [&](size_t i) { return UINT64_MAX - pieces.size[i]; });
   Lives placed(buffers);
   std::vector<size_t> others;
+  std::vector<Pair> by_offset;
   size_t pairs = 0;
   for (size_t i : by_size) {
     others.clear();
     placed.together(i, others);
     pairs += others.size();
     if (pairs > kMostPairs) return false;
-    std::sort(others.begin(), others.end(),
-              [&](size_t a, size_t b) { return layout.offset[a] < layout.offset[b]; });
+    by_offset.clear();
+    for (size_t other : others) by_offset.push_back({layout.offset[other], other});
+    std::sort(by_offset.begin(), by_offset.end());
     uint64_t at = 0;
-    for (size_t other : others) {
-      if (layout.offset[other] >= at + pieces.size[i]) break;
-      at = std::max(at, layout.offset[other] + pieces.size[other]);
+    for (const Pair& other : by_offset) {
+      if (other.first >= at + pieces.size[i]) break;
+      at = std::max(at, other.first + pieces.size[other.second]);
     }
     layout.offset[i] = at;
     layout.bytes = std::max(layout.bytes, at + pieces.size[i]);
@@ -143,7 +158,7 @@ class Gaps {
   }
 
   std::map<uint64_t, uint64_t> by_offset_;
-  std::set<std::pair<uint64_t, uint64_t>> by_bytes_;
+  std::set<Pair> by_bytes_;  // (bytes, offset)
 };
 
 /// As memory is taken and given back while a model runs, each buffer in the tightest gap, at the end of it
@@ -151,13 +166,11 @@ class Gaps {
 /// largest pair is all that the arena has to hold.
 void place_in_order(const Pieces& pieces, ArenaLayout& layout) {
   const std::vector<Buffer>& buffers = pieces.buffers;
-  std::vector<size_t> by_first(buffers.size());
-  for (size_t i = 0; i < by_first.size(); ++i) by_first[i] = i;
-  std::vector<size_t> by_last = by_first;
-  std::stable_sort(by_first.begin(), by_first.end(),
-                   [&](size_t a, size_t b) { return buffers[a].first < buffers[b].first; });
-  std::stable_sort(by_last.begin(), by_last.end(),
-                   [&](size_t a, size_t b) { return buffers[a].last < buffers[b].last; });
+  // Steps begin at -1.
+  const auto by_first =
+      sorted(buffers.size(), [&](size_t i) { return static_cast<uint64_t>(buffers[i].first + 1); });
+  const auto by_last =
+      sorted(buffers.size(), [&](size_t i) { return static_cast<uint64_t>(buffers[i].last + 1); });
   // First what lives at the same time: the arena cannot be smaller.
   uint64_t alive = 0;
   size_t ended = 0;

@@ -100,6 +100,16 @@ def test_codes_give_codes(demo: Path, tmp_path: Path, rng: np.random.Generator) 
     np.testing.assert_array_equal(found, Session(demo).run(codes))
 
 
+def test_images(demo: Path, tmp_path: Path, rng: np.random.Generator) -> None:
+    session = Session(demo)
+    (info,) = session.inputs
+    channels, height, width = info.shape[1:]
+    x = rng.integers(0, 256, (3, height, width, channels)).astype(np.uint8)
+    np.save(tmp_path / "x.npy", x)
+    runner("run", demo, "--input", tmp_path / "x.npy", "--output", tmp_path / "y.npy", "--batch", 2)
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), session.run(x))
+
+
 def test_several_inputs_and_outputs(several: Path, tmp_path: Path, rng: np.random.Generator) -> None:
     session = Session(several)
     x = [rng.normal(size=(5, *info.shape[1:])).astype(np.float32) for info in session.inputs]
@@ -229,7 +239,7 @@ def test_a_signal_leaves_nothing(demo: Path, tmp_path: Path, rng: np.random.Gene
         (("run", "{demo}", "--input", "{x}", "--output", "{y}", "--cpus", "one"), "such as 0-3,6"),
         (("run", "{demo}", "--input", "{x}", "--output", "{y}", "--cpus", "4000"), "info"),
         (("run", "{demo}", "--input", "{x}", "--output", "{y}", "--isa", "mmx"), "avx2"),
-        (("run", "{demo}", "--input", "{wrong}", "--output", "{y}"), "takes float32 or int8"),
+        (("run", "{demo}", "--input", "{wrong}", "--output", "{y}"), "takes float32 [N, 1, 8, 8] or int8"),
         (("run", "{demo}", "--input", "{x}", "--input", "{x}", "--output", "{y}"), "1 inputs"),
         (("bench", "{demo}", "--seconds", "long"), "takes a number"),
         (("bench", "{demo}", "--codes=1"), "takes no value"),
