@@ -20,7 +20,7 @@ function(edgeq_isa level macro)
       list(APPEND flags -Wno-uninitialized -Wno-maybe-uninitialized)
       # Copies of functions and loops for special values, a tenth of the kernels' size: their authors have made those
       # that pay.
-      list(APPEND flags -fno-ipa-cp-clone -fno-split-loops)
+      list(APPEND flags -fno-ipa-cp-clone -fno-split-loops "$<$<CONFIG:Release>:-O2>")
     endif()
     # Kernels neither throw nor call what does: no tables for unwinding through them.
     list(APPEND flags "$<$<CONFIG:Release>:-fno-exceptions>" "$<$<CONFIG:Release>:-fno-asynchronous-unwind-tables>")
