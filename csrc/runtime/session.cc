@@ -134,7 +134,19 @@ Status Session::prepare(const uint8_t* data, size_t size, bool mapped_file, cons
   arena_limit_ = budget.left();
   if (options.profile) set_profile(true);
   // A model that cannot run even one image is refused here, not at its first run.
-  return arena_bytes(1).status();
+  const auto arena = arena_bytes(1);
+  EDGEQ_RETURN_IF_ERROR(arena.status());
+  // Images run together as long as their activations stay in a thread's second-level cache: what a step
+  // writes is then still there for the next one. Where the weights outgrow the caches, reading them once for
+  // several images is worth more.
+  constexpr int64_t kCacheBytes = 768 * 1024;
+  constexpr int64_t kLargeWeights = 8 << 20;
+  int64_t bytes = options.group_bytes;
+  if (bytes <= 0) bytes = weight_bytes_ > kLargeWeights ? weight_bytes_ : kCacheBytes;
+  const int64_t a_thread =
+      std::max<int64_t>(1, bytes / std::max<int64_t>(1, static_cast<int64_t>(arena.value())));
+  group_images_ = a_thread * pool_.threads();
+  return Status();
 }
 
 Status Session::prepare_images(const Model& model, MemoryBudget& budget) {
@@ -179,7 +191,12 @@ Result<uint64_t> Session::arena_bytes(int64_t batch) const {
   return layout.value().bytes;
 }
 
-int64_t Session::images_at_once(int64_t batch) const { return batch; }
+int64_t Session::images_at_once(int64_t batch) const {
+  if (keep_all_) return batch;
+  // Groups of one size, or one less.
+  const int64_t groups = (batch + group_images_ - 1) / group_images_;
+  return (batch + groups - 1) / groups;
+}
 
 Status Session::plan_batch(int64_t images, BatchPlan** plan) {
   BatchPlan& found = batches_[images];

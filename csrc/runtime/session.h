@@ -27,6 +27,9 @@ struct SessionOptions {
   // A part of a step has at least this many elementary operations: below it, a second thread is not worth
   // what its caches would have to fetch. Tests set 0 to split everything.
   int64_t split_cost = 16384;
+  // Activations, in bytes for each thread, that images of a batch may take together: more of them run one
+  // group after another. 0: chosen for the model.
+  int64_t group_bytes = 0;
 };
 
 /// The caller's array at one end: contiguous, the batch first, in the source model's layout.
@@ -194,6 +197,7 @@ class Session {
   bool keep_all_ = false;
   bool profile_ = false;
   int64_t split_cost_ = 0;
+  int64_t group_images_ = 1;  // of a batch, at once
   int64_t runs_profiled_ = 0;
   std::vector<int64_t> step_ns_;  // [steps][kProfiledRuns], a ring
   int64_t last_batch_ = 0;

@@ -215,6 +215,18 @@ void test_model(const std::string& path) {
       EXPECT(session.ok(), "%s", session.status().message().c_str());
       EXPECT(run_model(*session.value(), 1) == wanted1, "%s: %s, %d threads", path.c_str(), isa, threads);
       EXPECT(run_model(*session.value(), 3) == wanted3, "%s: %s, %d threads", path.c_str(), isa, threads);
+      // Images one at a time (a thread): the arena of a batch is then that of a group.
+      options.group_bytes = 1;
+      auto grouped = Session::load(path, options);
+      EXPECT(grouped.ok(), "%s", grouped.status().message().c_str());
+      EXPECT(run_model(*grouped.value(), 3) == wanted3, "%s: groups, %s, %d threads", path.c_str(), isa,
+             threads);
+      if (threads < 3) {
+        const auto arena = grouped.value()->arena_bytes(3), whole = session.value()->arena_bytes(3);
+        EXPECT(arena.ok() && whole.ok() && arena.value() < whole.value(), "%s: the arena of groups",
+               path.c_str());
+      }
+      options.group_bytes = 0;
       EXPECT(run_images(*session.value(), 1) == images1, "%s: an image, %s", path.c_str(), isa);
       EXPECT(run_images(*session.value(), 3) == images3, "%s: images, %s", path.c_str(), isa);
       // Two callers at once: the session makes one wait.
