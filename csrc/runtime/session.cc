@@ -143,9 +143,10 @@ Status Session::prepare(const uint8_t* data, size_t size, bool mapped_file, cons
   constexpr int64_t kLargeWeights = 8 << 20;
   int64_t bytes = options.group_bytes;
   if (bytes <= 0) bytes = weight_bytes_ > kLargeWeights ? weight_bytes_ : kCacheBytes;
-  const int64_t a_thread =
-      std::max<int64_t>(1, bytes / std::max<int64_t>(1, static_cast<int64_t>(arena.value())));
-  group_images_ = a_thread * pool_.threads();
+  const int64_t an_image = std::max<int64_t>(1, static_cast<int64_t>(arena.value()));
+  const int64_t room = static_cast<int64_t>(std::min<uint64_t>(arena_limit_, INT64_MAX)) / an_image;
+  group_images_ =
+      std::max<int64_t>(1, std::min(room, std::max<int64_t>(1, bytes / an_image) * pool_.threads()));
   return Status();
 }
 
