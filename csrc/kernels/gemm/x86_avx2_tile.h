@@ -293,7 +293,7 @@ EDGEQ_INLINE void finish_tile(const TileEpilogue& epilogue, const Place& place,
     } else if (kPart % 2 == 0) {
       _mm_storel_epi64(reinterpret_cast<__m128i*>(dst), half);
     } else {
-      _mm_storeh_pd(reinterpret_cast<double*>(dst), _mm_castsi128_pd(half));
+      _mm_storel_epi64(reinterpret_cast<__m128i*>(dst), _mm_unpackhi_epi64(half, half));
     }
     dst += place.dst_stride;
   });
