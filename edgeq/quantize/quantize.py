@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,12 +35,14 @@ class QuantizeOptions:
         weight_observer: How a weight channel's range is chosen: a name in `edgeq.quantize.weights.WEIGHT_OBSERVERS`.
         keep_8bit: `first`, `last` or names of layers that keep 8 bits; None for the scheme's default.
         bias_correction: Whether biases are shifted to keep each layer's mean output.
+        layer_bits: Weight bits by layer instead of the scheme's, for every layer with weights.
         threads: For bias correction; all cores without it.
     """
 
     weight_observer: str = "moving-average"
     keep_8bit: frozenset[str] | None = None
     bias_correction: bool = True
+    layer_bits: Mapping[str, int] | None = None
     threads: int | None = None
 
 
@@ -81,7 +83,7 @@ def quantize(
     options = options or QuantizeOptions()
     if calibration.graph is not graph and list(calibration.graph.activations()) != list(graph.activations()):
         raise QuantizationError("The calibration belongs to another graph; calibrate the graph that is quantized.")
-    plan = make_plan(graph, scheme, calibration.sets, options.keep_8bit)
+    plan = make_plan(graph, scheme, calibration.sets, options.keep_8bit, options.layer_bits)
     result = graph.copy()
     _quantize_activations(result, calibration, plan)
     align_additions(result, _movable(calibration))

@@ -14,8 +14,8 @@ from edgeq.quantize.scheme import SCHEMES, Scheme
 from edgeq.quantize.sharing import shared_sets
 
 
-def plan(graph: Graph, scheme: str, keep: set[str] | None = None):
-    return make_plan(graph, Scheme.parse(scheme), shared_sets(graph), keep)
+def plan(graph: Graph, scheme: str, keep: set[str] | None = None, layer_bits: dict[str, int] | None = None):
+    return make_plan(graph, Scheme.parse(scheme), shared_sets(graph), keep, layer_bits)
 
 
 @pytest.mark.parametrize("name", SCHEMES)
@@ -60,6 +60,40 @@ def test_keep_names() -> None:
         plan(inverted_residual(), "w4a8", {"depthwize"})
     with pytest.raises(QuantizationError, match="'join'"):
         plan(inverted_residual(), "w4a8", {"join"})
+
+
+BITS = {"stem": 4, "expand": 8, "depthwise": 8, "project": 4, "head": 4}
+
+
+def test_explicit_bits_are_no_change() -> None:
+    found = plan(inverted_residual(), "w4a8", None, BITS)
+    assert found.weight_bits == BITS
+    assert found.changes == ()
+    assert set(found.activation_bits.values()) == {8}
+
+
+def test_keeping_by_name_overrides_explicit_bits() -> None:
+    found = plan(inverted_residual(), "w4a8", {"first", "expand"}, BITS)
+    assert found.weight_bits == {**BITS, "stem": 8}
+    assert [(c.node, c.requested, c.done) for c in found.changes] == [("stem", "w4", "w8")]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"expant": 4}, "'expant'.*Did you mean expand"),
+        ({"join": 4}, "'join', which is no layer with weights"),
+        ({"expand": 6}, "expand 6 bits; weights have 4 or 8"),
+    ],
+)
+def test_impossible_explicit_bits_are_refused(change: dict[str, int], message: str) -> None:
+    with pytest.raises(QuantizationError, match=message):
+        plan(inverted_residual(), "w4a8", None, {**BITS, **change})
+
+
+def test_explicit_bits_name_every_layer() -> None:
+    with pytest.raises(QuantizationError, match="says nothing about head;"):
+        plan(inverted_residual(), "w4a8", None, {name: bits for name, bits in BITS.items() if name != "head"})
 
 
 def test_a_graph_without_layers_is_refused() -> None:
