@@ -17,7 +17,7 @@ LEVELS = (
     {"tuning"},
     {"data", "ir", "metrics"},
     {"ops"},
-    {"importers", "passes", "quantize", "simulate", "exporters", "zoo", "session"},
+    {"importers", "passes", "torch_executor", "quantize", "simulate", "exporters", "zoo", "session"},
     {"backends"},
     {"verification", "deployment"},
     {"cli"},

@@ -19,6 +19,7 @@ from edgeq.ops.base import (
     QuantRule,
     Shape,
     TfliteSink,
+    TorchTensor,
     Window,
     attrs_of,
     from_nchw,
@@ -26,6 +27,7 @@ from edgeq.ops.base import (
     register,
     requantize,
     to_nchw,
+    torch_operand,
 )
 from edgeq.ops.mean import MeanAttrs
 from edgeq.ops.pad import PadAttrs
@@ -86,6 +88,17 @@ class AvgPool(Operator):
         attrs, x = attrs_of(node, AvgPoolAttrs), to_nchw(operand(values, 0), graph.layout)
         mean = pool_sums(attrs.window, x, np.float64) / pool_counts(attrs, x.shape[2], x.shape[3])
         return [from_nchw(mean.astype(np.float32), graph.layout)]
+
+    def run_torch(self, node: Node, values: Sequence[TorchTensor | None], graph: Graph) -> list[TorchTensor]:
+        import torch
+
+        attrs, x = attrs_of(node, AvgPoolAttrs), torch_operand(values, 0)
+        window, counts = attrs.window, pool_counts(attrs, x.shape[2], x.shape[3])
+        top, left, bottom, right = window.pads
+        if any(window.pads):
+            x = torch.nn.functional.pad(x, (left, right, top, bottom))
+        sums = torch.nn.functional.avg_pool2d(x, window.kernel, window.strides, divisor_override=1)
+        return [sums / torch.as_tensor(counts, dtype=x.dtype, device=x.device)]
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         attrs, x = attrs_of(node, AvgPoolAttrs), to_nchw(operand(values, 0), graph.layout)

@@ -20,6 +20,8 @@ from edgeq.ir.tensor import Array
 Shape = tuple[int, ...]
 Clamp = tuple[float, float]
 NO_CLAMP: Clamp = (-math.inf, math.inf)
+TorchTensor = Any
+"""A torch.Tensor. torch is imported by the methods that use it, so that it has no type here."""
 AttrsType = TypeVar("AttrsType", bound=Attrs)
 
 
@@ -207,6 +209,13 @@ class Operator(ABC):
         Quantization parameters are those of the graph's tensors. docs/arithmetic.md has the formulas.
         """
 
+    @abstractmethod
+    def run_torch(self, node: Node, values: Sequence[TorchTensor | None], graph: Graph) -> list[TorchTensor]:
+        """The float statement of an NCHW graph in torch, differentiable; what rounds passes gradients straight through.
+
+        Attributes stay what they are; everything that may be trained comes in as a value.
+        """
+
     def fixed_range(self, node: Node) -> tuple[float, float] | None:
         """The real range of a FIXED operator's output, as (low, high) of codes -128 and 127 + 1."""
         return None
@@ -276,6 +285,24 @@ def operand(values: Sequence[Array | None], index: int) -> Array:
     if value is None:
         raise GraphError(f"input {index} is absent")
     return value
+
+
+def torch_operand(values: Sequence[TorchTensor | None], index: int) -> TorchTensor:
+    """Returns an input that must be present; raises GraphError when it is absent."""
+    value = values[index] if index < len(values) else None
+    if value is None:
+        raise GraphError(f"input {index} is absent")
+    return value
+
+
+def torch_clamp(x: TorchTensor, clamp: Clamp) -> TorchTensor:
+    """The fused activation of a torch tensor; x itself where there is none."""
+    low, high = clamp
+    if clamp == NO_CLAMP:
+        return x
+    if clamp == (0.0, math.inf):
+        return x.relu()
+    return x.clamp(None if math.isinf(low) else low, None if math.isinf(high) else high)
 
 
 # --- the arithmetic that statements share (docs/arithmetic.md) ---

@@ -10,7 +10,17 @@ import numpy as np
 from edgeq.errors import GraphError
 from edgeq.ir import Attrs, Graph, Node
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import OnnxSink, OnnxSource, Operator, Shape, channel_axis, operand, register
+from edgeq.ops.base import (
+    OnnxSink,
+    OnnxSource,
+    Operator,
+    Shape,
+    TorchTensor,
+    channel_axis,
+    operand,
+    register,
+    torch_operand,
+)
 
 
 @register
@@ -36,6 +46,11 @@ class BatchNorm(Operator):
         axis = channel_axis(x.ndim, graph.layout)
         form = [-1 if i == axis else 1 for i in range(x.ndim)]
         return [(x * scale.reshape(form) + shift.reshape(form)).astype(np.float32, copy=False)]
+
+    def run_torch(self, node: Node, values: Sequence[TorchTensor | None], graph: Graph) -> list[TorchTensor]:
+        x, scale, shift = (torch_operand(values, i) for i in range(3))
+        form = (1, -1, *[1] * (x.ndim - 2))
+        return [x * scale.reshape(form) + shift.reshape(form)]
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         raise GraphError(f"{node.name}: batch_norm has no integer meaning; run edgeq.passes.float_pipeline first")

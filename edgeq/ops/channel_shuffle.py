@@ -17,10 +17,12 @@ from edgeq.ops.base import (
     QuantRule,
     Shape,
     TfliteSink,
+    TorchTensor,
     attrs_of,
     channel_axis,
     operand,
     register,
+    torch_operand,
 )
 from edgeq.ops.tflite_forms import reshaped, transposed
 
@@ -63,6 +65,11 @@ class ChannelShuffle(Operator):
 
     def run_float(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         return self._run(node, values, graph)
+
+    def run_torch(self, node: Node, values: Sequence[TorchTensor | None], graph: Graph) -> list[TorchTensor]:
+        x, groups = torch_operand(values, 0), attrs_of(node, ChannelShuffleAttrs).groups
+        batch, channels, *rest = x.shape
+        return [x.reshape(batch, groups, channels // groups, *rest).transpose(1, 2).reshape(x.shape)]
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         return self._run(node, values, graph)

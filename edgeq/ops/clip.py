@@ -10,7 +10,17 @@ import numpy as np
 
 from edgeq.ir import Attrs, Graph, Node
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import NO_CLAMP, OnnxSink, OnnxSource, TfliteSink, attrs_of, clamp_codes, register
+from edgeq.ops.base import (
+    NO_CLAMP,
+    OnnxSink,
+    OnnxSource,
+    TfliteSink,
+    TorchTensor,
+    attrs_of,
+    clamp_codes,
+    register,
+    torch_clamp,
+)
 from edgeq.ops.conv import emit_clamp
 from edgeq.ops.tflite_forms import requantized
 from edgeq.ops.unary import Unary
@@ -40,6 +50,10 @@ class Clip(Unary):
     def function(self, x: Array, node: Node) -> Array:
         attrs = attrs_of(node, ClipAttrs)
         return np.asarray(np.minimum(np.maximum(x, x.dtype.type(attrs.low)), x.dtype.type(attrs.high)))
+
+    def torch_function(self, x: TorchTensor, node: Node) -> TorchTensor:
+        attrs = attrs_of(node, ClipAttrs)
+        return torch_clamp(x, (attrs.low, attrs.high))
 
     def from_onnx(self, source: OnnxSource, node: Any) -> None:
         if node.op_type != "Clip":

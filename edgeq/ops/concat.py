@@ -19,9 +19,11 @@ from edgeq.ops.base import (
     QuantRule,
     Shape,
     TfliteSink,
+    TorchTensor,
     attrs_of,
     operand,
     register,
+    torch_operand,
 )
 
 
@@ -61,6 +63,12 @@ class Concat(Operator):
 
     def run_float(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         return self._run(node, values)
+
+    def run_torch(self, node: Node, values: Sequence[TorchTensor | None], graph: Graph) -> list[TorchTensor]:
+        import torch
+
+        parts = [torch_operand(values, i) for i in range(len(values))]
+        return [torch.cat(parts, attrs_of(node, ConcatAttrs).axis)]
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         return self._run(node, values)

@@ -20,6 +20,7 @@ from edgeq.ops.base import (
     Operator,
     Shape,
     TfliteSink,
+    TorchTensor,
     Window,
     attrs_of,
     from_nchw,
@@ -27,6 +28,8 @@ from edgeq.ops.base import (
     register,
     shape_from_nchw,
     to_nchw,
+    torch_clamp,
+    torch_operand,
     weight_to_oihw,
 )
 from edgeq.ops.tflite_forms import (
@@ -150,6 +153,18 @@ class Conv(Operator):
             y = y + bias[:, None, None]
         low, high = _attrs(node).clamp
         return [from_nchw(np.clip(y, low, high).astype(np.float32, copy=False), graph.layout)]
+
+    def run_torch(self, node: Node, values: Sequence[TorchTensor | None], graph: Graph) -> list[TorchTensor]:
+        import torch
+
+        attrs, x, bias = _attrs(node), torch_operand(values, 0), values[2] if len(values) > 2 else None
+        (top, left, bottom, right), pads = attrs.window.pads, attrs.window.pads[:2]
+        if (top, left) != (bottom, right):
+            x, pads = torch.nn.functional.pad(x, (left, right, top, bottom)), (0, 0)
+        y = torch.nn.functional.conv2d(
+            x, torch_operand(values, 1), bias, attrs.window.strides, pads, attrs.window.dilations, attrs.groups
+        )
+        return [torch_clamp(y, attrs.clamp)]
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         acc = self.accumulate(node, values, graph)

@@ -19,6 +19,7 @@ from edgeq.ops.base import (
     Operator,
     Shape,
     TfliteSink,
+    TorchTensor,
     Window,
     attrs_of,
     from_nchw,
@@ -27,6 +28,8 @@ from edgeq.ops.base import (
     register,
     shape_from_nchw,
     to_nchw,
+    torch_clamp,
+    torch_operand,
     weight_to_oihw,
 )
 from edgeq.ops.conv import emit_clamp, exact_matmul
@@ -126,6 +129,31 @@ class ConvTranspose(Operator):
         if len(values) > 2 and values[2] is not None:
             y = y + values[2][:, None, None]
         return [from_nchw(np.clip(y, *attrs.clamp).astype(np.float32, copy=False), graph.layout)]
+
+    def run_torch(self, node: Node, values: Sequence[TorchTensor | None], graph: Graph) -> list[TorchTensor]:
+        import torch
+
+        attrs, x, w = attrs_of(node, ConvTransposeAttrs), torch_operand(values, 0), torch_operand(values, 1)
+        window, groups = attrs.window, attrs.groups
+        outputs, inputs = w.shape[0] // groups, w.shape[1]
+        # torch has the weights as ONNX does: [I, O / groups, kh, kw].
+        turned = w.reshape(groups, outputs, inputs, *window.kernel).transpose(1, 2)
+        full = torch.nn.functional.conv_transpose2d(
+            x,
+            turned.reshape(groups * inputs, outputs, *window.kernel),
+            None,
+            stride=window.strides,
+            groups=groups,
+            dilation=window.dilations,
+        )
+        (height, width), (top, left) = transposed_size(attrs, x.shape[2], x.shape[3], node.name), window.pads[:2]
+        # Output padding may reach beyond what the taps touch; only the bias lies there.
+        beyond = max(left + width - full.shape[3], 0), max(top + height - full.shape[2], 0)
+        full = torch.nn.functional.pad(full, (0, beyond[0], 0, beyond[1]))
+        y = full[:, :, top : top + height, left : left + width]
+        if len(values) > 2 and values[2] is not None:
+            y = y + values[2][:, None, None]
+        return [torch_clamp(y, attrs.clamp)]
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         return [self.finish(node, self.accumulate(node, values, graph), graph)]

@@ -20,8 +20,11 @@ from edgeq.ops.base import (
     Operator,
     Shape,
     TfliteSink,
+    TorchTensor,
     attrs_of,
     operand,
+    torch_clamp,
+    torch_operand,
 )
 from edgeq.ops.conv import emit_clamp
 
@@ -56,7 +59,7 @@ class Elementwise(Operator):
 
     @abstractmethod
     def function(self, a: Array, b: Array) -> Array:
-        """The float statement without the clamp."""
+        """The float statement without the clamp, of numpy arrays and of torch tensors alike."""
 
     def infer(self, node: Node, graph: Graph) -> list[tuple[Shape, str]]:
         a, b = (graph.tensor(name) for name in node.inputs)
@@ -71,6 +74,10 @@ class Elementwise(Operator):
         if (low, high) != NO_CLAMP:
             y = np.clip(y, low, high)
         return [y.astype(np.float32, copy=False)]
+
+    def run_torch(self, node: Node, values: Sequence[TorchTensor | None], graph: Graph) -> list[TorchTensor]:
+        y = self.function(torch_operand(values, 0), torch_operand(values, 1))
+        return [torch_clamp(y, attrs_of(node, ElementwiseAttrs).clamp)]
 
     def check_quant(self, node: Node, graph: Graph) -> None:
         for name in node.inputs:

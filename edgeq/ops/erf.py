@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeq.ir import Attrs, Graph, Node
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import OnnxSink, OnnxSource, register
+from edgeq.ops.base import OnnxSink, OnnxSource, TorchTensor, register
 from edgeq.ops.unary import Unary
 
 _erf = np.frompyfunc(math.erf, 1, 1)
@@ -29,6 +29,9 @@ class Erf(Unary):
 
     def function(self, x: Array, node: Node) -> Array:
         return erf(x)
+
+    def torch_function(self, x: TorchTensor, node: Node) -> TorchTensor:
+        return x.erf()
 
     def from_onnx(self, source: OnnxSource, node: Any) -> None:
         self.emit_unary(source, node, Attrs())

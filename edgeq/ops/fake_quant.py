@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from edgeq.errors import GraphError
 from edgeq.ir import Attrs, Graph, Node, QuantParams
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import Operator, Shape, attrs_of, dequantize, operand, quantize, register
+from edgeq.ops.base import (
+    Operator,
+    Shape,
+    TorchTensor,
+    attrs_of,
+    dequantize,
+    operand,
+    quantize,
+    register,
+    torch_operand,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +49,13 @@ class FakeQuant(Operator):
     def run_float(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         quant = attrs_of(node, FakeQuantAttrs).quant
         return [dequantize(quantize(operand(values, 0), quant), quant)]
+
+    def run_torch(self, node: Node, values: Sequence[TorchTensor | None], graph: Graph) -> list[TorchTensor]:
+        quant, x = attrs_of(node, FakeQuantAttrs).quant, torch_operand(values, 0)
+        scale, zero = float(quant.scale), int(quant.zero_point)
+        steps = (x / scale).clamp(quant.qmin - zero, quant.qmax - zero)
+        # The rounded value, with the gradient of the one that was not: the difference is exactly 0.
+        return [(steps.detach().round() + (steps - steps.detach())) * scale]
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         raise GraphError(f"{node.name}: fake_quant has no integer meaning; run edgeq.passes.absorb_quantization first")

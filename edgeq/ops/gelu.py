@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeq.ir import Attrs, Graph, Node
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import OnnxSink, OnnxSource, TfliteSink, attrs_of, register
+from edgeq.ops.base import OnnxSink, OnnxSource, TfliteSink, TorchTensor, attrs_of, register
 from edgeq.ops.erf import erf
 from edgeq.ops.unary import Unary
 
@@ -40,6 +40,11 @@ class Gelu(Unary):
             inner = kind(math.sqrt(2.0 / math.pi)) * (x + kind(0.044715) * x * x * x)
             return np.asarray(x * kind(0.5) * (1 + np.tanh(inner)))
         return np.asarray(x * kind(0.5) * (1 + erf(x * kind(math.sqrt(0.5)))))
+
+    def torch_function(self, x: TorchTensor, node: Node) -> TorchTensor:
+        import torch
+
+        return torch.nn.functional.gelu(x, approximate="tanh" if attrs_of(node, GeluAttrs).tanh else "none")
 
     def from_onnx(self, source: OnnxSource, node: Any) -> None:
         form = source.attribute(node, "approximate", b"none")

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeq.ir import Attrs, Graph, Node, QuantParams
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import NO_CLAMP, OnnxSink, OnnxSource, QuantRule, TfliteSink, attrs_of, register
+from edgeq.ops.base import NO_CLAMP, OnnxSink, OnnxSource, QuantRule, TfliteSink, TorchTensor, attrs_of, register
 from edgeq.ops.unary import Unary
 
 
@@ -38,6 +38,10 @@ class HardSigmoid(Unary):
     def function(self, x: Array, node: Node) -> Array:
         attrs = attrs_of(node, HardSigmoidAttrs)
         return np.asarray(np.clip(x * x.dtype.type(attrs.alpha) + x.dtype.type(attrs.beta), 0, 1))
+
+    def torch_function(self, x: TorchTensor, node: Node) -> TorchTensor:
+        attrs = attrs_of(node, HardSigmoidAttrs)
+        return (x * attrs.alpha + attrs.beta).clamp(0, 1)
 
     def fixed_range(self, node: Node) -> tuple[float, float] | None:
         return 0.0, 1.0

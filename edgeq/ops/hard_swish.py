@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edgeq.ir import Attrs, Graph, Node, QuantParams
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import OnnxSink, OnnxSource, TfliteSink, register
+from edgeq.ops.base import OnnxSink, OnnxSource, TfliteSink, TorchTensor, register
 from edgeq.ops.tflite_forms import table_lookup
 from edgeq.ops.unary import Unary
 
@@ -24,6 +24,11 @@ class HardSwish(Unary):
 
     def function(self, x: Array, node: Node) -> Array:
         return np.asarray(x * np.clip(x * x.dtype.type(1.0 / 6.0) + x.dtype.type(0.5), 0, 1))
+
+    def torch_function(self, x: TorchTensor, node: Node) -> TorchTensor:
+        import torch
+
+        return torch.nn.functional.hardswish(x)
 
     def from_onnx(self, source: OnnxSource, node: Any) -> None:
         self.emit_unary(source, node, Attrs())

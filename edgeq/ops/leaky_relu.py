@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeq.ir import Attrs, Graph, Node
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import OnnxSink, OnnxSource, TfliteSink, attrs_of, register
+from edgeq.ops.base import OnnxSink, OnnxSource, TfliteSink, TorchTensor, attrs_of, register
 from edgeq.ops.unary import Unary
 
 
@@ -34,6 +34,11 @@ class LeakyRelu(Unary):
 
     def function(self, x: Array, node: Node) -> Array:
         return np.where(x >= 0, x, x * x.dtype.type(attrs_of(node, LeakyReluAttrs).alpha))
+
+    def torch_function(self, x: TorchTensor, node: Node) -> TorchTensor:
+        import torch
+
+        return torch.nn.functional.leaky_relu(x, attrs_of(node, LeakyReluAttrs).alpha)
 
     def from_onnx(self, source: OnnxSource, node: Any) -> None:
         self.emit_unary(source, node, LeakyReluAttrs(float(source.attribute(node, "alpha", 0.01))))

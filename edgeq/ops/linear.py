@@ -21,10 +21,13 @@ from edgeq.ops.base import (
     Operator,
     Shape,
     TfliteSink,
+    TorchTensor,
     Window,
     attrs_of,
     operand,
     register,
+    torch_clamp,
+    torch_operand,
 )
 from edgeq.ops.conv import emit_clamp, exact_matmul
 from edgeq.ops.tflite_forms import bias_or_zeros, convolution_options, fully_connected, reshaped
@@ -67,6 +70,13 @@ class Linear(Operator):
             y = y + values[2]
         low, high = attrs_of(node, LinearAttrs).clamp
         return [np.clip(y, low, high).astype(np.float32, copy=False)]
+
+    def run_torch(self, node: Node, values: Sequence[TorchTensor | None], graph: Graph) -> list[TorchTensor]:
+        import torch
+
+        bias = values[2] if len(values) > 2 else None
+        y = torch.nn.functional.linear(torch_operand(values, 0), torch_operand(values, 1), bias)
+        return [torch_clamp(y, attrs_of(node, LinearAttrs).clamp)]
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         return [self.finish(node, self.accumulate(node, values, graph), graph)]

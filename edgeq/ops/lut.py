@@ -9,7 +9,7 @@ import numpy as np
 from edgeq.errors import GraphError
 from edgeq.ir import Graph, Node
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import Operator, Shape, TfliteSink, channel_axis, operand, register
+from edgeq.ops.base import Operator, Shape, TfliteSink, TorchTensor, channel_axis, operand, register
 from edgeq.ops.tflite_forms import table_lookup
 from edgeq.ops.unary import apply_table
 
@@ -29,6 +29,9 @@ class Lut(Operator):
         return [(shape, "float32")]
 
     def run_float(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
+        raise GraphError(f"{node.name}: a lut maps codes; it has no float meaning")
+
+    def run_torch(self, node: Node, values: Sequence[TorchTensor | None], graph: Graph) -> list[TorchTensor]:
         raise GraphError(f"{node.name}: a lut maps codes; it has no float meaning")
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,12 +19,14 @@ from edgeq.ops.base import (
     QuantRule,
     Shape,
     TfliteSink,
+    TorchTensor,
     Window,
     attrs_of,
     from_nchw,
     operand,
     register,
     to_nchw,
+    torch_operand,
 )
 from edgeq.ops.pooling import infer_pool, pool_window
 from edgeq.ops.tflite_forms import pad, pool_options, strided_slice, windowed_input
@@ -63,6 +66,15 @@ class MaxPool(Operator):
 
     def run_float(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         return [self._run(node, operand(values, 0), graph, -np.inf)]
+
+    def run_torch(self, node: Node, values: Sequence[TorchTensor | None], graph: Graph) -> list[TorchTensor]:
+        import torch
+
+        window, x = attrs_of(node, MaxPoolAttrs).window, torch_operand(values, 0)
+        top, left, bottom, right = window.pads
+        if any(window.pads):
+            x = torch.nn.functional.pad(x, (left, right, top, bottom), value=-math.inf)
+        return [torch.nn.functional.max_pool2d(x, window.kernel, window.strides, 0, window.dilations)]
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         # Every window has a tap inside the image, so the smallest code in the border never decides.

@@ -16,6 +16,7 @@ from edgeq.ops.base import (
     Operator,
     Shape,
     TfliteSink,
+    TorchTensor,
     attrs_of,
     from_nchw,
     nchw_shape,
@@ -24,6 +25,7 @@ from edgeq.ops.base import (
     requantize,
     shape_from_nchw,
     to_nchw,
+    torch_operand,
 )
 
 
@@ -57,6 +59,9 @@ class Mean(Operator):
     def run_float(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         mean = to_nchw(operand(values, 0), graph.layout).mean(axis=(2, 3), dtype=np.float64)
         return [self._shaped(node, mean.astype(np.float32), graph)]
+
+    def run_torch(self, node: Node, values: Sequence[TorchTensor | None], graph: Graph) -> list[TorchTensor]:
+        return [torch_operand(values, 0).mean((2, 3), keepdim=attrs_of(node, MeanAttrs).keep_dims)]
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         x = to_nchw(operand(values, 0), graph.layout)

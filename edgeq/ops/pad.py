@@ -18,10 +18,12 @@ from edgeq.ops.base import (
     QuantRule,
     Shape,
     TfliteSink,
+    TorchTensor,
     attrs_of,
     operand,
     quantize,
     register,
+    torch_operand,
 )
 from edgeq.ops.tflite_forms import pad
 
@@ -69,6 +71,14 @@ class Pad(Operator):
     def border_code(self, node: Node, graph: Graph) -> int:
         """Returns the code that the border of a quantized node holds."""
         return int(quantize(np.float32(attrs_of(node, PadAttrs).value), graph.quant(node.outputs[0])))
+
+    def run_torch(self, node: Node, values: Sequence[TorchTensor | None], graph: Graph) -> list[TorchTensor]:
+        import torch
+
+        attrs = attrs_of(node, PadAttrs)
+        # torch wants the last axis first.
+        sides = [side for pair in zip(attrs.before[::-1], attrs.after[::-1], strict=True) for side in pair]
+        return [torch.nn.functional.pad(torch_operand(values, 0), sides, value=attrs.value)]
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         return self._run(node, values, self.border_code(node, graph))

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeq.ir import Attrs, Graph, Node
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import OnnxSink, OnnxSource, attrs_of, register
+from edgeq.ops.base import OnnxSink, OnnxSource, TorchTensor, attrs_of, register
 from edgeq.ops.unary import Unary
 
 
@@ -37,6 +37,10 @@ class Pow(Unary):
         if exponent == int(exponent) and 0 < exponent <= 4:
             return np.asarray(np.prod([x] * int(exponent), axis=0))
         return np.asarray(np.power(x, x.dtype.type(exponent)))
+
+    def torch_function(self, x: TorchTensor, node: Node) -> TorchTensor:
+        exponent = attrs_of(node, PowAttrs).exponent
+        return x ** (int(exponent) if exponent == int(exponent) else exponent)
 
     def from_onnx(self, source: OnnxSource, node: Any) -> None:
         exponent = source.require_constant(node, 1, "exponent")

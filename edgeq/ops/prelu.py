@@ -11,7 +11,18 @@ import numpy.typing as npt
 from edgeq.errors import GraphError
 from edgeq.ir import Attrs, Graph, Node, QuantParams
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import OnnxSink, OnnxSource, Shape, TfliteSink, channel_axis, operand, quantize, register
+from edgeq.ops.base import (
+    OnnxSink,
+    OnnxSource,
+    Shape,
+    TfliteSink,
+    TorchTensor,
+    channel_axis,
+    operand,
+    quantize,
+    register,
+    torch_operand,
+)
 from edgeq.ops.unary import Unary, unary_table
 
 
@@ -28,6 +39,9 @@ class PRelu(Unary):
     def function(self, x: Array, node: Node) -> Array:
         raise GraphError(f"{node.name}: prelu is a function of two inputs")
 
+    def torch_function(self, x: TorchTensor, node: Node) -> TorchTensor:
+        raise GraphError(f"{node.name}: prelu is a function of two inputs")
+
     def infer(self, node: Node, graph: Graph) -> list[tuple[Shape, str]]:
         shape, slope = graph.tensor(node.inputs[0]).shape, _slope(node, graph)
         channels = shape[channel_axis(len(shape), graph.layout)]
@@ -42,6 +56,10 @@ class PRelu(Unary):
         x, slope = operand(values, 0), operand(values, 1).astype(np.float32)
         axis = channel_axis(x.ndim, graph.layout)
         return [np.where(x >= 0, x, x * slope.reshape([-1 if i == axis else 1 for i in range(x.ndim)]))]
+
+    def run_torch(self, node: Node, values: Sequence[TorchTensor | None], graph: Graph) -> list[TorchTensor]:
+        x, slope = torch_operand(values, 0), torch_operand(values, 1)
+        return [x.where(x >= 0, x * slope.reshape(1, -1, *[1] * (x.ndim - 2)))]
 
     def table(self, node: Node, graph: Graph) -> npt.NDArray[np.int8]:
         slope = _slope(node, graph).astype(np.float64)

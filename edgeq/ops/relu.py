@@ -8,7 +8,7 @@ import numpy as np
 
 from edgeq.ir import Attrs, Graph, Node
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import OnnxSink, OnnxSource, TfliteSink, register
+from edgeq.ops.base import OnnxSink, OnnxSource, TfliteSink, TorchTensor, register
 from edgeq.ops.unary import Unary
 
 
@@ -21,6 +21,9 @@ class Relu(Unary):
 
     def function(self, x: Array, node: Node) -> Array:
         return np.maximum(x, 0)
+
+    def torch_function(self, x: TorchTensor, node: Node) -> TorchTensor:
+        return x.relu()
 
     def from_onnx(self, source: OnnxSource, node: Any) -> None:
         self.emit_unary(source, node, Attrs())

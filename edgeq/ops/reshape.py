@@ -18,9 +18,11 @@ from edgeq.ops.base import (
     QuantRule,
     Shape,
     TfliteSink,
+    TorchTensor,
     attrs_of,
     operand,
     register,
+    torch_operand,
 )
 from edgeq.ops.tflite_forms import reshaped
 
@@ -59,6 +61,10 @@ class Reshape(Operator):
 
     def run_float(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         return self._run(node, values)
+
+    def run_torch(self, node: Node, values: Sequence[TorchTensor | None], graph: Graph) -> list[TorchTensor]:
+        x = torch_operand(values, 0)
+        return [x.reshape(x.shape[0], *attrs_of(node, ReshapeAttrs).target[1:])]
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         return self._run(node, values)

@@ -19,6 +19,7 @@ from edgeq.ops.base import (
     QuantRule,
     Shape,
     TfliteSink,
+    TorchTensor,
     attrs_of,
     from_nchw,
     nchw_shape,
@@ -26,6 +27,7 @@ from edgeq.ops.base import (
     register,
     shape_from_nchw,
     to_nchw,
+    torch_operand,
 )
 
 
@@ -152,6 +154,23 @@ class Resize(Operator):
         low, high, part = bilinear_taps(x.shape[3], attrs.size[1], attrs)
         y = rows[..., low] * (1 - part) + rows[..., high] * part
         return [from_nchw(y.astype(np.float32), graph.layout)]
+
+    def run_torch(self, node: Node, values: Sequence[TorchTensor | None], graph: Graph) -> list[TorchTensor]:
+        import torch
+
+        attrs, x = attrs_of(node, ResizeAttrs), torch_operand(values, 0)
+
+        def taken(source: TorchTensor, axis: int, pixels: Array) -> TorchTensor:
+            return source.index_select(axis, torch.as_tensor(pixels, device=source.device))
+
+        for axis, outputs in zip((2, 3), attrs.size, strict=True):
+            if attrs.mode is ResizeMode.NEAREST:
+                x = taken(x, axis, nearest_index(x.shape[axis], outputs, attrs))
+                continue
+            low, high, part = bilinear_taps(x.shape[axis], outputs, attrs)
+            weight = torch.as_tensor(part, dtype=x.dtype, device=x.device).reshape(-1, *[1] * (3 - axis))
+            x = taken(x, axis, low) * (1 - weight) + taken(x, axis, high) * weight
+        return [x]
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         attrs, x = attrs_of(node, ResizeAttrs), to_nchw(operand(values, 0), graph.layout)

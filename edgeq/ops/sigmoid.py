@@ -6,7 +6,7 @@ from typing import Any
 
 from edgeq.ir import Attrs, Graph, Node, QuantParams
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import OnnxSink, OnnxSource, QuantRule, TfliteSink, register
+from edgeq.ops.base import OnnxSink, OnnxSource, QuantRule, TfliteSink, TorchTensor, register
 from edgeq.ops.unary import Unary, sigmoid
 
 
@@ -20,6 +20,9 @@ class Sigmoid(Unary):
 
     def function(self, x: Array, node: Node) -> Array:
         return sigmoid(x)
+
+    def torch_function(self, x: TorchTensor, node: Node) -> TorchTensor:
+        return x.sigmoid()
 
     def fixed_range(self, node: Node) -> tuple[float, float] | None:
         return 0.0, 1.0

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeq.ir import Attrs, Graph, Node, QuantParams
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import NO_CLAMP, OnnxSink, OnnxSource, TfliteSink, attrs_of, register, requantize
+from edgeq.ops.base import NO_CLAMP, OnnxSink, OnnxSource, TfliteSink, TorchTensor, attrs_of, register, requantize
 from edgeq.ops.tflite_forms import table_lookup
 from edgeq.ops.unary import Unary, sigmoid, unary_table
 
@@ -35,6 +35,9 @@ class Silu(Unary):
 
     def function(self, x: Array, node: Node) -> Array:
         return x * sigmoid(x * x.dtype.type(attrs_of(node, SiluAttrs).alpha))
+
+    def torch_function(self, x: TorchTensor, node: Node) -> TorchTensor:
+        return x * (x * attrs_of(node, SiluAttrs).alpha).sigmoid()
 
     def from_onnx(self, source: OnnxSource, node: Any) -> None:
         self.emit_unary(source, node, SiluAttrs(float(source.attribute(node, "alpha", 1.0))))

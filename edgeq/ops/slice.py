@@ -18,9 +18,11 @@ from edgeq.ops.base import (
     QuantRule,
     Shape,
     TfliteSink,
+    TorchTensor,
     attrs_of,
     operand,
     register,
+    torch_operand,
 )
 from edgeq.ops.channel_shuffle import ChannelShuffleAttrs, shuffled_channels
 from edgeq.ops.reshape import ReshapeAttrs
@@ -87,6 +89,14 @@ class Slice(Operator):
 
     def run_float(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         return self._run(node, values)
+
+    def run_torch(self, node: Node, values: Sequence[TorchTensor | None], graph: Graph) -> list[TorchTensor]:
+        attrs = attrs_of(node, SliceAttrs)
+        part = tuple(
+            slice(None) if size == BATCH else slice(begin, begin + (size - 1) * stride + 1, stride)
+            for begin, stride, size in zip(attrs.begin, attrs.stride, attrs.size, strict=True)
+        )
+        return [torch_operand(values, 0)[part]]
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         return self._run(node, values)

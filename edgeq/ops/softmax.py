@@ -19,9 +19,11 @@ from edgeq.ops.base import (
     QuantRule,
     Shape,
     TfliteSink,
+    TorchTensor,
     attrs_of,
     operand,
     register,
+    torch_operand,
 )
 from edgeq.ops.tflite_forms import transposed
 
@@ -64,6 +66,9 @@ class Softmax(Operator):
         axis, x = attrs_of(node, SoftmaxAttrs).axis, operand(values, 0).astype(np.float64)
         powers = np.exp(x - x.max(axis=axis, keepdims=True))
         return [(powers / powers.sum(axis=axis, keepdims=True)).astype(np.float32)]
+
+    def run_torch(self, node: Node, values: Sequence[TorchTensor | None], graph: Graph) -> list[TorchTensor]:
+        return [torch_operand(values, 0).softmax(attrs_of(node, SoftmaxAttrs).axis)]
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         axis, q = attrs_of(node, SoftmaxAttrs).axis, operand(values, 0).astype(np.int64)

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgeq.ir import Attrs, Graph, Node, QuantParams
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import OnnxSink, OnnxSource, QuantRule, TfliteSink, register
+from edgeq.ops.base import OnnxSink, OnnxSource, QuantRule, TfliteSink, TorchTensor, register
 from edgeq.ops.unary import Unary
 
 
@@ -22,6 +22,9 @@ class Tanh(Unary):
 
     def function(self, x: Array, node: Node) -> Array:
         return np.tanh(x)
+
+    def torch_function(self, x: TorchTensor, node: Node) -> TorchTensor:
+        return x.tanh()
 
     def fixed_range(self, node: Node) -> tuple[float, float] | None:
         return -1.0, 1.0

@@ -18,9 +18,11 @@ from edgeq.ops.base import (
     QuantRule,
     Shape,
     TfliteSink,
+    TorchTensor,
     attrs_of,
     operand,
     register,
+    torch_operand,
 )
 from edgeq.ops.tflite_forms import transposed
 
@@ -56,6 +58,9 @@ class Transpose(Operator):
 
     def run_float(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         return self._run(node, values)
+
+    def run_torch(self, node: Node, values: Sequence[TorchTensor | None], graph: Graph) -> list[TorchTensor]:
+        return [torch_operand(values, 0).permute(attrs_of(node, TransposeAttrs).permutation)]
 
     def run_integer(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         return self._run(node, values)

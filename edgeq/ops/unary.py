@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgeq.ir import Attrs, Graph, Node, QuantParams
 from edgeq.ir.tensor import Array
-from edgeq.ops.base import OnnxSource, Operator, Shape, TfliteSink, channel_axis, operand
+from edgeq.ops.base import OnnxSource, Operator, Shape, TfliteSink, TorchTensor, channel_axis, operand, torch_operand
 from edgeq.ops.tflite_forms import table_lookup
 
 
@@ -59,11 +59,18 @@ class Unary(Operator):
     def function(self, x: Array, node: Node) -> Array:
         """The function of float32 or float64 values, elementwise, in the dtype of x."""
 
+    @abstractmethod
+    def torch_function(self, x: TorchTensor, node: Node) -> TorchTensor:
+        """The function of a torch tensor, elementwise, in the dtype of x."""
+
     def infer(self, node: Node, graph: Graph) -> list[tuple[Shape, str]]:
         return [(graph.tensor(node.inputs[0]).shape, "float32")]
 
     def run_float(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         return [self.function(operand(values, 0), node).astype(np.float32, copy=False)]
+
+    def run_torch(self, node: Node, values: Sequence[TorchTensor | None], graph: Graph) -> list[TorchTensor]:
+        return [self.torch_function(torch_operand(values, 0), node)]
 
     def table(self, node: Node, graph: Graph) -> npt.NDArray[np.int8]:
         """The table of a node of a quantized graph: int8, shape (256,), or (channels, 256)."""
