@@ -1,7 +1,7 @@
 """edgeq: quantize, ship and prove edge models.
 
 `edgeq.export` makes a folder from a float model, `edgeq.Session` runs a .edgeq file, `edgeq.verify` compares it with
-the float model.
+the float model. `edgeq.prepare_qat` makes a torch module that trains with quantization and exports as the rest does.
 """
 
 from __future__ import annotations
@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgeq.deployment.export import export
+    from edgeq.qat.prepare import prepare_qat
     from edgeq.session import Session
     from edgeq.verification.verify import verify
 
 __version__ = "0.1.0"
 
-__all__ = ["Session", "__version__", "export", "verify"]
+__all__ = ["Session", "__version__", "export", "prepare_qat", "verify"]
 
-_HOMES = {"Session": "edgeq.session", "export": "edgeq.deployment", "verify": "edgeq.verification"}
+_HOMES = {
+    "Session": "edgeq.session",
+    "export": "edgeq.deployment",
+    "prepare_qat": "edgeq.qat",
+    "verify": "edgeq.verification",
+}
 
 
 def __getattr__(name: str) -> Any:

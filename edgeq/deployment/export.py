@@ -16,7 +16,7 @@ import numpy.typing as npt
 from edgeq import __version__
 from edgeq.data import Dataset, Preprocessing, as_dataset, open_dataset
 from edgeq.deployment.formats import Agreement, FormatOptions, check_agreement, facts_of, make_files, parse_formats
-from edgeq.deployment.models import load_model
+from edgeq.deployment.models import TrainedModel, load_model
 from edgeq.errors import DataError, UsageError
 from edgeq.exporters.edgeq_format import ModelInfo
 from edgeq.exporters.folder import FILES, MANIFEST_FILE, REFERENCE_FILE, REFERENCE_TFLITE
@@ -101,8 +101,8 @@ def export(
     The files compute the same thing: they are run beside each other on calibration samples before they are kept.
 
     Args:
-        model: Path of a .onnx or .pt2 file, "package.module:factory", a torch.nn.Module, an onnx.ModelProto, or None
-            for the embedded demo.
+        model: Path of a .onnx or .pt2 file, "package.module:factory", a torch.nn.Module, an onnx.ModelProto, a module
+            of `edgeq.prepare_qat` (which needs no calibration any more), or None for the embedded demo.
         bits: "w8a8" (the default), "w4a8" or "w4a4"; None for a model that is quantized already.
         calibration: What `edgeq.data.open_dataset` opens, a Dataset, or an array of inputs; None is allowed for the
             demo only.
@@ -134,6 +134,10 @@ def export(
         if bits is not None:
             raise UsageError(f"{model} is quantized already and keeps its own numbers; leave --bits out")
         return _convert(Path(model), calibration, Path(out), preprocessing, formats, storage)
+    if isinstance(model, TrainedModel):
+        if bits is not None and Scheme.parse(bits) != model.scheme:
+            raise UsageError(f"the model was trained for {model.scheme}, not {bits}; leave bits out")
+        return _write_trained(model, calibration, Path(out), preprocessing, formats, storage)
     scheme = Scheme.parse(bits or "w8a8")
     if calib_samples < 1:
         raise UsageError(f"the number of calibration samples (--calib-samples) must be at least 1, not {calib_samples}")
@@ -215,6 +219,35 @@ def _convert(
         source.notes,
         [],
         samples,
+        formats,
+        storage,
+    )
+
+
+def _write_trained(
+    model: TrainedModel,
+    calibration: Any,
+    out: Path,
+    preprocessing: Preprocessing | None,
+    formats: tuple[str, ...] | None,
+    storage: FormatOptions,
+) -> ExportResult:
+    """Writes a model that was trained with quantization; nothing is calibrated any more."""
+    graph = model.quantized_graph()
+    labels = None
+    samples = model.examples()
+    if calibration is not None:
+        dataset = _open(calibration)
+        samples, labels = next(iter(dataset.batches(_COMPARED, preprocessing))).inputs, dataset.class_names
+    return _write(
+        out,
+        graph,
+        _Source(model.name, REFERENCE_FILE, model.source, preprocessing, labels),
+        {"scheme": str(model.scheme), "calibration": None},
+        model.changes,
+        ("trained with quantization (edgeq.prepare_qat)",),
+        model.statistics(),
+        _random_inputs(graph) if samples is None else samples[:_COMPARED],
         formats,
         storage,
     )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from edgeq.data import Preprocessing
 from edgeq.errors import ImportModelError, UsageError
 from edgeq.ir import Graph
+from edgeq.ir.tensor import Array
+from edgeq.quantize import Change, Scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,35 @@ class FloatModel:
     onnx: bytes
     labels: tuple[str, ...] | None = None
     preprocessing: Preprocessing | None = None
+
+
+@runtime_checkable
+class TrainedModel(Protocol):
+    """A model that was trained with quantization and knows its integers (`edgeq.prepare_qat`).
+
+    Attributes:
+        name: Shown to the user.
+        scheme: What was asked for.
+        source: The float model that it was prepared from, as an ONNX file.
+        changes: Where it differs from the scheme.
+    """
+
+    name: str
+    scheme: Scheme
+    source: bytes
+    changes: tuple[Change, ...]
+
+    def quantized_graph(self) -> Graph:
+        """The integers, as a checked quantized NCHW graph."""
+        ...
+
+    def statistics(self) -> Sequence[dict[str, Any]]:
+        """A dictionary of plain values for each layer with weights."""
+        ...
+
+    def examples(self) -> Array | None:
+        """A few inputs, float32, on which files can be compared."""
+        ...
 
 
 def load_model(model: Any, example_input: Callable[[], Any]) -> FloatModel:

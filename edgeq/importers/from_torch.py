@@ -87,7 +87,7 @@ def export_onnx(
 
     if not isinstance(module, torch.nn.Module):
         raise ImportModelError(f"a torch.nn.Module is needed, got {type(module).__name__}")
-    examples = _examples(example_input)
+    examples = examples_of(example_input)
     with _quiet():
         try:
             batch = torch.export.Dim("batch")
@@ -175,7 +175,8 @@ def _from_factory(text: str, example_input: Any) -> tuple[Any, Any]:
     return made, example_input
 
 
-def _examples(example_input: Any) -> tuple[Tensor, ...]:
+def examples_of(example_input: Any) -> tuple[Tensor, ...]:
+    """Returns example inputs as float32 tensors of batch TRACED_BATCH; raises ImportModelError when they are none."""
     import numpy as np
     import torch
 
