@@ -11,7 +11,7 @@ from edgeq.metrics.calibration import (
     reliability_bins,
 )
 from edgeq.metrics.disagreement import DisagreementSplit, disagreement_rate, disagreement_split
-from edgeq.metrics.intervals import wilson_interval
+from edgeq.metrics.intervals import paired_difference_interval, wilson_interval
 from edgeq.metrics.probability import log_softmax, predicted_class, softmax, tie_rate
 from edgeq.metrics.tensor_error import sqnr_db
 
@@ -27,6 +27,7 @@ __all__ = [
     "log_softmax",
     "maximum_calibration_error",
     "negative_log_likelihood",
+    "paired_difference_interval",
     "predicted_class",
     "reliability_bins",
     "softmax",

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 
 def wilson_interval(successes: int, count: int, level: float = 0.95) -> tuple[float, float]:
     """The score interval of a rate (Wilson 1927, "Probable inference").
@@ -34,3 +37,41 @@ def wilson_interval(successes: int, count: int, level: float = 0.95) -> tuple[fl
     lower = 0.0 if successes == 0 else max(0.0, (centre - reach) / scale)
     upper = 1.0 if successes == count else min(1.0, (centre + reach) / scale)
     return lower, upper
+
+
+def paired_difference_interval(
+    reference: ArrayLike, quantized: ArrayLike, level: float = 0.95
+) -> tuple[float, float]:
+    """The interval of the change of a rate between two models on the same inputs (Agresti and Min 2005, "Simple
+    improved confidence intervals for comparing matched proportions").
+
+    Half an input is added to each of the four ways in which two models can be right and wrong, so that models without
+    a difference do not get an interval of length zero. The middle is that of the added counts, not the plain change.
+
+    Args:
+        reference: Whether the first model is right, shape (n,).
+        quantized: Whether the second model is right, shape (n,).
+        level: Coverage, in (0, 1).
+
+    Returns:
+        Bounds of the second rate less the first, within [-1, 1].
+
+    Raises:
+        ValueError: If n is 0, the shapes or types make no sense, or the level lies outside its range.
+    """
+    first, second = np.asarray(reference), np.asarray(quantized)
+    if first.dtype != np.bool_ or second.dtype != np.bool_ or first.ndim != 1 or first.shape != second.shape:
+        raise ValueError(
+            f"reference and quantized must be boolean of one shape (n,), not {first.dtype} of {first.shape} and "
+            f"{second.dtype} of {second.shape}."
+        )
+    if first.size == 0:
+        raise ValueError("the change of a rate needs at least one input.")
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level must lie in (0, 1), not {level}.")
+    lost = int((first & ~second).sum()) + 0.5
+    won = int((~first & second).sum()) + 0.5
+    total = first.size + 2
+    change = (won - lost) / total
+    reach = NormalDist().inv_cdf(0.5 + level / 2) * math.sqrt((won + lost) / total - change**2) / math.sqrt(total)
+    return max(-1.0, change - reach), min(1.0, change + reach)
