@@ -97,6 +97,15 @@ def _brevitas(scheme: str, label: str, method: str, equalize: int = 20, percenti
     return Setting(scheme, label, {**values, "percentile": percentile})
 
 
+def _aimet(
+    scheme: str, label: str, method: str, *, equalize: bool = True, only: tuple[str, ...] = NETWORKS, **more: Any
+) -> Setting:
+    values = {"weight_bits": int(scheme[1]), "act_bits": int(scheme[3]), "method": method, "equalize": equalize}
+    return Setting(scheme, label, {**values, "ranges": "tf_enhanced" if equalize else "min_max", **more}, only)
+
+
+_SMALL = ("resnet20_cifar10",)
+
 _PACKAGE = Path(edgeq.__file__).parent
 
 TOOLS = (
@@ -112,7 +121,7 @@ TOOLS = (
         "onnxruntime quantize_static",
         tuple(
             Setting(f"w{bits}a8", calibration, {"calibration": calibration, "weight_bits": bits})
-            for bits, found in ((8, ("MinMax", "Entropy", "Percentile")), (4, ("MinMax", "Percentile")))
+            for bits, found in ((8, ("MinMax", "Entropy", "Percentile")), (4, ("MinMax",)))
             for calibration in found
         ),
     ),
@@ -135,7 +144,6 @@ TOOLS = (
             for bits, label, algorithm in (
                 (8, "min-max", "MIN_MAX_UNIFORM_QUANT"),
                 (4, "min-max", "MIN_MAX_UNIFORM_QUANT"),
-                (4, "MSE", "MSE"),
                 (4, "OCTAV", "OCTAV"),
             )
         ),
@@ -146,9 +154,18 @@ TOOLS = (
         (
             _brevitas("w8a8", "equalised, bias correction", "none"),
             _brevitas("w4a8", "equalised, GPTQ, bias correction", "gptq"),
-            _brevitas("w4a8", "GPTQ, bias correction", "gptq", equalize=0),
-            _brevitas("w4a8", "equalised, GPFQ, bias correction", "gpfq"),
             _brevitas("w4a4", "equalised, GPTQ, bias correction", "gptq", percentile=99.9),
+        ),
+    ),
+    Tool(
+        "aimet_onnx",
+        "aimet-onnx",
+        (
+            _aimet("w8a8", "min-max", "none", equalize=False),
+            _aimet("w8a8", "equalised, SQNR ranges", "none"),
+            _aimet("w4a8", "equalised, sequential MSE", "seq_mse"),
+            _aimet("w4a8", "sequential MSE", "seq_mse", equalize=False, only=_SMALL),
+            _aimet("w4a8", "AdaRound, 500 steps a layer", "adaround", equalize=False, only=_SMALL, iterations=500),
         ),
     ),
 )
