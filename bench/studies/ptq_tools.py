@@ -148,6 +148,7 @@ TOOLS = (
             )
         ),
     ),
+    Tool("torchao", "torchao PT2E", (Setting("w8a8", "x86 Inductor quantizer", {}),)),
     Tool(
         "brevitas",
         "Brevitas",
