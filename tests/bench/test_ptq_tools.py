@@ -94,6 +94,23 @@ def test_what_cannot_be_installed_is_a_row(
     assert "does not install: no such version" in ptq_tools.table(rows)
 
 
+@pytest.mark.slow
+def test_an_environment_is_kept_only_when_all_of_it_was_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ptq_tools, "WORKERS", tmp_path)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    chosen = Tool("absent", "Absent", ())
+    (tmp_path / "absent.txt").write_text("a-package-of-no-index==1.0\n")
+    with pytest.raises(store.PreparationError, match=r"does not install: .*a-package-of-no-index"):
+        ptq_tools.environment(chosen, tmp_path / "environments")
+    (tmp_path / "absent.txt").write_text("")
+    python = ptq_tools.environment(chosen, tmp_path / "environments")
+    made = python.stat().st_mtime_ns
+    assert ptq_tools.environment(chosen, tmp_path / "environments") == python
+    assert python.stat().st_mtime_ns == made
+
+
 def _row(name: str, setting: str, top1: float, **more: Any) -> dict[str, Any]:
     row = {
         "network": "net",

@@ -72,5 +72,5 @@ def test_a_paired_interval_covers_the_true_change() -> None:
     [([], [], 0.95), ([True], [True, False], 0.95), ([1], [True], 0.95), ([True], [True], 1.0)],
 )
 def test_senseless_pairs(reference: list[bool], quantized: list[bool], level: float) -> None:
-    with pytest.raises(ValueError, match="must|needs"):
+    with pytest.raises(ValueError, match=r"must|needs"):
         metrics.paired_difference_interval(np.array(reference, None if reference else bool), quantized, level)
