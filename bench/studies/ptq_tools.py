@@ -273,7 +273,8 @@ def environment(tool: Tool, folder: Path) -> Path:
     if mark.is_file() and mark.read_text(encoding="utf-8") == wanted:
         return python
     venv.create(home, clear=True, with_pip=True)
-    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(WORKERS / f"{tool.name}.txt")]
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    command = [*pip, "-r", str(WORKERS / f"{tool.name}.txt")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=_clean())
     if done.returncode:
         raise store.PreparationError(f"does not install: {_last_line(done.stderr)}")
