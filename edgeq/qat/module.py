@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from edgeq.errors import DataError, QuantizationError, UsageError
 from edgeq.ir import Graph, Node, QuantParams, Tensor
 from edgeq.ir.tensor import Array
 from edgeq.ops import check_graph, get
-from edgeq.ops.base import NO_CLAMP, TorchTensor, dequantize, quantize, torch_clamp
+from edgeq.ops.base import NO_CLAMP, Clamp, TorchTensor, dequantize, quantize, torch_clamp
 from edgeq.ops.elementwise import Elementwise
 from edgeq.ops.resize import ResizeAttrs, ResizeMode
 from edgeq.qat.layers import FoldedLayer, Norm, NormalisedLayer
@@ -26,6 +27,8 @@ from edgeq.quantize.policy import make_plan
 from edgeq.quantize.sharing import shared_sets
 from edgeq.quantize.weights import quantize_layer
 from edgeq.torch_executor import constant_tensors, run_nodes
+
+RELU: Clamp = (0.0, math.inf)
 
 MOVES = frozenset({"channel_shuffle", "concat", "max_pool", "reshape", "slice", "transpose"})
 """Operators whose outputs are codes that were there before: nothing is left to round."""
@@ -241,8 +244,15 @@ class QatModule(nn.Module):
                     node = node.with_(inputs=node.inputs[:2], attrs=attrs)
                 else:
                     constants[node.inputs[BIAS]] = bias
+            if self._clamps[node.name] == RELU and self._rounds_at_zero(node):
+                node = node.with_(attrs=replace(node.attrs, clamp=NO_CLAMP))  # type: ignore[call-arg]
             nodes.append(node)
         return constants, nodes
+
+    def _rounds_at_zero(self, node: Node) -> bool:
+        """Whether rounding the output clips it at zero anyway, as where it follows a ReLU."""
+        found = self._set_of.get(node.outputs[0])
+        return found is not None and not self.activations[self._keys[found]].has_negative_codes()
 
     # --- batch norm ---
 

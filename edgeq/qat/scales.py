@@ -100,6 +100,10 @@ class ActivationQuantizer(nn.Module):
         self.zero_point.fill_(int(quant.zero_point))
         self._zero = int(quant.zero_point)
 
+    def has_negative_codes(self) -> bool:
+        """Whether a code stands for a number below zero."""
+        return self._zero > -(1 << (self.bits - 1))
+
     def forward(self, x: TorchTensor, scale: TorchTensor) -> TorchTensor:
         """Rounds x to what codes stand for; `scale` is `self.scale()`, made once a pass."""
         half = 1 << (self.bits - 1)

@@ -36,12 +36,11 @@ class _FakeQuantize(torch.autograd.Function):
     def backward(ctx: Any, gradient: TorchTensor) -> tuple[TorchTensor | None, ...]:
         steps, codes, shaped = ctx.saved_tensors
         low, high = ctx.bounds
-        inside = ((steps >= low) & (steps <= high)).to(gradient.dtype)
-        of_x = gradient * inside
+        of_x = torch.where((steps >= low) & (steps <= high), gradient, 0.0)
         of_scale = None
         if ctx.needs_input_grad[1]:
             # g * (codes - steps) where nothing is clipped, g * codes (a bound) elsewhere.
-            slope = torch.addcmul(gradient * codes, of_x, steps, value=-1)
+            slope = (gradient * codes).addcmul_(of_x, steps, value=-1)
             axes = [i for i, size in enumerate(shaped.shape) if size == 1]
             total = slope.sum() if shaped.ndim == 0 else slope.sum(axes, keepdim=True)
             of_scale = (total * ctx.factor).reshape(ctx.scale_shape)

@@ -431,3 +431,19 @@ def test_frozen_batch_norms_keep_their_statistics(demo_network: Any, prepared: A
     torch.testing.assert_close(other.running_mean, first.running_mean, rtol=0, atol=0)
     module.freeze_batch_norm(False).train()(x)
     assert (statistics() != seen[-1]).any()
+
+
+def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(edgeq.__file__).parents[1] / "docs" / "qat.md"
+    code = page.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    images, labels = load_digits("train")
+    loader = [(torch.from_numpy(images[i : i + 32]), torch.from_numpy(labels[i : i + 32])) for i in range(0, 128, 32)]
+    monkeypatch.chdir(tmp_path)
+    given = {
+        "model": demo_path(),
+        "example_input": None,
+        "calibration_images": load_digits("calib")[0],
+        "loader": loader,
+    }
+    exec(code, given)
+    assert edgeq.Session(tmp_path / "out" / "model.edgeq").run(images[:2]).shape == (2, 10)
