@@ -81,6 +81,7 @@ class LayerInfo:
         macs: Multiply-accumulates at batch 1.
         median_ms: Of the last runs of a session with profile=True, else 0. The time of a strip stands at its last
             layer.
+        step: Name of the layer at which its time stands: its own, or that of the layers it is fused with.
     """
 
     name: str
@@ -93,6 +94,7 @@ class LayerInfo:
     weight_bytes: int
     macs: int
     median_ms: float
+    step: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +351,7 @@ def _layer_info(entry: dict[str, Any]) -> LayerInfo:
         weight_bytes=entry["weight_bytes"],
         macs=entry["macs"],
         median_ms=entry["median_ns"] / 1e6,
+        step=entry["fused_into"] or entry["name"],
     )
 
 

@@ -29,6 +29,7 @@ HEAVY = (
     "onnx",
     "onnxruntime",
     "onnxscript",
+    "scipy",
     "sklearn",
     "PIL",
     "matplotlib",

@@ -12,7 +12,19 @@ from edgeq.cli.options import parse_preprocessing, preprocessing_options
 
 @click.command("export")
 @click.argument("model", required=False)
-@click.option("--bits", metavar="w8a8|w4a8|w4a4", help="Bits of weights and activations. [default: w8a8]")
+@click.option(
+    "--bits",
+    metavar="w8a8|w4a8|w4a4|auto|PLAN.toml",
+    help="Bits of weights and activations; auto chooses 4 or 8 for each layer's weights under a budget, and a plan "
+    "that it wrote is replayed. [default: w8a8]",
+)
+@click.option(
+    "--budget",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    help="For --bits auto, once or several times: size (share of the w8a8 file), latency (share of w8a8's time here), "
+    "disagreement (share of held-back samples), such as size=0.55.",
+)
 @click.option("--calib", "calibration", metavar="DATA", help="Inputs that show the model's typical ranges.")
 @click.option(
     "--calib-samples", default=1024, show_default=True, metavar="N", help="How many of them are used at most."
@@ -72,6 +84,7 @@ from edgeq.cli.options import parse_preprocessing, preprocessing_options
 def command(
     model: str | None,
     bits: str | None,
+    budget: tuple[str, ...],
     calibration: str | None,
     calib_samples: int,
     observer: str,
@@ -105,6 +118,7 @@ def command(
     result = export(
         model,
         bits=bits,
+        budget=budget,
         calibration=calibration,
         out=out,
         calib_samples=calib_samples,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,22 +15,45 @@ import numpy.typing as npt
 
 from edgeq import __version__
 from edgeq.data import Dataset, Preprocessing, as_dataset, open_dataset
+from edgeq.deployment.auto_bits import Job, choose_bits, differences, plan_facts, plan_table, with_origin
+from edgeq.deployment.bit_request import BitRequest, read_request, split_samples
 from edgeq.deployment.formats import Agreement, FormatOptions, check_agreement, facts_of, make_files, parse_formats
 from edgeq.deployment.models import TrainedModel, load_model
 from edgeq.errors import DataError, UsageError
+from edgeq.exporters.edgeq_file import encode
 from edgeq.exporters.edgeq_format import ModelInfo
-from edgeq.exporters.folder import FILES, MANIFEST_FILE, REFERENCE_FILE, REFERENCE_TFLITE
+from edgeq.exporters.folder import FILES, MANIFEST_FILE, PLAN_FILE, REFERENCE_FILE, REFERENCE_TFLITE
 from edgeq.importers import quantized as quantized_models
 from edgeq.ir import Graph
 from edgeq.ir.printer import format_shape
 from edgeq.ops import get
 from edgeq.ops.base import dequantize
 from edgeq.outputs import whole_folder
-from edgeq.passes import float_pipeline
-from edgeq.quantize import DEFAULT_SAMPLES, Change, QuantizeOptions, Scheme, calibrate, quantize
+from edgeq.passes import channels_last, float_pipeline, lower
+from edgeq.quantize import (
+    DEFAULT_SAMPLES,
+    Calibration,
+    Change,
+    QuantizedModel,
+    QuantizeOptions,
+    Scheme,
+    calibrate,
+    quantize,
+)
+from edgeq.quantize.layers import WEIGHTS, is_layer
+from edgeq.quantize.plan_file import PlanFile, parse, render
+from edgeq.quantize.policy import default_keep, kept_layers
+from edgeq.quantize.sensitivity import LOGIT_SAMPLES
+from edgeq.simulate.executor import checked_feeds
 
 _BATCH = 16
 """Samples that are read together; calibration splits them further where their activations need it."""
+
+MIXED = "mixed"
+"""The scheme's name where each layer has its own bits."""
+
+EIGHT = BitRequest(Scheme(8, 8))
+"""What sizes are shares of."""
 
 _COMPARED = 8
 """Calibration samples on which the formats are compared."""
@@ -58,15 +81,24 @@ class ExportResult:
             return "with its own quantization"
         return f"calibrated on {calibration['samples']} samples"
 
+    def _scheme(self) -> str:
+        counts = self.manifest.get("layers_by_bits")
+        scheme: str = self.manifest["scheme"]
+        if counts is None:
+            return scheme
+        return f"{scheme} (4-bit weights in {counts['w4']} layers, 8-bit in {counts['w8']}, 8-bit activations)"
+
     def summary(self) -> str:
         """Returns a few lines for the terminal: files with sizes, what was changed from the request, and why."""
         manifest = self.manifest
         files = manifest["files"]
         lines = [
-            f"{manifest['model']['name']}: {manifest['scheme']}, {manifest['model']['nodes']} nodes, "
+            f"{manifest['model']['name']}: {self._scheme()}, {manifest['model']['nodes']} nodes, "
             f"{manifest['model']['macs'] / 1e6:.1f} M multiply-accumulates, {self._origin()}",
             *(f"  {self.out / name}  {files[name]['bytes']:,} bytes" for name in files),
         ]
+        if "plan" in manifest:
+            lines += [f"  {line}" for line in plan_table(manifest["plan"])]
         changes = manifest["changes"]
         lines += [
             f"  {change['node']}: {change['requested']} -> {change['done']} ({change['reason']})"
@@ -80,7 +112,8 @@ class ExportResult:
 def export(
     model: Any = None,
     *,
-    bits: str | None = None,
+    bits: str | Path | None = None,
+    budget: Mapping[str, float] | Sequence[str] | None = None,
     calibration: Any = None,
     out: str | Path,
     calib_samples: int = DEFAULT_SAMPLES,
@@ -103,7 +136,9 @@ def export(
     Args:
         model: Path of a .onnx or .pt2 file, "package.module:factory", a torch.nn.Module, an onnx.ModelProto, a module
             of `edgeq.prepare_qat` (which needs no calibration any more), or None for the embedded demo.
-        bits: "w8a8" (the default), "w4a8" or "w4a4"; None for a model that is quantized already.
+        bits: "w8a8" (the default), "w4a8" or "w4a4"; "auto" to choose 4 or 8 bits for each layer's weights under a
+            budget; the path of a plan (.toml) to replay one; None for a model that is quantized already.
+        budget: For "auto", by name (`edgeq.quantize.mixed.BUDGETS`) or as texts such as "size=0.55".
         calibration: What `edgeq.data.open_dataset` opens, a Dataset, or an array of inputs; None is allowed for the
             demo only.
         out: Folder for the results; made when absent.
@@ -131,14 +166,14 @@ def export(
     formats = parse_formats(to)
     storage = format_options or FormatOptions()
     if isinstance(model, (str, Path)) and Path(model).is_file() and quantized_models.is_quantized(Path(model)):
-        if bits is not None:
-            raise UsageError(f"{model} is quantized already and keeps its own numbers; leave --bits out")
+        if bits is not None or budget:
+            raise UsageError(f"{model} is quantized already and keeps its own numbers; leave --bits and --budget out")
         return _convert(Path(model), calibration, Path(out), preprocessing, formats, storage)
+    request = read_request(bits, budget)
     if isinstance(model, TrainedModel):
-        if bits is not None and Scheme.parse(bits) != model.scheme:
+        if bits is not None and (request.mixed or request.scheme != model.scheme):
             raise UsageError(f"the model was trained for {model.scheme}, not {bits}; leave bits out")
         return _write_trained(model, calibration, Path(out), preprocessing, formats, storage)
-    scheme = Scheme.parse(bits or "w8a8")
     if calib_samples < 1:
         raise UsageError(f"the number of calibration samples (--calib-samples) must be at least 1, not {calib_samples}")
     keep = _keep(keep_8bit)
@@ -155,40 +190,128 @@ def export(
     preprocessing = preprocessing or source.preprocessing
     graph = float_pipeline(source.graph)
     chosen = _choose(len(dataset), calib_samples, seed)
+    used, held = split_samples(chosen, request.held_back(len(chosen)), seed)
+    origin = _Source(source.name, REFERENCE_FILE, source.onnx, preprocessing, source.labels or dataset.class_names)
+    calibrated = {
+        "data": dataset.source,
+        "data_sha256": dataset.digest(),
+        "samples": len(chosen),
+        "seed": seed,
+        "observer": observer,
+        "weight_observer": weight_observer,
+        "bias_correction": bias_correction,
+    }
     with _Progress(progress) as show:
-        batches = dataset.batches(_BATCH, preprocessing, chosen.tolist())
-        show.begin("calibrating", len(chosen))
+        batches = dataset.batches(_BATCH, preprocessing, used.tolist())
+        show.begin("calibrating", len(used))
         inputs = (batch.inputs for batch in batches)
         ranges = calibrate(graph, inputs, observer=observer, progress=show.reached)
-        show.begin("correcting biases", None)
         options = QuantizeOptions(
             weight_observer=weight_observer, keep_8bit=keep, bias_correction=bias_correction
         )
-        quantized = quantize(graph, scheme, ranges, options, progress=show.reached)
-    facts = {
-        "scheme": str(scheme),
-        "calibration": {
-            "data": dataset.source,
-            "data_sha256": dataset.digest(),
-            "samples": len(chosen),
-            "seed": seed,
-            "observer": observer,
-            "weight_observer": weight_observer,
-            "bias_correction": bias_correction,
-        },
-    }
+        quantizer = _Quantizer(graph, request.scheme, ranges, options, show)
+        plan, plan_text = request.plan, request.plan_text
+        if request.auto:
+            names = default_keep(request.scheme) if keep is None else keep
+            job = Job(
+                graph=graph,
+                kept=kept_layers(graph, names),
+                quantize=lambda bits: quantizer(bits).graph,
+                quick=quantizer.quick,
+                file_bytes=lambda found: len(_encode(found, origin, _facts(request, found, calibrated))),
+                full_bytes=lambda found: len(_encode(found, origin, _facts(EIGHT, found, calibrated))),
+                samples=_feeds(graph, dataset, preprocessing, _spread(used, LOGIT_SAMPLES)),
+                held_back=_feeds(graph, dataset, preprocessing, held) if len(held) else None,
+                progress=show.stage,
+            )
+            plan = with_origin(
+                choose_bits(job, request.budget), origin.name, origin.sha256, {**calibrated, "held_back": len(held)}
+            )
+            plan_text = render(plan)
+            # As a replay will read it: its manifest then has the same figures.
+            plan = parse(plan_text)
+        quantized = quantizer(None if plan is None else plan.bits)
     return _write(
         Path(out),
         quantized.graph,
-        _Source(source.name, REFERENCE_FILE, source.onnx, preprocessing, source.labels or dataset.class_names),
-        facts,
+        origin,
+        _facts(request, quantized.graph, calibrated),
         quantized.changes,
-        (),
+        [] if request.plan is None else differences(request.plan, origin.sha256, calibrated),
         quantized.statistics,
         next(iter(ranges.samples.values()))[:_COMPARED],
         formats,
         storage,
+        None if plan is None else _Plan(plan, plan_text),
     )
+
+
+class _Quantizer:
+    """Quantizes one calibrated network with the bits that a scheme or a plan gives; what was done is not done again."""
+
+    def __init__(
+        self, graph: Graph, scheme: Scheme, ranges: Calibration, options: QuantizeOptions, show: _Progress
+    ) -> None:
+        self._given = (graph, scheme, ranges)
+        self._options = options
+        self._show = show
+        self._known: dict[tuple[int, ...], QuantizedModel] = {}
+
+    def __call__(self, bits: Mapping[str, int] | None) -> QuantizedModel:
+        """Quantizes with these bits by layer, or with the scheme's."""
+        key = () if bits is None else tuple(bits.values())
+        if key not in self._known:
+            self._known[key] = self._quantize(replace(self._options, layer_bits=bits))
+        return self._known[key]
+
+    def quick(self) -> Graph:
+        """Quantizes all weights to 4 bits with the ranges of least squared error."""
+        layers = [node.name for node in self._given[0].nodes if is_layer(node)]
+        options = replace(
+            self._options, layer_bits=dict.fromkeys(layers, 4), keep_8bit=frozenset(), weight_observer="mse"
+        )
+        return self._quantize(options).graph
+
+    def _quantize(self, options: QuantizeOptions) -> QuantizedModel:
+        self._show.begin("correcting biases", None)
+        return quantize(*self._given, options, progress=self._show.reached)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The plan that an export followed, and the text of its file."""
+
+    plan: PlanFile
+    text: str
+
+
+def _feeds(
+    graph: Graph, dataset: Dataset, preprocessing: Preprocessing | None, positions: npt.NDArray[np.int64]
+) -> dict[str, npt.NDArray[Any]]:
+    """Returns these samples by input, the float network's own."""
+    batches = [
+        checked_feeds(graph, batch.inputs, np.float32)
+        for batch in dataset.batches(_BATCH, preprocessing, positions.tolist())
+    ]
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in graph.inputs}
+
+
+def _spread(positions: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """Returns at most `count` of the positions, evenly spaced."""
+    if len(positions) <= count:
+        return positions
+    spread: npt.NDArray[np.int64] = positions[np.linspace(0, len(positions) - 1, count).round().astype(np.int64)]
+    return spread
+
+
+def _facts(request: BitRequest, graph: Graph, calibrated: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the manifest and the file say about bits and calibration."""
+    if not request.mixed:
+        return {"scheme": str(request.scheme), "calibration": calibrated}
+    bits = [graph.quant(node.inputs[WEIGHTS]).bits for node in graph.nodes if is_layer(node)]
+    counts = {"w4": bits.count(4), "w8": bits.count(8)}
+    held_back = request.held_back(calibrated["samples"])
+    return {"scheme": MIXED, "layers_by_bits": counts, "calibration": {**calibrated, "held_back": held_back}}
 
 
 def _convert(
@@ -298,6 +421,11 @@ class _Source:
     preprocessing: Preprocessing | None
     labels: tuple[str, ...] | None
 
+    @property
+    def sha256(self) -> str:
+        """Of the file."""
+        return hashlib.sha256(self.content).hexdigest()
+
 
 def _write(
     out: Path,
@@ -310,18 +438,15 @@ def _write(
     samples: npt.NDArray[np.float32],
     formats: tuple[str, ...] | None,
     storage: FormatOptions,
+    plan: _Plan | None = None,
 ) -> ExportResult:
     """Makes the files of a quantized graph, compares them on `samples`, and moves them into `out` together."""
-    stored = {
-        "format": 1,
-        "producer": f"edgeq {__version__}",
-        "model": _model_facts(source, graph),
-        **facts,
-        "changes": [asdict(change) for change in changes],
-    }
-    info = ModelInfo(preprocessing=source.preprocessing, labels=source.labels or (), metadata=stored)
+    info = _info(graph, source, facts, changes)
+    stored = info.metadata
     files = make_files(graph, str(facts["scheme"]), info, formats, storage)
     contents = {**files.contents, source.file: source.content}
+    if plan is not None:
+        contents[PLAN_FILE] = plan.text.encode()
     with whole_folder(out, FILES) as scratch:
         for name, content in contents.items():
             (scratch / name).write_bytes(content)
@@ -332,6 +457,7 @@ def _write(
             "labels": None if source.labels is None else list(source.labels),
             "changes": [asdict(change) for change in (*changes, *files.changes)],
             "notes": [*notes, *files.notes],
+            **({} if plan is None else {"plan": plan_facts(plan.plan)}),
             "agreement": facts_of(agreements),
             "layers": layers,
             "files": {
@@ -344,6 +470,23 @@ def _write(
     return ExportResult(out, manifest, graph, tuple(agreements))
 
 
+def _info(graph: Graph, source: _Source, facts: Mapping[str, Any], changes: Sequence[Change]) -> ModelInfo:
+    """Returns what a file says beside the graph."""
+    stored = {
+        "format": 1,
+        "producer": f"edgeq {__version__}",
+        "model": _model_facts(source, graph),
+        **facts,
+        "changes": [asdict(change) for change in changes],
+    }
+    return ModelInfo(preprocessing=source.preprocessing, labels=source.labels or (), metadata=stored)
+
+
+def _encode(graph: Graph, source: _Source, facts: Mapping[str, Any]) -> bytes:
+    """Returns the model.edgeq of a quantized graph that is as it was asked for."""
+    return encode(lower(channels_last(graph)), _info(graph, source, facts, ()))
+
+
 def _example(dataset: Dataset, preprocessing: Preprocessing | None) -> npt.NDArray[np.float32]:
     """Returns the first sample as a batch of one: a torch module is exported by running it on an example."""
     return next(iter(dataset.batches(1, preprocessing, [0]))).inputs
@@ -352,7 +495,7 @@ def _example(dataset: Dataset, preprocessing: Preprocessing | None) -> npt.NDArr
 def _model_facts(source: _Source, graph: Graph) -> dict[str, Any]:
     return {
         "name": source.name,
-        "sha256": hashlib.sha256(source.content).hexdigest(),
+        "sha256": source.sha256,
         "inputs": {name: format_shape(graph.tensor(name).shape) for name in graph.inputs},
         "outputs": {name: format_shape(graph.tensor(name).shape) for name in graph.outputs},
         "nodes": len(graph.nodes),
@@ -391,6 +534,7 @@ class _Progress:
 
     def __init__(self, wanted: bool) -> None:
         self._wanted = wanted
+        self._stage = ""
         self._bar: Any = None
 
     def __enter__(self) -> _Progress:
@@ -404,10 +548,17 @@ class _Progress:
     def begin(self, stage: str, total: int | None) -> None:
         """Ends the bar of the stage before and shows one for this stage."""
         self._close()
+        self._stage = stage
         if self._wanted:
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, desc=stage, leave=False, disable=None)
+
+    def stage(self, stage: str, done: int, total: int | None) -> None:
+        """Moves the bar of a stage to `done`, beginning it where another is shown."""
+        if self._stage != stage:
+            self.begin(stage, total)
+        self.reached(done, total)
 
     def reached(self, done: int, total: int | None = None) -> None:
         """Moves the bar to `done`."""

@@ -144,6 +144,27 @@ def test_same_export_gives_the_same_bytes(exported: dict[str, Path], tmp_path: P
         assert (tmp_path / "again" / name).read_bytes() == (exported["w4a8"] / name).read_bytes()
 
 
+def test_bits_are_chosen_under_a_budget_and_replayed(tmp_path: Path) -> None:
+    done = edgeq(
+        "export", "--bits", "auto", "--budget", "size=0.8", "--budget", "disagreement=0.05", "--to", "edgeq",
+        "--calib", "digits", "-o", tmp_path / "auto",
+    )  # fmt: skip
+    assert "mixed (4-bit weights in" in done.stdout
+    assert "summed sensitivity" in done.stdout
+    rows = {words[0]: words[1:] for line in done.stdout.splitlines() if len(words := line.split()) == 3}
+    assert rows["size"][0] == "0.8"
+    assert float(rows["size"][1]) <= 0.8
+    assert float(rows["disagreement"][1]) <= 0.05
+    plan = tmp_path / "auto" / "plan.toml"
+    edgeq("export", "--bits", plan, "--to", "edgeq", "--calib", "digits", "-o", tmp_path / "again")
+    for name in ("model.edgeq", "plan.toml"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "auto" / name).read_bytes()
+    assert "w4" in edgeq("inspect", tmp_path / "again").stdout
+    assert "mixed" in edgeq("verify", tmp_path / "again", "--data", "digits").stdout
+    edgeq("export", "--bits", "w8a8", "--to", "edgeq", "--calib", "digits", "-o", tmp_path / "auto")
+    assert not plan.exists()
+
+
 def _malformed(folder: Path) -> dict[str, list[object]]:
     """Command lines that must fail, by what is wrong with them."""
     rng = np.random.default_rng(0)
@@ -157,8 +178,15 @@ def _malformed(folder: Path) -> dict[str, list[object]]:
     (folder / "images").mkdir()
     (folder / "broken" / "one").mkdir(parents=True)
     (folder / "broken" / "one" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    (folder / "plan.toml").write_text("[layers]\nnode_conv = 4\n")
+    (folder / "bad.toml").write_text("[layers\n")
     out = ["-o", folder / "out"]
     return {
+        "auto without a budget": ["export", "--bits", "auto", "--calib", "digits", *out],
+        "unknown budget": ["export", "--bits", "auto", "--budget", "price=1", "--calib", "digits", *out],
+        "budget of a scheme": ["export", "--bits", "w4a8", "--budget", "size=0.5", "--calib", "digits", *out],
+        "plan of another model": ["export", "--bits", folder / "plan.toml", "--calib", "digits", *out],
+        "malformed plan": ["export", "--bits", folder / "bad.toml", "--calib", "digits", *out],
         "no such model": ["export", folder / "no.onnx", "--calib", "digits", *out],
         "truncated model": ["export", folder / "cut.onnx", "--calib", "digits", *out],
         "empty model": ["export", folder / "empty.onnx", "--calib", "digits", *out],
@@ -179,18 +207,23 @@ def _malformed(folder: Path) -> dict[str, list[object]]:
 
 MALFORMED = (
     "NaN",
+    "auto without a budget",
     "bad mean",
     "broken image",
+    "budget of a scheme",
     "empty folder",
     "empty model",
+    "malformed plan",
     "no folder",
     "no samples",
     "no such data",
     "no such model",
     "no such scheme",
     "not a model",
+    "plan of another model",
     "truncated data",
     "truncated model",
+    "unknown budget",
     "unknown layer",
     "wrong shape",
 )
