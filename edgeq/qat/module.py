@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgeq.errors import DataError, QuantizationError, UsageError
-from edgeq.ir import Graph, Node, QuantParams, Tensor
+from edgeq.errors import QuantizationError, UsageError
+from edgeq.ir import Graph, Node, Tensor
 from edgeq.ir.tensor import Array
 from edgeq.ops import check_graph, get
 from edgeq.ops.base import NO_CLAMP, Clamp, TorchTensor, dequantize, quantize, torch_clamp
@@ -20,6 +20,7 @@ from edgeq.ops.elementwise import Elementwise
 from edgeq.ops.resize import ResizeAttrs, ResizeMode
 from edgeq.qat.layers import FoldedLayer, Norm, NormalisedLayer
 from edgeq.qat.scales import ActivationQuantizer
+from edgeq.qat.start import latent_weights, limited_batches
 from edgeq.quantize import DEFAULT_SAMPLES, Change, QuantizeOptions, Scheme, calibrate, qparams
 from edgeq.quantize import quantize as quantize_graph
 from edgeq.quantize.layers import BIAS, WEIGHTS, X, bias_name, is_layer
@@ -133,7 +134,7 @@ class QatModule(nn.Module):
             DataError: If there are no samples, or they do not fit the model.
             QuantizationError: If the float model is not finite on them, or an option is unknown.
         """
-        found = calibrate(self.graph, _limited(batches, samples), observer=observer or "mse")
+        found = calibrate(self.graph, limited_batches(batches, samples), observer=observer or "mse")
         options = options or QuantizeOptions(weight_observer="mse")
         if options.keep_8bit is None:
             options = replace(options, keep_8bit=self._keep)
@@ -177,7 +178,7 @@ class QatModule(nn.Module):
             scale = np.broadcast_to(quant.scale, weights.shape[:1])
             device = layer.weight.device
             float_weight = layer.folded()[0].detach().cpu().numpy()
-            latent = _latent(float_weight, weights.data, scale, quant.bits)
+            latent = latent_weights(float_weight, weights.data, scale, quant.bits)
             layer.restart(*(torch.from_numpy(np.array(v)).to(device) for v in (latent, bias, scale)), quant.bits)
         self.is_calibrated.fill_(True)
         return self
@@ -362,7 +363,8 @@ class QatModule(nn.Module):
 
     def statistics(self) -> list[dict[str, Any]]:
         """Returns a dictionary of plain values for each layer, for the manifest of an export."""
-        return _statistics(self.quantized_graph())
+        graph = self.quantized_graph()
+        return [_facts(node, graph) for node in graph.nodes if is_layer(node)]
 
     def examples(self) -> Array | None:
         """Returns up to 8 calibration inputs, float32; None when this module was not calibrated here."""
@@ -427,50 +429,15 @@ def _moves(node: Node) -> bool:
     return node.op in MOVES
 
 
-def _latent(weight: Array, codes: Array, scale: Array, bits: int) -> Array:
-    """Float weights that round to `codes`, as near as may be to `weight`; the codes' own values where that is far."""
-    step = scale.astype(np.float64).reshape(-1, *[1] * (weight.ndim - 1))
-    # Just inside the outermost codes: beyond them a weight has no gradient and would stay where it is.
-    limit = qparams.weight_limit(bits) * (1 - 2.0**-20)
-    ratio, centre = np.clip(weight / step, -limit, limit), codes.astype(np.float64)
-    near = np.clip(ratio, centre - 0.49, centre + 0.49)
-    return np.asarray(np.clip(np.where(np.abs(ratio - centre) < 1.0, near, centre), -limit, limit) * step, np.float32)
-
-
-def _limited(batches: Any, samples: int) -> Iterator[Any]:
-    """Yields float32 batches with no more than `samples` samples together."""
-    if isinstance(batches, (np.ndarray, torch.Tensor)):
-        batches = [batches[i : i + 32] for i in range(0, len(batches), 32)]
-    taken = 0
-    for batch in batches:
-        value = batch[0] if isinstance(batch, (tuple, list)) else batch
-        if isinstance(value, torch.Tensor):
-            value = value.detach().cpu().numpy()
-        if not isinstance(value, np.ndarray) or value.ndim < 1:
-            raise DataError(f"a calibration batch must be an array or a tensor, not {type(value).__name__}")
-        yield value[: samples - taken].astype(np.float32, copy=False)
-        taken += len(value)
-        if taken >= samples:
-            return
-
-
-def _statistics(graph: Graph) -> list[dict[str, Any]]:
-    found = []
-    for node in graph.nodes:
-        if not is_layer(node):
-            continue
-        weights = graph.tensor(node.inputs[WEIGHTS])
-        assert weights.data is not None
-        quants: list[QuantParams] = [graph.quant(name) for name in (weights.name, node.inputs[X], node.outputs[0])]
-        found.append(
-            {
-                "name": node.name,
-                "op": node.op,
-                "weight_bits": quants[0].bits,
-                "input_bits": quants[1].bits,
-                "output_bits": quants[2].bits,
-                "weight_shape": list(weights.shape),
-                "dead_channels": int((~weights.data.reshape(weights.shape[0], -1).any(axis=1)).sum()),
-            }
-        )
-    return found
+def _facts(node: Node, graph: Graph) -> dict[str, Any]:
+    weights = graph.tensor(node.inputs[WEIGHTS])
+    assert weights.data is not None
+    return {
+        "name": node.name,
+        "op": node.op,
+        "weight_bits": graph.quant(weights.name).bits,
+        "input_bits": graph.quant(node.inputs[X]).bits,
+        "output_bits": graph.quant(node.outputs[0]).bits,
+        "weight_shape": list(weights.shape),
+        "dead_channels": int((~weights.data.reshape(weights.shape[0], -1).any(axis=1)).sum()),
+    }
