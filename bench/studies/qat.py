@@ -41,6 +41,7 @@ def fine_tune(
     epochs: float,
     batch: int,
     lr: float,
+    scale_lr: float,
     distillation: float,
     seed: int,
 ) -> None:
@@ -53,13 +54,15 @@ def fine_tune(
         labels: Class indices, shape (n,).
         epochs: How often each image is seen; a fraction is allowed.
         batch: Images a step.
-        lr: Largest learning rate; it rises over the first twentieth of the steps and falls as a cosine.
+        lr: Largest learning rate of weights and biases; it rises over the first twentieth of the steps and falls as a
+            cosine.
+        scale_lr: The same of the scales, which are learned as ratios.
         distillation: Share of the loss that is the Kullback-Leibler divergence from the teacher (Hinton et al. 2015).
         seed: Of order and augmentation.
     """
     generator = torch.Generator().manual_seed(seed)
     steps = math.ceil(epochs * len(images) / batch)
-    optimizer = torch.optim.Adam(module.parameter_groups(lr, scale_lr=lr))
+    optimizer = torch.optim.Adam(module.parameter_groups(lr, scale_lr=scale_lr))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / (0.05 * steps), 0.5 + 0.5 * math.cos(math.pi * step / steps))
     )
@@ -134,6 +137,7 @@ def study(data: Path, network: str, scheme: str, seed: int, arguments: argparse.
             epochs=arguments.epochs,
             batch=arguments.batch,
             lr=arguments.lr,
+            scale_lr=arguments.scale_lr,
             distillation=arguments.distillation,
             seed=seed,
         )
@@ -184,7 +188,8 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--batch", type=int, default=100)
-    parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--lr", type=float, default=2e-4)
+    parser.add_argument("--scale-lr", type=float, default=1e-3)
     parser.add_argument("--distillation", type=float, default=0.9)
     parser.add_argument("--batch-norm", default="fold", choices=("fold", "train"))
     parser.add_argument("--threads", type=int, default=2)

@@ -125,7 +125,8 @@ class QatModule(nn.Module):
                 array, a tensor or a pair (inputs, labels), such as a torch DataLoader gives.
             samples: At most this many are used.
             observer: How an activation's range is chosen; "mse" without it.
-            options: Of the post-training quantization; without it weight ranges by MSE, and bias correction.
+            options: Of the post-training quantization; without it the defaults of `QuantizeOptions`, whose weight ranges
+                clip nothing: a clipped weight has no gradient.
 
         Returns:
             This module.
@@ -135,7 +136,7 @@ class QatModule(nn.Module):
             QuantizationError: If the float model is not finite on them, or an option is unknown.
         """
         found = calibrate(self.graph, limited_batches(batches, samples), observer=observer or "mse")
-        options = options or QuantizeOptions(weight_observer="mse")
+        options = options or QuantizeOptions()
         if options.keep_8bit is None:
             options = replace(options, keep_8bit=self._keep)
         started = quantize_graph(self.graph, self.scheme, found, options)
