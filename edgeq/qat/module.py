@@ -125,8 +125,8 @@ class QatModule(nn.Module):
                 array, a tensor or a pair (inputs, labels), such as a torch DataLoader gives.
             samples: At most this many are used.
             observer: How an activation's range is chosen; "mse" without it.
-            options: Of the post-training quantization; without it the defaults of `QuantizeOptions`, whose weight ranges
-                clip nothing: a clipped weight has no gradient.
+            options: Of the post-training quantization; without it the defaults of `QuantizeOptions`, whose weight
+                ranges clip nothing: a clipped weight has no gradient.
 
         Returns:
             This module.
@@ -294,7 +294,7 @@ class QatModule(nn.Module):
         Args:
             lr: Learning rate of weights and biases.
             weight_decay: Of the weights alone; decay would pull biases and scales away for nothing.
-            scale_lr: Learning rate of the scales; a tenth of `lr` without it.
+            scale_lr: Learning rate of the scales, which are learned as ratios; `lr` without it.
         """
         groups: dict[str, list[TorchTensor]] = {"weights": [], "others": [], "scales": []}
         for name, parameter in self.named_parameters():
@@ -303,7 +303,7 @@ class QatModule(nn.Module):
         return [
             {"params": groups["weights"], "lr": lr, "weight_decay": weight_decay},
             {"params": groups["others"], "lr": lr, "weight_decay": 0.0},
-            {"params": groups["scales"], "lr": lr / 10 if scale_lr is None else scale_lr, "weight_decay": 0.0},
+            {"params": groups["scales"], "lr": lr if scale_lr is None else scale_lr, "weight_decay": 0.0},
         ]
 
     # --- export ---

@@ -204,10 +204,10 @@ def test_state_is_saved_loaded_and_copied(tmp_path: Path) -> None:
 
 def test_parameter_groups_hold_every_parameter_once() -> None:
     module = module_of(inverted_residual())
-    groups = module.parameter_groups(0.1, weight_decay=0.01)
+    groups = module.parameter_groups(0.1, weight_decay=0.01, scale_lr=0.02)
     held = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(held) == sorted(id(parameter) for parameter in module.parameters())
-    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(0.1, 0.01), (0.1, 0.0), (0.01, 0.0)]
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(0.1, 0.01), (0.1, 0.0), (0.02, 0.0)]
     scales = {id(value) for name, value in module.named_parameters() if name.endswith("scale.ratio")}
     assert {id(parameter) for parameter in groups[2]["params"]} == scales
     torch.optim.SGD(groups)
