@@ -65,7 +65,7 @@ def run_integers(graph: Graph, feeds: Mapping[str, Array]) -> list[Array]:
         native_module()
     except BackendError:
         return simulate(graph, feeds)
-    found = Session(encode(lower(channels_last(graph)))).run(feeds)
+    found = Session(encode(lower(channels_last(graph))), threads=0).run(feeds)
     return found if isinstance(found, list) else [found]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -413,6 +413,7 @@ class _Source:
         content: The file itself, which verification compares with.
         preprocessing: How an image becomes the input.
         labels: Class names.
+        sha256: Of the content.
     """
 
     name: str
@@ -420,11 +421,10 @@ class _Source:
     content: bytes
     preprocessing: Preprocessing | None
     labels: tuple[str, ...] | None
+    sha256: str = field(init=False)
 
-    @property
-    def sha256(self) -> str:
-        """Of the file."""
-        return hashlib.sha256(self.content).hexdigest()
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sha256", hashlib.sha256(self.content).hexdigest())
 
 
 def _write(

@@ -16,7 +16,7 @@ from edgeq.deployment import auto_bits, bit_request, layer_times
 from edgeq.errors import DataError, QuantizationError, UsageError
 from edgeq.importers import from_edgeq
 from edgeq.metrics import predicted_class
-from edgeq.quantize import plan_file
+from edgeq.quantize import Scheme, plan_file
 from edgeq.session import native_module
 
 pytest.importorskip("onnxruntime", reason="needs the extra edgeq[export]")
@@ -287,6 +287,24 @@ def test_requests_that_make_no_sense_are_refused(arguments: dict[str, Any], mess
     with pytest.raises(UsageError, match=message):
         export(tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()
+
+
+class Trained:
+    """As much of a model trained with quantization as a refusal looks at."""
+
+    name, source, changes, scheme = "trained", b"", (), Scheme(4, 8)
+
+    def quantized_graph(self) -> Any:
+        raise AssertionError
+
+    statistics = examples = quantized_graph
+
+
+def test_models_that_have_their_numbers_get_no_other_bits(auto: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="was trained for w4a8, not auto"):
+        export(tmp_path / "out", model=Trained(), bits="auto", budget={"size": 0.6})
+    with pytest.raises(UsageError, match="leave --bits and --budget out"):
+        export(tmp_path / "out", model=auto / "model.onnx", budget={"size": 0.6})
 
 
 def test_a_plan_of_other_layers_is_refused(auto: Path, tmp_path: Path) -> None:
