@@ -30,24 +30,27 @@ from edgeq.cli.options import parse_preprocessing, preprocessing_options
     "--calib-samples", default=1024, show_default=True, metavar="N", help="How many of them are used at most."
 )
 @click.option(
+    "--effort",
+    type=click.Choice(["fast", "good", "best"]),
+    help="Which methods quantize: seconds, a minute, tens of minutes. [default: good with 4-bit weights, else fast]",
+)
+@click.option(
+    "--recipe", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.toml", help="Methods by name instead."
+)
+@click.option(
     "--observer",
-    default="histogram",
-    show_default=True,
     type=click.Choice(["minmax", "moving-average", "histogram", "percentile", "mse"]),
-    help="How an activation's range is chosen.",
+    help="How an activation's range is chosen. [default: the recipe's]",
 )
 @click.option(
     "--weight-observer",
-    default="moving-average",
-    show_default=True,
     type=click.Choice(["minmax", "moving-average", "mse"]),
-    help="How a weight channel's range is chosen.",
+    help="How a weight channel's range is chosen. [default: the recipe's]",
 )
 @click.option(
     "--bias-correction/--no-bias-correction",
-    default=True,
-    show_default=True,
-    help="Correct the shift of each layer's mean.",
+    default=None,
+    help="Correct the shift of each layer's mean. [default: the recipe's, which do]",
 )
 @click.option("--seed", default=0, show_default=True, metavar="N", help="Chooses the calibration samples.")
 @click.option(
@@ -87,9 +90,11 @@ def command(
     budget: tuple[str, ...],
     calibration: str | None,
     calib_samples: int,
-    observer: str,
-    weight_observer: str,
-    bias_correction: bool,
+    effort: str | None,
+    recipe: Path | None,
+    observer: str | None,
+    weight_observer: str | None,
+    bias_correction: bool | None,
     seed: int,
     keep_8bit: str | None,
     to: str | None,
@@ -122,6 +127,8 @@ def command(
         calibration=calibration,
         out=out,
         calib_samples=calib_samples,
+        effort=effort,
+        recipe=recipe,
         observer=observer,
         weight_observer=weight_observer,
         bias_correction=bias_correction,

@@ -43,6 +43,7 @@ from edgeq.quantize import (
 from edgeq.quantize.layers import WEIGHTS, is_layer
 from edgeq.quantize.plan_file import PlanFile, parse, render
 from edgeq.quantize.policy import default_keep, kept_layers
+from edgeq.quantize.recipe import Recipe, default_effort, recipe_for
 from edgeq.quantize.sensitivity import LOGIT_SAMPLES
 from edgeq.simulate.executor import checked_feeds
 
@@ -54,6 +55,9 @@ MIXED = "mixed"
 
 EIGHT = BitRequest(Scheme(8, 8))
 """What sizes are shares of."""
+
+_QUICK = Recipe(weight_observer="mse")
+"""How weights are rounded to find out which layers need 8 bits."""
 
 _COMPARED = 8
 """Calibration samples on which the formats are compared."""
@@ -117,9 +121,11 @@ def export(
     calibration: Any = None,
     out: str | Path,
     calib_samples: int = DEFAULT_SAMPLES,
-    observer: str = "histogram",
-    weight_observer: str = "moving-average",
-    bias_correction: bool = True,
+    effort: str | None = None,
+    recipe: Recipe | str | Path | None = None,
+    observer: str | None = None,
+    weight_observer: str | None = None,
+    bias_correction: bool | None = None,
     seed: int = 0,
     keep_8bit: str | Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
@@ -143,9 +149,13 @@ def export(
             demo only.
         out: Folder for the results; made when absent.
         calib_samples: At most this many samples calibrate.
-        observer: How an activation's range is chosen: minmax, moving-average, histogram, percentile or mse.
-        weight_observer: How a weight channel's range is chosen: minmax, moving-average or mse.
-        bias_correction: Whether biases are shifted to keep each layer's mean output (Nagel et al. 2019, 2021).
+        effort: "fast", "good" or "best": which methods quantize, `edgeq.quantize.recipe`; None for "good" where weights
+            have 4 bits and "fast" elsewhere.
+        recipe: Methods by name instead: a recipe, or the path of a recipe file (.toml).
+        observer: How an activation's range is chosen, instead of the recipe's: a name in `edgeq.quantize.OBSERVERS`.
+        weight_observer: How a weight channel's range is chosen, instead of the recipe's: minmax, moving-average or mse.
+        bias_correction: Whether biases are shifted to keep each layer's mean output (Nagel et al. 2019, 2021), instead
+            of the recipe's.
         seed: Chooses the calibration samples.
         keep_8bit: Layers that keep 8 bits: "first", "last", layer names (several with commas), "none", or None for
             the default of the scheme.
@@ -177,6 +187,7 @@ def export(
     if calib_samples < 1:
         raise UsageError(f"the number of calibration samples (--calib-samples) must be at least 1, not {calib_samples}")
     keep = _keep(keep_8bit)
+    level, methods = _methods(request.scheme, effort, recipe, observer, weight_observer, bias_correction)
     if calibration is None:
         if model is not None:
             raise UsageError(
@@ -197,18 +208,15 @@ def export(
         "data_sha256": dataset.digest(),
         "samples": len(chosen),
         "seed": seed,
-        "observer": observer,
-        "weight_observer": weight_observer,
-        "bias_correction": bias_correction,
+        "effort": level,
+        "recipe": methods.to_dict(),
     }
     with _Progress(progress) as show:
         batches = dataset.batches(_BATCH, preprocessing, used.tolist())
         show.begin("calibrating", len(used))
         inputs = (batch.inputs for batch in batches)
-        ranges = calibrate(graph, inputs, observer=observer, progress=show.reached)
-        options = QuantizeOptions(
-            weight_observer=weight_observer, keep_8bit=keep, bias_correction=bias_correction
-        )
+        ranges = calibrate(graph, inputs, observer=methods.observer, progress=show.reached)
+        options = QuantizeOptions(methods, keep_8bit=keep, seed=seed)
         quantizer = _Quantizer(graph, request.scheme, ranges, options, show)
         plan, plan_text = request.plan, request.plan_text
         if request.auto:
@@ -268,12 +276,12 @@ class _Quantizer:
         """Quantizes all weights to 4 bits with the ranges of least squared error."""
         layers = [node.name for node in self._given[0].nodes if is_layer(node)]
         options = replace(
-            self._options, layer_bits=dict.fromkeys(layers, 4), keep_8bit=frozenset(), weight_observer="mse"
+            self._options, recipe=_QUICK, layer_bits=dict.fromkeys(layers, 4), keep_8bit=frozenset()
         )
         return self._quantize(options).graph
 
     def _quantize(self, options: QuantizeOptions) -> QuantizedModel:
-        self._show.begin("correcting biases", None)
+        self._show.begin("quantizing", None)
         return quantize(*self._given, options, progress=self._show.reached)
 
 
@@ -312,6 +320,26 @@ def _facts(request: BitRequest, graph: Graph, calibrated: Mapping[str, Any]) -> 
     counts = {"w4": bits.count(4), "w8": bits.count(8)}
     held_back = request.held_back(calibrated["samples"])
     return {"scheme": MIXED, "layers_by_bits": counts, "calibration": {**calibrated, "held_back": held_back}}
+
+
+def _methods(
+    scheme: Scheme,
+    effort: str | None,
+    recipe: Recipe | str | Path | None,
+    observer: str | None,
+    weight_observer: str | None,
+    bias_correction: bool | None,
+) -> tuple[str, Recipe]:
+    """Returns the level's name ("recipe" where one was given) and the methods with what overrides them."""
+    if recipe is not None and effort is not None:
+        raise UsageError("--effort and --recipe both say which methods quantize; give one of them")
+    if recipe is None:
+        level = effort or default_effort(scheme)
+        found = recipe_for(level, scheme)
+    else:
+        level, found = "recipe", recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    given = {"observer": observer, "weight_observer": weight_observer, "bias_correction": bias_correction}
+    return level, found.with_(**{key: value for key, value in given.items() if value is not None})
 
 
 def _convert(

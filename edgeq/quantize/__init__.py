@@ -6,6 +6,7 @@ from edgeq.quantize.calibrate import DEFAULT_SAMPLES, Calibration, calibrate
 from edgeq.quantize.observers import OBSERVERS
 from edgeq.quantize.policy import Change
 from edgeq.quantize.quantize import QuantizedModel, QuantizeOptions, quantize
+from edgeq.quantize.recipe import Recipe
 from edgeq.quantize.scheme import SCHEMES, Scheme
 from edgeq.quantize.weights import WEIGHT_OBSERVERS
 
@@ -18,6 +19,7 @@ __all__ = [
     "Change",
     "QuantizeOptions",
     "QuantizedModel",
+    "Recipe",
     "Scheme",
     "calibrate",
     "quantize",

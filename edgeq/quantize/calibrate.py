@@ -25,9 +25,9 @@ ACTIVATION_BYTES = 256 << 20
 """Samples run together while all observed activations of a batch stay below this."""
 
 KEPT_SAMPLES = 256
-"""Samples that are kept for the methods that run the quantized network (bias correction)."""
+"""Samples that are kept for the methods that run the quantized network."""
 
-KEPT_BYTES = 64 << 20
+KEPT_BYTES = 192 << 20
 """Fewer samples are kept where they would take more than this."""
 
 

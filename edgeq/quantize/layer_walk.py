@@ -69,9 +69,9 @@ class LayerView:
         """Gathers the second moments of the layer's quantized inputs and of its error with the float weights."""
         return self._walk.moments(self)
 
-    def error_means(self) -> npt.NDArray[np.float64]:
-        """Means over positions of target minus the product of float weights and quantized inputs: (samples, O)."""
-        return self._walk.error_means(self)
+    def output_error_means(self) -> npt.NDArray[np.float64]:
+        """Means over positions of the target minus what the layer gives now, both before the clamp: (samples, O)."""
+        return self._walk.output_error_means(self)
 
 
 class LayerWalk:
@@ -159,11 +159,16 @@ class LayerWalk:
             sums.add(x, errors)
         return sums.moments()
 
-    def error_means(self, view: LayerView) -> npt.NDArray[np.float64]:
-        """As `LayerView.error_means`."""
-        node = view.original
-        quant = self.graph.quant(view.node.inputs[X])
-        target, product = self._target_session(node), self._product_session(node, view.weights)
+    def output_error_means(self, view: LayerView) -> npt.NDArray[np.float64]:
+        """As `LayerView.output_error_means`."""
+        node, graph = view.original, self.graph
+        quant = graph.quant(view.node.inputs[X])
+        weights, bias = (graph.tensor(view.node.inputs[index]) for index in (WEIGHTS, BIAS))
+        assert weights.data is not None
+        assert bias.data is not None
+        target = self._target_session(node)
+        product = self._product_session(node, dequantize(weights.data, graph.quant(weights.name)))
+        real_bias = dequantize(bias.data, graph.quant(bias.name))
 
         def means(index: int) -> Array:
             inputs = dequantize(self._codes[index][node.inputs[X]], quant)
@@ -171,7 +176,7 @@ class LayerWalk:
             errors = wanted - product.run({node.inputs[X]: inputs})[0]
             channels = acc_channel_axis(node, errors.ndim)
             axes = tuple(axis for axis in range(1, errors.ndim) if axis != channels)
-            found: Array = errors.mean(axis=axes, dtype=np.float64)
+            found: Array = errors.mean(axis=axes, dtype=np.float64) - real_bias
             return found
 
         return np.concatenate(list(self._pool.map(means, range(len(self._codes)))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ from edgeq.quantize.bias_correction import correct_biases
 from edgeq.quantize.calibrate import Calibration
 from edgeq.quantize.layers import BIAS, WEIGHTS, X, bias_name, is_layer
 from edgeq.quantize.policy import Change, Plan, make_plan
+from edgeq.quantize.recipe import Recipe
+from edgeq.quantize.rounding import round_second_order
 from edgeq.quantize.scheme import Scheme
 from edgeq.quantize.weights import quantize_layer, sqnr_db, weight_ranges
 
@@ -32,17 +34,17 @@ class QuantizeOptions:
     """Choices beside the scheme.
 
     Attributes:
-        weight_observer: How a weight channel's range is chosen: a name in `edgeq.quantize.weights.WEIGHT_OBSERVERS`.
+        recipe: The methods and their settings.
         keep_8bit: `first`, `last` or names of layers that keep 8 bits; None for the scheme's default.
-        bias_correction: Whether biases are shifted to keep each layer's mean output.
         layer_bits: Weight bits by layer instead of the scheme's, for every layer with weights.
-        threads: For bias correction; all cores without it.
+        seed: For the methods that look at a part of the calibration samples.
+        threads: For the methods that run the network; all cores without it.
     """
 
-    weight_observer: str = "moving-average"
+    recipe: Recipe = field(default_factory=Recipe)
     keep_8bit: frozenset[str] | None = None
-    bias_correction: bool = True
     layer_bits: Mapping[str, int] | None = None
+    seed: int = 0
     threads: int | None = None
 
 
@@ -75,7 +77,7 @@ def quantize(
         scheme: Bits of weights and activations.
         calibration: The observed ranges.
         options: Choices beside the scheme.
-        progress: Called with (layers done, layers) while biases are corrected.
+        progress: Called with (layers done, layers) by the methods that run the network.
 
     Raises:
         QuantizationError: If the calibration is of another graph, a weight is not finite, or an option is unknown.
@@ -92,13 +94,23 @@ def quantize(
             result.nodes[index] = _quantize_weights(node, graph, result, plan, options)
         else:
             result.nodes[index] = _quantize_constants(node, graph, result)
-    shifts: dict[str, float] = {}
     result = result.prune()
-    if options.bias_correction:
-        threads = options.threads or os.cpu_count() or 1
+    threads = options.threads or os.cpu_count() or 1
+    recipe = options.recipe
+    found: dict[str, dict[str, Any]] = {}
+    if recipe.rounding == "second-order":
+        result, done = round_second_order(
+            result, graph, calibration.samples, recipe.second_order, threads, options.seed, progress
+        )
+        for name, layer in done.items():
+            found[name] = {"bias_correction_steps": _rounded(layer.bias_steps), "proven_best": layer.proven}
+    elif recipe.bias_correction:
         result, shifts = correct_biases(result, graph, calibration.samples, threads, progress)
+        found = {name: {"bias_correction_steps": _rounded(shift)} for name, shift in shifts.items()}
     check_graph(result)
-    statistics = [_statistics(node, graph, result, shifts) for node in result.nodes if is_layer(node)]
+    statistics = [
+        {**_statistics(node, graph, result), **found.get(node.name, {})} for node in result.nodes if is_layer(node)
+    ]
     return QuantizedModel(result, plan.changes, statistics)
 
 
@@ -125,11 +137,12 @@ def _quantize_weights(node: Node, graph: Graph, result: Graph, plan: Plan, optio
     weights = _constant(node, graph, WEIGHTS, "weights")
     name = bias_name(node)
     bias: Array | None = _constant(node, graph, BIAS, "bias") if name else None
-    if bias is None and options.bias_correction:
+    recipe = options.recipe
+    if bias is None and (recipe.bias_correction or recipe.rounding != "nearest"):
         bias = np.zeros(weights.shape[0], dtype=np.float32)
     bits = plan.weight_bits[node.name]
     try:
-        ranges = weight_ranges(weights, bits, options.weight_observer)
+        ranges = weight_ranges(weights, bits, recipe.weight_observer)
     except QuantizationError as error:
         raise QuantizationError(f"{node.name}: {error}") from error
     names = (_own_name(node.inputs[WEIGHTS], node, result), _own_name(name, node, result) if name else "")
@@ -179,7 +192,7 @@ def _replace_constant(result: Graph, name: str, target: str, quant: QuantParams)
         result.add_tensor(Tensor.constant(target, quantize_array(value, quant), quant))
 
 
-def _statistics(node: Node, graph: Graph, result: Graph, shifts: dict[str, float]) -> dict[str, Any]:
+def _statistics(node: Node, graph: Graph, result: Graph) -> dict[str, Any]:
     weights = result.tensor(node.inputs[WEIGHTS])
     x, y = result.quant(node.inputs[X]), result.quant(node.outputs[0])
     quant = result.quant(weights.name)
@@ -187,7 +200,7 @@ def _statistics(node: Node, graph: Graph, result: Graph, shifts: dict[str, float
     reference = graph.constant(original.inputs[WEIGHTS])
     assert weights.data is not None
     assert reference is not None
-    found: dict[str, Any] = {
+    return {
         "name": node.name,
         "op": node.op,
         "weight_bits": quant.bits,
@@ -197,9 +210,6 @@ def _statistics(node: Node, graph: Graph, result: Graph, shifts: dict[str, float
         "dead_channels": int((~weights.data.reshape(weights.shape[0], -1).any(axis=1)).sum()),
         "weight_sqnr_db": _rounded(sqnr_db(reference, dequantize(weights.data, quant))),
     }
-    if node.name in shifts:
-        found["bias_correction_steps"] = _rounded(shifts[node.name])
-    return found
 
 
 def _rounded(value: float | None) -> float | None:

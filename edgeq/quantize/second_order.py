@@ -247,13 +247,13 @@ def search(
         beam: Beginnings that are kept for each channel.
 
     Returns:
-        Codes, and for each channel (G, R) whether they are proven to be the best among those that differ from the
-        real-valued optimum by at most NEIGHBOURS / 2 steps given the weights decided before.
+        Codes, and for each channel (G, R) whether they are proven to be the best of all: whatever was dropped or not
+        tried on the way had a larger error already.
     """
     groups, rows, taps = targets.shape
     factor = np.linalg.cholesky(covariance)  # Lower; L^T is what multiplies.
     bound = errors_of(start.transpose(0, 2, 1), scales, targets.transpose(0, 2, 1), covariance)
-    offsets = np.arange(NEIGHBOURS) - (NEIGHBOURS - 1) / 2
+    width = min(NEIGHBOURS, 2 * limit + 1)
     chosen = np.zeros((groups, rows, 1, taps))
     partial = np.zeros((groups, rows, 1))
     dropped = np.full((groups, rows), np.inf)
@@ -264,12 +264,14 @@ def search(
             factor[:, None, None, k + 1 :, k]
         )
         centre = (targets[:, :, None, k] - later.sum(axis=-1) / pivot) / scales[:, :, None]
-        # The nearest NEIGHBOURS integers: half of them on either side of the centre.
-        candidates = np.floor(centre)[..., None] + 0.5 + offsets
-        candidates = np.clip(candidates, -limit, limit)
-        cost = partial[..., None] + ((candidates - centre[..., None]) * (scales[:, :, None] * pivot)[..., None]) ** 2
-        # Clipping makes candidates equal: all but the first of each must not fill the beam.
-        cost[..., 1:] = np.where(candidates[..., 1:] == candidates[..., :-1], np.inf, cost[..., 1:])
+        first = np.clip(np.floor(centre) + 1 - width // 2, -limit, limit + 1 - width)
+        candidates = first[..., None] + np.arange(width)
+        unit = scales[:, :, None] * pivot
+        cost = partial[..., None] + ((candidates - centre[..., None]) * unit[..., None]) ** 2
+        # The nearest codes on either side that are not tried.
+        for code in (first - 1, first + width):
+            skipped = partial + ((code - centre) * unit) ** 2
+            dropped = np.minimum(dropped, np.where(np.abs(code) <= limit, skipped, np.inf).min(axis=2))
         flat, values = cost.reshape(groups, rows, -1), candidates.reshape(groups, rows, -1)
         kept = min(beam, flat.shape[2])
         order = np.argpartition(flat, kept - 1, axis=2) if kept < flat.shape[2] else np.argsort(flat, axis=2)
@@ -278,7 +280,7 @@ def search(
             dropped = np.minimum(dropped, rest)
         order = order[:, :, :kept]
         partial = np.take_along_axis(flat, order, axis=2)
-        chosen = np.take_along_axis(chosen, order[..., None] // NEIGHBOURS, axis=2)
+        chosen = np.take_along_axis(chosen, order[..., None] // width, axis=2)
         chosen[..., k] = np.take_along_axis(values, order, axis=2)
     best = partial.argmin(axis=2)[:, :, None]
     least = np.take_along_axis(partial, best, axis=2)[:, :, 0]

@@ -21,7 +21,7 @@ from edgeq.importers import from_onnx
 from edgeq.importers.from_edgeq import decode
 from edgeq.ir import Graph
 from edgeq.passes import channels_last, float_pipeline, lower
-from edgeq.quantize import Calibration, QuantizeOptions, Scheme, calibrate, quantize
+from edgeq.quantize import Calibration, QuantizeOptions, Recipe, Scheme, calibrate, quantize
 from edgeq.session import Session, native_module
 from edgeq.simulate import simulate
 
@@ -74,7 +74,7 @@ def calibrated(name: str, shape: tuple[int, int, int], cache: Path) -> tuple[Gra
 
 def check_network(name: str, scheme: str, shape: tuple[int, int, int], cache: Path) -> None:
     graph, calibration = calibrated(name, shape, cache)
-    quantized = quantize(graph, Scheme.parse(scheme), calibration, QuantizeOptions(bias_correction=False)).graph
+    quantized = quantize(graph, Scheme.parse(scheme), calibration, QuantizeOptions(Recipe(bias_correction=False))).graph
     lowered = lower(channels_last(quantized))
     assert [node.name for node in lowered.nodes if node.op == "transpose"] == []
     content = encode(lowered)
@@ -119,7 +119,7 @@ def test_w4_file_is_little_more_than_half(cache: Path) -> None:
     graph, calibration = calibrated("mobilenet_v2", small_shape("mobilenet_v2"), cache)
     sizes = []
     for scheme in ("w4a8", "w8a8"):
-        options = QuantizeOptions(bias_correction=False)
+        options = QuantizeOptions(Recipe(bias_correction=False))
         lowered = lower(channels_last(quantize(graph, Scheme.parse(scheme), calibration, options).graph))
         content = encode(lowered)
         sizes.append((len(content), Session(content).weight_bytes))

@@ -18,7 +18,7 @@ from edgeq.errors import EdgeqError, ImportModelError, QuantizationError, UsageE
 from edgeq.exporters.onnx_float import to_float_onnx
 from edgeq.ir import Graph
 from edgeq.ops import check_graph
-from edgeq.quantize import QuantizeOptions, calibrate, quantize
+from edgeq.quantize import QuantizeOptions, Recipe, calibrate, quantize
 from edgeq.simulate import simulate
 from edgeq.zoo.demo import demo_path
 
@@ -45,7 +45,7 @@ def post_training(graph: Graph, bits: str, samples: dict[str, np.ndarray] | np.n
     from edgeq.quantize import Scheme
 
     found = calibrate(graph, [samples], observer="mse")
-    return quantize(graph, Scheme.parse(bits), found, QuantizeOptions(weight_observer="mse")).graph
+    return quantize(graph, Scheme.parse(bits), found, QuantizeOptions(Recipe(weight_observer="mse"))).graph
 
 
 def run(module: Any, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:

@@ -15,7 +15,7 @@ from edgeq.ir import Attrs, Graph, Tensor
 from edgeq.ops.check import check_graph
 from edgeq.ops.concat import ConcatAttrs
 from edgeq.ops.elementwise import ElementwiseAttrs
-from edgeq.quantize import OBSERVERS, SCHEMES, QuantizeOptions, Scheme, calibrate, quantize
+from edgeq.quantize import OBSERVERS, SCHEMES, QuantizeOptions, Recipe, Scheme, calibrate, quantize
 from edgeq.quantize.bias_correction import shrunk_mean
 from edgeq.quantize.calibrate import FloatSession
 from edgeq.simulate import execute, run_float_graph, simulate
@@ -113,7 +113,7 @@ def test_bias_correction_restores_the_means() -> None:
     graph = inverted_residual()
     calibration = calibrate(graph, [data(1, 64)])
     scheme = Scheme.parse("w4a8")
-    plain = quantize(graph, scheme, calibration, QuantizeOptions(bias_correction=False)).graph
+    plain = quantize(graph, scheme, calibration, QuantizeOptions(Recipe(bias_correction=False))).graph
     corrected = quantize(graph, scheme, calibration).graph
 
     def offset(quantized: Graph, name: str) -> float:
@@ -150,7 +150,7 @@ def test_layers_that_share_weights_get_their_own() -> None:
     by_name = {node.name: node for node in model.nodes}
     assert by_name["one"].inputs[1] != by_name["two"].inputs[1]
     assert len(by_name["one"].inputs) == 3  # Bias correction gave it a bias.
-    bare = make(mixed_graph(), bias_correction=False).graph
+    bare = make(mixed_graph(), recipe=Recipe(bias_correction=False)).graph
     assert len(next(node for node in bare.nodes if node.name == "one").inputs) == 2
 
 

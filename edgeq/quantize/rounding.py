@@ -1,0 +1,163 @@
+"""Second-order rounding of every layer's weights, and the biases that go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.ir import Graph, Node, QuantParams, Tensor
+from edgeq.ir.tensor import Array
+from edgeq.quantize import qparams
+from edgeq.quantize.bias_correction import shrunk_mean
+from edgeq.quantize.layer_walk import LayerView, LayerWalk
+from edgeq.quantize.layers import WEIGHTS, X, bias_name
+from edgeq.quantize.second_order import Moments, best_weights, bias_of, round_weights
+
+
+@dataclass(frozen=True, slots=True)
+class SecondOrder:
+    """Choices of second-order rounding.
+
+    Attributes:
+        target_damping: Pulls the weights that are aimed at towards the float network's: this share of the inputs' mean
+            variance is added to their covariance. 0 takes the least squares of the calibration samples as they are,
+            which a few clipped outliers then decide; MobileNetV2 at w4a8 (200 images) has a logit SQNR of 9.5 dB with
+            0.03, 10.4 with 0.1, 11.0 with 0.5, 11.4 with 3, and 6.9 dB with the float weights themselves.
+        rounding_damping: The same for the metric in which codes are compared.
+    """
+
+    target_damping: float = 1.0
+    rounding_damping: float = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRounding:
+    """What rounding did to a layer.
+
+    Attributes:
+        bias_steps: The largest change of a bias, in steps of the layer's output.
+        proven: Share of its channels with codes that are proven to be the best; None where no search ran.
+    """
+
+    bias_steps: float
+    proven: float | None
+
+
+def round_second_order(
+    quantized: Graph,
+    reference: Graph,
+    samples: Mapping[str, Array],
+    choices: SecondOrder,
+    threads: int,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Graph, dict[str, LayerRounding]]:
+    """Chooses the weights, scales and biases of all layers anew, in execution order.
+
+    Convolutions and linear layers are rounded by `second_order`; a transposed convolution keeps its codes and gets its
+    bias corrected.
+
+    Args:
+        quantized: Quantized NCHW graph; every layer has a bias.
+        reference: The float graph with the same nodes and tensor names.
+        samples: float32 inputs by name.
+        choices: Damping.
+        threads: Chunks of samples that run at once.
+        seed: Chooses the output positions that are looked at.
+        progress: Called with (layers done, layers).
+
+    Returns:
+        The graph, and what was done by layer.
+    """
+    walk = LayerWalk(quantized, reference, samples, threads, seed)
+    done: dict[str, LayerRounding] = {}
+
+    def decide(node: Node, view: LayerView) -> None:
+        if not view.has_rows:
+            done[node.name] = LayerRounding(_shift_bias(node, view, walk.graph), None)
+            return
+        moments = view.moments()
+        done[node.name] = _round_layer(node, view, walk.graph, moments, choices)
+
+    return walk.run(decide, progress), done
+
+
+def _round_layer(
+    node: Node, view: LayerView, graph: Graph, moments: Moments, choices: SecondOrder
+) -> LayerRounding:
+    old = graph.tensor(node.inputs[WEIGHTS])
+    bits = graph.quant(old.name).bits
+    limit = qparams.weight_limit(bits)
+    weights = view.weights.reshape(len(view.weights), -1).astype(np.float64)
+    # Where there are fewer positions than weights (the last linear layer) they say less than their number suggests.
+    scarce = weights.shape[1] / moments.rows
+    targets = best_weights(weights, moments, choices.target_damping + scarce)
+    rounded = round_weights(targets, moments.covariance, limit, choices.rounding_damping + scarce)
+    x, y = graph.quant(node.inputs[X]), graph.quant(node.outputs[0])
+    codes, scales = _within_limits(rounded.codes, rounded.scales, targets, bits, x, y)
+    bias = bias_of(weights, codes * scales.astype(np.float64)[:, None], moments)
+    # A bias that does not fit 30 bits needs a larger scale, which moves the codes, which moves the bias.
+    floor = np.abs(bias) / (float(x.scale) * qparams.BIAS_LIMIT) * (1 + 2.0**-20)
+    if (scales < floor).any():
+        scales = np.maximum(scales, floor).astype(np.float32)
+        codes = qparams.quantize_weights(targets, scales, bits)
+        bias = bias_of(weights, codes * scales.astype(np.float64)[:, None], moments)
+    quant = QuantParams(scales, np.zeros(scales.shape, dtype=np.int32), bits, axis=0)
+    graph.add_tensor(Tensor.constant(old.name, codes.reshape(old.shape), quant))
+    before = _real_bias(node, graph)
+    _store_bias(node, graph, bias, scales)
+    return LayerRounding(float(np.max(np.abs(bias - before), initial=0.0)) / float(y.scale), rounded.proven)
+
+
+def _within_limits(
+    codes: npt.NDArray[np.int8],
+    scales: npt.NDArray[np.float64],
+    targets: npt.NDArray[np.float64],
+    bits: int,
+    x: QuantParams,
+    y: QuantParams,
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Applies the floors of `qparams.weight_scales` and keeps products within 30 bits; rounds anew where it must."""
+    limit = qparams.weight_limit(bits)
+    live = codes.any(axis=1)
+    chosen = qparams.weight_scales(np.where(live, scales * limit, 0.0), bits, float(x.scale), float(y.scale), None)
+    largest = max(x.qmax - int(x.zero_point), int(x.zero_point) - x.qmin)
+    codes = codes.copy()
+    changed = live & (chosen > scales * (1 + 2.0**-20))
+    while True:
+        codes[changed] = qparams.quantize_weights(targets[changed], chosen[changed], bits)
+        products = largest * np.abs(codes.astype(np.int64)).sum(axis=1)
+        changed = products >= qparams.BIAS_LIMIT
+        if not changed.any():
+            return codes, chosen
+        chosen[changed] *= np.float32(1.1) * (products[changed] / qparams.BIAS_LIMIT).astype(np.float32)
+
+
+def _shift_bias(node: Node, view: LayerView, graph: Graph) -> float:
+    """Corrects the bias of a layer that keeps its codes; returns the largest change in steps of its output."""
+    weights = graph.tensor(node.inputs[WEIGHTS])
+    assert weights.data is not None
+    scales = graph.quant(weights.name).scale
+    before = _real_bias(node, graph)
+    shift = shrunk_mean(view.output_error_means())
+    _store_bias(node, graph, before + shift, scales)
+    return float(np.max(np.abs(shift), initial=0.0)) / float(graph.quant(node.outputs[0]).scale)
+
+
+def _real_bias(node: Node, graph: Graph) -> npt.NDArray[np.float64]:
+    bias = graph.tensor(bias_name(node))
+    assert bias.data is not None
+    found: npt.NDArray[np.float64] = bias.data * graph.quant(bias.name).scale.astype(np.float64)
+    return found
+
+
+def _store_bias(
+    node: Node, graph: Graph, bias: npt.NDArray[np.float64], scales: npt.NDArray[np.float32]
+) -> None:
+    scale = (np.float32(graph.quant(node.inputs[X]).scale) * scales).astype(np.float32)
+    codes = qparams.quantize_bias(bias, scale.astype(np.float64))
+    quant = QuantParams(scale, np.zeros(scale.shape, dtype=np.int32), 32, axis=0)
+    graph.add_tensor(Tensor.constant(bias_name(node), codes, quant))
