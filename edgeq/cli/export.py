@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
@@ -76,6 +77,10 @@ from edgeq.cli.options import parse_preprocessing, preprocessing_options
     show_default=True,
     help="Which 4-bit weights .onnx and .tflite store two to a byte.",
 )
+@click.option(
+    "--trials", type=click.IntRange(1), metavar="N", help="Repeat N times with other calibration samples: the spread."
+)
+@click.option("--data", metavar="DATA", help="For --trials: what they are evaluated on.")
 @preprocessing_options
 @click.option(
     "-o",
@@ -101,6 +106,8 @@ def command(
     io: Literal["float", "int8"],
     onnx_activations: Literal["uint8", "int8"],
     int4: Literal["packed", "fast", "old", "none"],
+    trials: int | None,
+    data: str | None,
     resize: int | None,
     crop: str | None,
     mean: str | None,
@@ -118,25 +125,31 @@ def command(
     DATA is digits, a .npz file (x, y), a folder with one sub-folder a class, a .zip of images with a labels.csv
     (PATH:SPLIT chooses a split), or package.module:factory.
     """
-    from edgeq.deployment import FormatOptions, export
+    from edgeq.deployment import FormatOptions, export, run_trials
+    from edgeq.errors import UsageError
+    from edgeq.exporters.folder import TRIALS_FILE
+    from edgeq.outputs import write_text
 
-    result = export(
-        model,
-        bits=bits,
-        budget=budget,
-        calibration=calibration,
-        out=out,
-        calib_samples=calib_samples,
-        effort=effort,
-        recipe=recipe,
-        observer=observer,
-        weight_observer=weight_observer,
-        bias_correction=bias_correction,
-        seed=seed,
-        keep_8bit=keep_8bit,
-        to=to,
-        format_options=FormatOptions(io=io, onnx_activations=onnx_activations, int4=int4),
-        preprocessing=parse_preprocessing(resize, crop, mean, std, channels, interpolation),
-        progress=True,
-    )
+    if (trials is None) != (data is None):
+        raise UsageError("--trials N and --data DATA go together: how often, and on which inputs to measure")
+    options: dict[str, Any] = {
+        "bits": bits,
+        "budget": budget,
+        "calibration": calibration,
+        "calib_samples": calib_samples,
+        "effort": effort,
+        "recipe": recipe,
+        "observer": observer,
+        "weight_observer": weight_observer,
+        "bias_correction": bias_correction,
+        "seed": seed,
+        "keep_8bit": keep_8bit,
+        "preprocessing": parse_preprocessing(resize, crop, mean, std, channels, interpolation),
+    }
+    storage = FormatOptions(io=io, onnx_activations=onnx_activations, int4=int4)
+    result = export(model, out=out, to=to, format_options=storage, progress=True, **options)
     click.echo(result.summary())
+    if trials is not None:
+        found = run_trials(model, trials, data=data, **options)
+        write_text(out / TRIALS_FILE, json.dumps(found.to_json(), indent=1) + "\n")
+        click.echo(found.summary())

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from edgeq.deployment.export import ExportResult, export
 from edgeq.deployment.formats import FORMATS, Agreement, FormatOptions
+from edgeq.deployment.trials import Trials, run_trials
 
-__all__ = ["FORMATS", "Agreement", "ExportResult", "FormatOptions", "export"]
+__all__ = ["FORMATS", "Agreement", "ExportResult", "FormatOptions", "Trials", "export", "run_trials"]

@@ -14,8 +14,9 @@ TFLITE_FILE = "model.tflite"
 REFERENCE_FILE = "reference.onnx"
 REFERENCE_TFLITE = "reference.tflite"
 PLAN_FILE = "plan.toml"
+TRIALS_FILE = "trials.json"
 MANIFEST_FILE = "manifest.json"
-FILES = (MODEL_FILE, ONNX_FILE, TFLITE_FILE, REFERENCE_FILE, REFERENCE_TFLITE, PLAN_FILE, MANIFEST_FILE)
+FILES = (MODEL_FILE, ONNX_FILE, TFLITE_FILE, REFERENCE_FILE, REFERENCE_TFLITE, PLAN_FILE, TRIALS_FILE, MANIFEST_FILE)
 """Everything that an export may write; one that it does not write any more is removed from the folder."""
 
 
