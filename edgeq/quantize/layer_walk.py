@@ -187,7 +187,7 @@ class LayerWalk:
 
     def _product_session(self, node: Node, weights: Array) -> FloatSession:
         """The layer with these real weights, without bias and clamp."""
-        bare = node.with_(inputs=node.inputs[: BIAS])
+        bare = node.with_(inputs=node.inputs[:BIAS])
         return _single(bare, self.reference, {node.inputs[WEIGHTS]: weights}, before_clamps=True)
 
     def _run_layer(self, node: Node, original: Node) -> None:

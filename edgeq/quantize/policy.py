@@ -73,6 +73,10 @@ def make_plan(
 
     - what a caller gives or gets (graph inputs and outputs, the logits before a softmax, and what shares their
       quantization) has 8 bits: it costs nothing inside the network and everything at its ends;
+    - an activation that no layer with weights reads has 8 bits: 4-bit activations mean that every product of inputs
+      and weights is one of 4-bit numbers, and what additions, averages or tables alone read takes part in none. Codes
+      are held one to a byte, so that the finer ones cost neither memory nor time, while the linear outputs that a
+      residual addition reads are what suffers most from 16 levels;
     - a layer in `keep_8bit` keeps its weights and its input activation at 8 bits. `first` and `last` are the first and
       last layers with weights in execution order; other names are layers' own;
     - `layer_bits` takes the place of the scheme's weight bits, layer by layer. It is a decision already, so that
@@ -110,6 +114,7 @@ def make_plan(
     activation_bits = {}
     set_of = {member: shared for shared in sets for member in shared.members}
     kept_inputs = {set_of[node.inputs[0]].name: node.name for node in layers if node.name in kept}
+    multiplied = {set_of[node.inputs[0]].name for node in layers if node.inputs[0] in set_of}
     for shared in sets:
         activation_bits[shared.name] = scheme.activation_bits
         if scheme.activation_bits == 8:
@@ -117,6 +122,8 @@ def make_plan(
         why = shared.forced
         if why is None and shared.name in kept_inputs:
             why = f"{kept_inputs[shared.name]}, which is kept at 8 bits, reads it"
+        if why is None and shared.name not in multiplied:
+            why = "no layer with weights reads it, and codes are held one to a byte"
         if why is not None:
             activation_bits[shared.name] = 8
             changes.append(Change(shared.name, f"a{scheme.activation_bits}", "a8", why))

@@ -10,6 +10,7 @@ from edgeq.quantize import counting
 from edgeq.quantize.observers import (
     OBSERVERS,
     HistogramObserver,
+    KlObserver,
     MinMaxObserver,
     MovingAverageMinMaxObserver,
     MseObserver,
@@ -110,6 +111,56 @@ def test_mse_observer_is_no_worse_than_the_whole_range(kind: str, bits: int) -> 
     assert found <= error(float(seen.min()), float(seen.max())) * 1.02
     best = min(error(seen.min() * a, seen.max() * b) for a in np.linspace(0.1, 1, 19) for b in np.linspace(0.1, 1, 19))
     assert found <= best * 1.1
+
+
+def squared_error(seen: np.ndarray, bounds: tuple[float, float], bits: int) -> float:
+    quant = activation_params(*bounds, bits)
+    codes = np.clip(np.rint(seen / quant.scale) + quant.zero_point, quant.qmin, quant.qmax)
+    return float((((codes - quant.zero_point) * quant.scale - seen) ** 2).mean())
+
+
+def test_mse_observer_finds_bounds_that_shrink_by_different_shares() -> None:
+    """A long thin tail below, everything else just above zero: shrinking both bounds alike finds a poor range."""
+    rng = np.random.default_rng(0)
+    seen = np.concatenate([rng.uniform(0, 1, 100_000), rng.uniform(-40, 0, 3)]).astype(np.float32)
+    observer = MseObserver()
+    observer.observe(seen)
+    low, high = observer.range(4)
+    alike = min(squared_error(seen, (seen.min() * a, seen.max() * a), 4) for a in np.linspace(0.01, 1, 200))
+    assert squared_error(seen, (low, high), 4) < 0.5 * alike
+    assert low > -4
+    assert high > 0.8
+
+
+def kl_range(seen: np.ndarray, bits: int = 4) -> tuple[float, float]:
+    observer = KlObserver()
+    observer.observe(seen.astype(np.float32))
+    return observer.range(bits)
+
+
+def test_kl_observer_leaves_out_outliers_and_keeps_the_bulk() -> None:
+    rng = np.random.default_rng(1)
+    seen = np.concatenate([rng.normal(0, 1, 200_000), [-30.0, 45.0, 60.0]])
+    low, high = kl_range(seen, 4)
+    assert -8 < low < -1.5
+    assert 1.5 < high < 8
+    # Finer codes leave out less.
+    wide_low, wide_high = kl_range(seen, 8)
+    assert -30 < wide_low < low
+    assert high < wide_high < 60
+    # A flat distribution has nothing to leave out.
+    low, high = kl_range(rng.uniform(0, 2, 200_000))
+    assert low == 0.0
+    assert 1.9 < high <= 2.0
+
+
+def test_kl_observer_is_blind_to_zeros_and_to_units() -> None:
+    rng = np.random.default_rng(2)
+    positive = np.abs(rng.standard_t(3, 50_000))
+    wanted = kl_range(positive)
+    np.testing.assert_allclose(kl_range(np.concatenate([positive, np.zeros(400_000)])), wanted, rtol=0.02)
+    np.testing.assert_allclose(kl_range(positive * 8), (wanted[0] * 8, wanted[1] * 8), rtol=1e-6)
+    assert wanted[1] < positive.max()
 
 
 def test_histogram_keeps_mass_and_place_when_it_grows() -> None:

@@ -48,9 +48,34 @@ def test_w4a4_keeps_the_ends() -> None:
     assert found.weight_bits["head"] == 8
     assert found.weight_bits["stem"] == 4
     eight = {name for name, bits in found.activation_bits.items() if bits == 8}
-    assert eight == {"x", "pool.out", "head.out"}
-    assert {change.node for change in found.changes} == {"head", "x", "pool.out", "head.out"}
+    assert eight == {"x", "project.out", "join.out", "pool.out", "head.out"}
+    assert {change.node for change in found.changes} == eight | {"head"}
     assert all(change.reason for change in found.changes)
+
+
+def test_w4a4_has_8_bits_where_no_product_is() -> None:
+    b = Builder()
+    stem = b.conv("stem", "x", 4)
+    thin = b.conv("thin", stem, 4, clamp=NO_CLAMP)
+    total = b.add("sum", stem, thin)
+    after = b.conv("after", total, 4, clamp=NO_CLAMP)
+    copied = b.node("concat", "copied", [after, b.conv("beside", total, 4)], ConcatAttrs(1))
+    last = b.conv("last", copied, 4)
+    graph = b.done(b.add("end", last, last))
+    found = plan(graph, "w4a4")
+    # Layers read stem.out and sum.out; what `copied` copies is read through it.
+    assert found.activation_bits == {
+        "x": 8,
+        "stem.out": 4,
+        "thin.out": 8,
+        "sum.out": 4,
+        "after.out": 4,
+        "last.out": 8,
+        "end.out": 8,
+    }
+    reasons = {change.node: change.reason for change in found.changes}
+    assert "no layer with weights reads it" in reasons["thin.out"]
+    assert "output of the network" in reasons["end.out"]
 
 
 def test_keep_names() -> None:
