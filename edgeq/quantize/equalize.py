@@ -30,6 +30,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +53,7 @@ MARGIN = 1.1
 CHUNK_ELEMENTS = 1 << 25
 """Samples run together while their observed activations stay below this many elements."""
 
-ROWS = 2048
+ROWS = 1024
 """Positions of each activation that are kept for the estimate of the rounding error."""
 
 ROUNDING_GAIN = 0.25
@@ -62,18 +63,14 @@ depends on it."""
 GROWTH = 2.0**6
 """A channel's scale lies within 1 / GROWTH and GROWTH: beyond, a channel is all but dead on the samples."""
 
-CANDIDATES = (
-    (0.0, 0.0),
-    (0.0, 0.25),
-    (0.0, 0.5),
-    (0.0, 0.75),
-    (0.0, 1.0),
-    (0.25, 0.25),
-    (0.25, 0.75),
-    (0.5, 0.5),
-    (0.5, 1.0),
-)
-"""(b, a): scales proportional to column^b / magnitude^a that are compared. (0, 0) leaves the set as it is."""
+CANDIDATES = ((0.0, 0.5), (0.0, 1.0), (0.25, 0.75), (0.5, 0.5), (0.5, 1.0))
+"""(b, a): scales proportional to column^b / magnitude^a that are compared, besides leaving the set as it is."""
+
+LEVELS = (1.0, 0.7, 0.5, 0.35)
+"""Where a bound fixes some channels: the width that the others are given, as a share of the widest one's."""
+
+SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+"""Where a channel could be clipped, as a share of its largest value."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -486,30 +483,56 @@ def _chosen_scales(
     activation_bits: int,
     strength: float | None,
 ) -> Floats:
-    pairs = CANDIDATES if strength is None else ((1 - strength, strength),)
-    candidates = [_candidate(readers, limits, *pair) for pair in pairs]
-    if len(candidates) == 1:
-        return candidates[0]
+    column = np.sqrt(np.sum([reader.importance for reader in readers], axis=0))
+    if strength is not None:
+        widths = np.max([np.abs(reader.rows).max(axis=0) for reader in readers], axis=0)
+        return _candidate(widths, column, limits, 1 - strength, strength, 1.0)
+    bounds = np.max([_clipping_bounds(reader.rows, activation_bits) for reader in readers], axis=0)
+    largest, fixed = limits
+    capped = bool(fixed.any() or (largest < GROWTH).any())
+    candidates = [np.ones_like(bounds)]
+    for by_column, by_magnitude in CANDIDATES:
+        for level in LEVELS if capped else LEVELS[:1]:
+            candidates.append(_candidate(bounds, column, limits, by_column, by_magnitude, level))
     errors = [sum(reader.error(factor, activation_bits) for reader in readers) for factor in candidates]
-    return candidates[int(np.argmin(errors))]
+    best: Floats = candidates[int(np.argmin(errors))]
+    return best
+
+
+def _clipping_bounds(rows: npt.NDArray[np.float32], bits: int) -> Floats:
+    """The magnitude at which each channel would be clipped if it had codes of its own: of least squared error."""
+    largest = np.abs(rows).max(axis=0)
+    levels = (1 << bits) - 1 if rows.min() >= 0 else (1 << (bits - 1)) - 1
+    best: Floats = largest.astype(np.float64)
+    least = np.full(largest.size, math.inf)
+    for share in SHARES:
+        step = np.maximum(largest * np.float32(share / levels), np.float32(1e-30))
+        codes = np.clip(np.rint(rows / step), -levels, levels)
+        codes *= step
+        codes -= rows
+        error = np.einsum("nc,nc->c", codes, codes)
+        better = error < least
+        best[better], least[better] = (largest * share)[better], error[better]
+    return best
 
 
 def _candidate(
-    readers: Sequence[_Reader], limits: tuple[Floats, npt.NDArray[np.bool_]], by_column: float, by_magnitude: float
+    magnitude: npt.NDArray[np.floating[Any]],
+    column: Floats,
+    limits: tuple[Floats, npt.NDArray[np.bool_]],
+    by_column: float,
+    by_magnitude: float,
+    level: float,
 ) -> Floats:
-    """Scales proportional to column^b / magnitude^a within the limits; the widest channel keeps its width."""
+    """Scales like column^b / magnitude^a within the limits; the widest channel keeps `level` of its width."""
     largest, fixed = limits
-    magnitude = np.max([np.abs(reader.rows).max(axis=0) for reader in readers], axis=0).astype(np.float64)
-    column = np.sqrt(np.sum([reader.importance for reader in readers], axis=0))
-    live = (magnitude > 0) & (column > 0)
-    if not live.any():
-        return np.ones_like(magnitude)
-    factor = np.ones_like(magnitude)
-    factor[live] = column[live] ** by_column / magnitude[live] ** by_magnitude
-    widths = factor * magnitude
-    factor *= magnitude[live].max() / widths[live].max()
-    factor = np.clip(factor, 1 / GROWTH, largest)
-    return np.where(fixed | ~live, 1.0, factor)
+    wide = magnitude.astype(np.float64)
+    live = (wide > 0) & (column > 0)
+    factor = np.ones(wide.size)
+    if live.any():
+        factor[live] = column[live] ** by_column / wide[live] ** by_magnitude
+        factor *= level * wide[live].max() / (factor * wide)[live].max()
+    return np.where(fixed | ~live, 1.0, np.clip(factor, 1 / GROWTH, largest))
 
 
 def _scale(found: ChannelSet, graph: Graph, factor: Floats) -> None:
