@@ -14,6 +14,7 @@ from edgeq.ops.concat import ConcatAttrs
 from edgeq.ops.elementwise import ElementwiseAttrs
 from edgeq.ops.silu import SiluAttrs
 from edgeq.quantize import QuantizeOptions, Scheme, calibrate, quantize
+from edgeq.quantize.recipe import Recipe
 
 
 def residual() -> Graph:
@@ -43,7 +44,7 @@ def quantized(name: str) -> Graph:
     graph = GRAPHS[name]()
     samples = np.random.default_rng(0).normal(0, 1, (16, 3, 8, 8)).astype(np.float32)
     calibration = calibrate(graph, [samples], observer="mse")
-    return quantize(graph, Scheme.parse("w4a4"), calibration, QuantizeOptions(weight_observer="mse")).graph
+    return quantize(graph, Scheme.parse("w4a4"), calibration, QuantizeOptions(Recipe(weight_observer="mse"))).graph
 
 
 @pytest.mark.parametrize("name", GRAPHS)
