@@ -24,7 +24,7 @@ DEFAULT_SAMPLES = 1024
 ACTIVATION_BYTES = 256 << 20
 """Samples run together while all observed activations of a batch stay below this."""
 
-KEPT_SAMPLES = 256
+KEPT_SAMPLES = 1024
 """Samples that are kept for the methods that run the quantized network."""
 
 KEPT_BYTES = 192 << 20
