@@ -13,7 +13,7 @@ import pytest
 
 import edgeq
 from edgeq.deployment import auto_bits, bit_request, layer_times
-from edgeq.errors import DataError, QuantizationError, UsageError
+from edgeq.errors import BackendError, DataError, QuantizationError, UsageError
 from edgeq.importers import from_edgeq
 from edgeq.metrics import predicted_class
 from edgeq.quantize import Scheme, plan_file
@@ -174,7 +174,10 @@ def test_kept_layers_are_not_chosen(auto: Path, tmp_path: Path) -> None:
 def test_without_the_engine_the_same_bits_are_chosen(
     auto: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auto_bits, "_is_native", lambda: False)
+    def absent() -> None:
+        raise BackendError("not built")
+
+    monkeypatch.setattr(auto_bits, "native_module", absent)
     manifest = export(tmp_path / "out", bits="auto", budget={"size": 0.8}, progress=True).manifest
     plan = plan_file.load(tmp_path / "out" / "plan.toml")
     expected = plan_file.load(auto / "plan.toml")
