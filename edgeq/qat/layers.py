@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -45,7 +46,7 @@ class FoldedLayer(nn.Module):
     """Weights and bias of a layer, rounded in every pass.
 
     Attributes:
-        bits: Of the weights: 4 or 8.
+        bits: Of the weights: 4 or 8; `code_bits` is the same in the state.
         weight: Float weights, output channels on axis 0.
         bias: Float bias, shape (channels,).
         scale: Step sizes of the weights, shape (channels,).
@@ -54,6 +55,7 @@ class FoldedLayer(nn.Module):
     def __init__(self, weight: TorchTensor, bias: TorchTensor, bits: int) -> None:
         super().__init__()
         self.bits = bits
+        self.register_buffer("code_bits", torch.tensor(bits))
         self.weight = nn.Parameter(weight.clone())
         self.bias = nn.Parameter(bias.clone())
         limit = qparams.weight_limit(bits)
@@ -71,6 +73,11 @@ class FoldedLayer(nn.Module):
             self.bias.copy_(bias)
         self.scale.restart(scale)
         self.bits = bits
+        self.code_bits.fill_(bits)
+
+    def _load_from_state_dict(self, *arguments: Any, **named: Any) -> None:
+        super()._load_from_state_dict(*arguments, **named)
+        self.bits = int(self.code_bits)
 
     def normalises(self) -> bool:
         """Whether this pass takes the statistics of its batch, so that `finish` must follow the product."""

@@ -80,7 +80,7 @@ class ActivationQuantizer(nn.Module):
     """Rounds the activations of one shared set: per tensor, with a fixed integer zero point.
 
     Attributes:
-        bits: 4 or 8.
+        bits: 4 or 8; `code_bits` is the same in the state.
         scale: The step size.
         zero_point: The code of zero.
     """
@@ -90,12 +90,14 @@ class ActivationQuantizer(nn.Module):
         self.bits = bits
         one = torch.ones(()) if fixed is None else torch.tensor(float(fixed.scale))
         self.scale: LearnedScale | FixedScale = LearnedScale(one) if fixed is None else FixedScale(one)
+        self.register_buffer("code_bits", torch.tensor(bits))
         self.register_buffer("zero_point", torch.tensor(0 if fixed is None else int(fixed.zero_point)))
         self._zero = int(self.zero_point)
 
     def restart(self, quant: QuantParams) -> None:
         """Takes the parameters of a quantized tensor."""
         self.bits = quant.bits
+        self.code_bits.fill_(quant.bits)
         self.scale.restart(torch.tensor(float(quant.scale)))
         self.zero_point.fill_(int(quant.zero_point))
         self._zero = int(quant.zero_point)
@@ -132,5 +134,5 @@ class ActivationQuantizer(nn.Module):
 
     def _load_from_state_dict(self, *arguments: Any, **named: Any) -> None:
         super()._load_from_state_dict(*arguments, **named)
-        # Python's number, so that a pass on a device does not wait for it.
-        self._zero = int(self.zero_point)
+        # Python's numbers, so that a pass on a device does not wait for them.
+        self.bits, self._zero = int(self.code_bits), int(self.zero_point)

@@ -202,6 +202,23 @@ def test_state_is_saved_loaded_and_copied(tmp_path: Path) -> None:
     assert np.abs(graph.constant("stem.weight")).max() > 0
 
 
+def test_bits_of_a_mixed_start_are_part_of_the_state() -> None:
+    from edgeq.quantize import Scheme
+
+    graph = inverted_residual()
+    feeds = inputs_of(graph, 32, seed=3)
+    found = calibrate(graph, [feeds])
+    bits = {"stem": 8, "expand": 4, "depthwise": 8, "project": 4, "head": 8}
+    mixed = quantize(graph, Scheme.parse("w4a8"), found, QuantizeOptions(layer_bits=bits)).graph
+    module = module_of(graph, "w4a8").start_from(mixed)
+    other = module_of(graph, "w4a8")
+    other.load_state_dict(module.state_dict())
+    for one in (module, other):
+        integers = one.quantized_graph()
+        assert {node.name: integers.quant(node.inputs[1]).bits for node in integers.nodes if node.name in bits} == bits
+    np.testing.assert_array_equal(run(other, feeds)[0], run(module, feeds)[0])
+
+
 def test_parameter_groups_hold_every_parameter_once() -> None:
     module = module_of(inverted_residual())
     groups = module.parameter_groups(0.1, weight_decay=0.01, scale_lr=0.02)
