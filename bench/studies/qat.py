@@ -1,6 +1,6 @@
 """Quantization-aware training of ResNet-20 at W4A4 on CIFAR-10, for docs/results.md: a worked example.
 
-    python -m bench.studies.qat --data DIR [--epochs 3] [--seeds 0 1 2] [--write]
+    python -m bench.studies.qat --data DIR [--epochs 3] [--seeds 0 1] [--write]
 
 DIR holds cifar10 (train.npz, test.npz) and weights (resnet20_cifar10.npz). The fine-tune starts from the post-training
 quantized network and sees nothing but the training images; the test images are only evaluated. `fine_tune` is an
@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--networks", nargs="+", default=NETWORKS[:1], choices=NETWORKS)
     parser.add_argument("--schemes", nargs="+", default=["w4a4"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--epochs", type=float, default=3.0)
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--lr", type=float, default=2e-4)
