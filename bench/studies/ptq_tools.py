@@ -19,7 +19,7 @@ import subprocess
 import sys
 import venv
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,10 @@ CIFAR_IMAGES = 2000
 """Evaluated of CIFAR-10's test images: the first ones, which are balanced by class."""
 
 NETWORKS = ("efficientnet_lite0", "mobilenet_v2", "resnet20_cifar10")
+_SMALL = ("resnet20_cifar10",)
+"""What takes hours elsewhere is tried on this network."""
+
+SCHEMES = ("w8a8", "w4a8", "w4a4")
 _CHECKED = 8
 
 
@@ -92,9 +96,11 @@ def _nncf(scheme: str, label: str, preset: str, *, accurate: bool, align: bool) 
     return Setting(scheme, label, values)
 
 
-def _brevitas(scheme: str, label: str, method: str, equalize: int = 20, percentile: float = 99.999) -> Setting:
-    values = {"weight_bits": int(scheme[1]), "act_bits": int(scheme[3]), "method": method, "equalize": equalize}
-    return Setting(scheme, label, {**values, "percentile": percentile})
+def _brevitas(
+    scheme: str, label: str, method: str, percentile: float = 99.999, only: tuple[str, ...] = NETWORKS
+) -> Setting:
+    values = {"weight_bits": int(scheme[1]), "act_bits": int(scheme[3]), "method": method, "equalize": 20}
+    return Setting(scheme, label, {**values, "percentile": percentile}, only)
 
 
 def _aimet(
@@ -103,8 +109,6 @@ def _aimet(
     values = {"weight_bits": int(scheme[1]), "act_bits": int(scheme[3]), "method": method, "equalize": equalize}
     return Setting(scheme, label, {**values, "ranges": "tf_enhanced" if equalize else "min_max", **more}, only)
 
-
-_SMALL = ("resnet20_cifar10",)
 
 _PACKAGE = Path(edgeq.__file__).parent
 
@@ -155,14 +159,14 @@ TOOLS = (
         (
             _brevitas("w8a8", "equalised, bias correction", "none"),
             _brevitas("w4a8", "equalised, GPTQ, bias correction", "gptq"),
-            _brevitas("w4a4", "equalised, GPTQ, bias correction", "gptq", percentile=99.9),
+            _brevitas("w4a4", "equalised, GPTQ, bias correction", "gptq", percentile=99.9, only=_SMALL),
         ),
     ),
     Tool(
         "aimet_onnx",
         "aimet-onnx",
         (
-            _aimet("w8a8", "min-max", "none", equalize=False),
+            _aimet("w8a8", "min-max", "none", equalize=False, only=_SMALL),
             _aimet("w8a8", "equalised, SQNR ranges", "none"),
             _aimet("w4a8", "equalised, sequential MSE", "seq_mse"),
             _aimet("w4a8", "sequential MSE", "seq_mse", equalize=False, only=_SMALL),
@@ -478,12 +482,17 @@ def main() -> None:
     parser.add_argument("--environments", type=Path, required=True, help="folder of the tools' environments")
     parser.add_argument("--tools", nargs="+", default=names, choices=names)
     parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
+    parser.add_argument("--schemes", nargs="+", default=SCHEMES, choices=SCHEMES)
     parser.add_argument("--cores", type=int, default=Limits().cores, help="that each tool may use")
     parser.add_argument("--minutes", type=float, default=Limits().minutes, help="after which a tool is stopped")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/results.md")
     arguments = parser.parse_args()
     limits = Limits(arguments.cores, arguments.minutes)
-    tools = [tool for tool in TOOLS if tool.name in arguments.tools]
+    tools = [
+        replace(tool, settings=tuple(one for one in tool.settings if one.scheme in arguments.schemes))
+        for tool in TOOLS
+        if tool.name in arguments.tools
+    ]
     rows = []
     for row in study(tools, arguments.networks, arguments.data, arguments.environments.resolve(), limits):
         print(f"| {row['network']} {_line(row)}", flush=True)
