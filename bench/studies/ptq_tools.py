@@ -33,6 +33,7 @@ from edgeq import metrics
 from edgeq.data import Preprocessing, open_dataset
 from edgeq.deployment.models import load_model
 from edgeq.passes import float_pipeline
+from edgeq.quantize.recipe import EFFORTS
 from edgeq.verification.compare import compare
 from edgeq.zoo.registry import architecture
 
@@ -87,8 +88,15 @@ class Tool:
     code: tuple[Path, ...] = field(default=())
 
 
-def _edgeq(scheme: str, label: str = "default", **values: Any) -> Setting:
-    return Setting(scheme, label, {"bits": scheme, **values})
+def edgeq_settings(efforts: Sequence[str] = ()) -> tuple[Setting, ...]:
+    """Returns edgeq's ways: its defaults, or the levels of `edgeq export --effort` that are named."""
+    if not efforts:
+        return tuple(Setting(scheme, "default", {"bits": scheme}) for scheme in SCHEMES)
+    return tuple(
+        Setting(scheme, f"--effort {effort}", {"bits": scheme, "effort": effort})
+        for scheme in SCHEMES
+        for effort in efforts
+    )
 
 
 def _nncf(scheme: str, label: str, preset: str, *, accurate: bool, align: bool) -> Setting:
@@ -116,7 +124,7 @@ TOOLS = (
     Tool(
         "edgeq",
         "edgeq",
-        (_edgeq("w8a8"), _edgeq("w4a8"), _edgeq("w4a4")),
+        edgeq_settings(),
         own=True,
         code=(_PACKAGE, *sorted(_PACKAGE.glob("_native*"))),
     ),
@@ -322,8 +330,10 @@ def run(tool: Tool, setting: Setting, network: str, inputs: Inputs, python: Path
         if done.returncode:
             raise store.PreparationError(_last_line(log.read_text(encoding="utf-8", errors="replace")))
 
-    name = hashlib.sha256(values.encode()).hexdigest()[:8]
-    return store.entry(f"ptq_tools.{network}.{tool.name}.{name}", key, make)
+    label = f"ptq_tools.{network}.{tool.name}.{hashlib.sha256(values.encode()).hexdigest()[:8]}"
+    if limits.stored and not (store.root() / f"{label}-{key}").is_dir():
+        raise store.PreparationError("not run with this version")
+    return store.entry(label, key, make)
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,10 +343,12 @@ class Limits:
     Attributes:
         cores: Processor cores.
         minutes: Of the clock.
+        stored: Whether nothing is run: results come from the store alone.
     """
 
     cores: int = 1
     minutes: float = 15.0
+    stored: bool = False
 
 
 def _clean() -> dict[str, str]:
@@ -381,10 +393,13 @@ def figures(inputs: Inputs, logits: np.ndarray[Any, Any]) -> dict[str, Any]:
 
 
 def best(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Keeps a tool's most accurate setting for each network and scheme: chosen on the evaluation, in its favour."""
-    kept: dict[tuple[str, str, str], dict[str, Any]] = {}
+    """Keeps a tool's most accurate setting for each network and scheme: chosen on the evaluation, in its favour.
+
+    Of edgeq all are kept, since its levels are what a user chooses from.
+    """
+    kept: dict[tuple[str, ...], dict[str, Any]] = {}
     for row in rows:
-        key = (row["network"], row["scheme"], row["tool"])
+        key = (row["network"], row["scheme"], row["tool"], row["setting"] if row["tool"] == "edgeq" else "")
         if key not in kept or _rank(row) > _rank(kept[key]):
             kept[key] = row
     return list(kept.values())
@@ -483,16 +498,18 @@ def main() -> None:
     parser.add_argument("--tools", nargs="+", default=names, choices=names)
     parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
     parser.add_argument("--schemes", nargs="+", default=SCHEMES, choices=SCHEMES)
+    parser.add_argument("--efforts", nargs="+", default=(), choices=EFFORTS, help="edgeq's, instead of its defaults")
     parser.add_argument("--cores", type=int, default=Limits().cores, help="that each tool may use")
     parser.add_argument("--minutes", type=float, default=Limits().minutes, help="after which a tool is stopped")
+    parser.add_argument("--stored", action="store_true", help="run nothing: tables of the results in the store")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/results.md")
     arguments = parser.parse_args()
-    limits = Limits(arguments.cores, arguments.minutes)
-    tools = [
-        replace(tool, settings=tuple(one for one in tool.settings if one.scheme in arguments.schemes))
-        for tool in TOOLS
-        if tool.name in arguments.tools
-    ]
+    limits = Limits(arguments.cores, arguments.minutes, arguments.stored)
+    tools = []
+    for tool in TOOLS:
+        if tool.name in arguments.tools:
+            found = edgeq_settings(arguments.efforts) if tool.own else tool.settings
+            tools.append(replace(tool, settings=tuple(one for one in found if one.scheme in arguments.schemes)))
     rows = []
     for row in study(tools, arguments.networks, arguments.data, arguments.environments.resolve(), limits):
         print(f"| {row['network']} {_line(row)}", flush=True)

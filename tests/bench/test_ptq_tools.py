@@ -50,6 +50,8 @@ def in_this_environment(name: str) -> Tool:
 def test_a_worker_from_end_to_end(demo: Inputs, name: str) -> None:
     chosen = in_this_environment(name)
     setting = next(one for one in chosen.settings if one.scheme == "w8a8")
+    absent = ptq_tools.measure(chosen, setting, "demo", demo, Path(sys.executable), Limits(stored=True))
+    assert absent["problem"] == "not run with this version"
     row = ptq_tools.measure(chosen, setting, "demo", demo, Path(sys.executable), Limits())
     assert "problem" not in row, row
     assert row["n"] == IMAGES
@@ -138,21 +140,34 @@ def test_a_table_shows_each_tools_best_setting_and_lists_all() -> None:
         _row("other", "plain", 0.5),
         _row("other", "careful", 0.7, bytes=None, note="additions in float"),
         {"network": "net", "tool": "other", "scheme": "w4a8", "setting": "broken", "problem": "it fell over"},
-        _row("edgeq", "default", 0.75),
+        _row("edgeq", "--effort fast", 0.72),
+        _row("edgeq", "--effort good", 0.75),
         _row("other", "eight", 0.8, scheme="w8a8"),
     ]
     text = ptq_tools.table(rows)
     lines = [line for line in text.splitlines() if line.startswith("| w")]
     assert [line.split(" | ")[:3] for line in lines] == [
         ["| w8a8", "other", "eight"],
-        ["| w4a8", "edgeq", "default"],
+        ["| w4a8", "edgeq", "--effort good"],
+        ["| w4a8", "edgeq", "--effort fast"],
         ["| w4a8", "other", "careful (additions in float)"],
     ]
-    assert "| 70.0% | -10.0 (-11.0 to -9.0) | 0.100 | 5.0% | simulated | 90 |" in lines[2]
+    assert "| 70.0% | -10.0 (-11.0 to -9.0) | 0.100 | 5.0% | simulated | 90 |" in lines[3]
     assert "- w4a8 other, plain: net 50.0%" in text
     assert "- w4a8 other, broken: net it fell over" in text
     assert "**net**, 900 images, FP32 top-1 80.0%, ECE 0.110:" in text
     assert "Versions: edgeq 1.0, other 1.0." in text
+
+
+def test_levels_of_effort_replace_the_defaults() -> None:
+    found = ptq_tools.edgeq_settings(["fast", "good"])
+    assert [(one.scheme, one.label) for one in found[:3]] == [
+        ("w8a8", "--effort fast"),
+        ("w8a8", "--effort good"),
+        ("w4a8", "--effort fast"),
+    ]
+    assert found[0].values == {"bits": "w8a8", "effort": "fast"}
+    assert [one.values for one in ptq_tools.edgeq_settings()] == [{"bits": scheme} for scheme in ptq_tools.SCHEMES]
 
 
 def test_every_tool_has_a_worker_and_pinned_requirements() -> None:
