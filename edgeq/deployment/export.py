@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -40,6 +41,7 @@ from edgeq.quantize import (
     calibrate,
     quantize,
 )
+from edgeq.quantize.equalize import equalize
 from edgeq.quantize.layers import WEIGHTS, is_layer
 from edgeq.quantize.plan_file import PlanFile, parse, render
 from edgeq.quantize.policy import default_keep, kept_layers
@@ -58,6 +60,9 @@ EIGHT = BitRequest(Scheme(8, 8))
 
 _QUICK = Recipe(weight_observer="mse")
 """How weights are rounded to find out which layers need 8 bits."""
+
+_EQUALIZED = 128
+"""Calibration samples, at most, whose channel ranges equalisation goes by."""
 
 _COMPARED = 8
 """Calibration samples on which the formats are compared."""
@@ -211,6 +216,15 @@ def export(
         "effort": level,
         "recipe": methods.to_dict(),
     }
+    if methods.equalize:
+        graph = equalize(
+            graph,
+            _feeds(graph, dataset, preprocessing, _spread(used, _EQUALIZED)),
+            weight_bits=request.scheme.weight_bits,
+            activation_bits=request.scheme.activation_bits,
+            absorb=methods.absorb_biases,
+            threads=os.cpu_count() or 1,
+        ).graph
     with _Progress(progress) as show:
         batches = dataset.batches(_BATCH, preprocessing, used.tolist())
         show.begin("calibrating", len(used))

@@ -27,6 +27,9 @@ class Recipe:
     """Methods in the order in which they run; the order is fixed, a recipe says which of them do.
 
     Attributes:
+        equalize: Whether channels are scaled before calibration, so that a tensor's codes serve all of them:
+            `edgeq.quantize.equalize`.
+        absorb_biases: Whether equalisation also moves channels by constants that the next layers' biases take up.
         observer: How an activation's range is chosen: a name in `edgeq.quantize.observers.OBSERVERS`.
         weight_observer: How a weight channel's range is chosen when weights are rounded to the nearest code: a name in
             `edgeq.quantize.weights.WEIGHT_OBSERVERS`. Second-order rounding chooses scales by the output error instead.
@@ -35,6 +38,8 @@ class Recipe:
         second_order: Settings of that rounding.
     """
 
+    equalize: bool = False
+    absorb_biases: bool = False
     observer: str = "histogram"
     weight_observer: str = "moving-average"
     rounding: str = "nearest"
@@ -45,6 +50,8 @@ class Recipe:
         _choice("observer", self.observer.partition("=")[0], OBSERVERS)
         _choice("weight_observer", self.weight_observer, WEIGHT_OBSERVERS)
         _choice("rounding", self.rounding, ROUNDINGS)
+        if self.absorb_biases and not self.equalize:
+            raise UsageError("absorb_biases is a part of equalisation; say equalize = true too")
 
     def with_(self, **changes: Any) -> Recipe:
         """Returns a copy with some fields replaced."""
