@@ -326,8 +326,10 @@ def search_range(bounds: Range, error: Callable[[Range], float]) -> Range:
     for step in (0.08, 0.04, 0.02, 0.01, 0.005):
         moves = 1 + step * np.arange(-3, 4)
         for _ in range(2):
-            best = min([best, *((max(best[0] * move, low), best[1]) for move in moves)], key=error)
-            best = min([best, *((best[0], min(best[1] * move, high)) for move in moves)], key=error)
+            if low < 0:
+                best = min(((max(best[0] * move, low), best[1]) for move in moves), key=error)
+            if high > 0:
+                best = min(((best[0], min(best[1] * move, high)) for move in moves), key=error)
     return float(best[0]), float(best[1])
 
 
