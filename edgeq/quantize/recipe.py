@@ -112,9 +112,14 @@ def recipe_for(effort: str, scheme: Scheme) -> Recipe:
         raise UsageError(f"--effort takes {', '.join(EFFORTS)}, not {effort!r}")
     if effort == "fast":
         return Recipe(weight_observer="mse" if scheme.weight_bits == 4 else "moving-average")
-    # Four bits an activation serve channels of different size badly; at four bits a weight the gain is small.
+    # Sixteen codes serve channels of different size badly; with 256 of them equalisation gains nothing measurable.
+    few = scheme.activation_bits == 4
     return Recipe(
-        equalize=True, absorb_biases=True, observer="mse", weight_observer="mse", rounding="second-order"
+        equalize=few,
+        absorb_biases=few,
+        observer="mse" if few else "histogram",
+        weight_observer="mse",
+        rounding="second-order",
     )
 
 
