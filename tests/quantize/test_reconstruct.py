@@ -16,13 +16,14 @@ from edgeq.ops.concat import ConcatAttrs
 from edgeq.quantize import QuantizeOptions, Scheme, calibrate, quantize
 from edgeq.quantize.blocks import Block
 from edgeq.quantize.layers import BIAS, WEIGHTS, X, is_layer
+from edgeq.quantize.recipe import Recipe
 from edgeq.quantize.reconstruct import Outcome, ReconstructionOptions, reconstruct
 from edgeq.simulate import simulate
 from edgeq.simulate.executor import run_float_graph
 
 pytestmark = pytest.mark.needs_torch
 
-OPTIONS = ReconstructionOptions(steps=60, batch=8)
+OPTIONS = ReconstructionOptions(steps=24, batch=8)
 
 
 def network() -> Graph:
@@ -41,7 +42,7 @@ def images(count: int, seed: int = 0, size: int = 8) -> np.ndarray:
 
 def quantized(graph: Graph, scheme: str, keep: frozenset[str] | None = None, bias: bool = True) -> Graph:
     calibration = calibrate(graph, [images(40)])
-    options = QuantizeOptions(weight_observer="minmax", keep_8bit=keep, bias_correction=bias)
+    options = QuantizeOptions(keep_8bit=keep, recipe=Recipe(weight_observer="minmax", bias_correction=bias))
     return quantize(graph, Scheme.parse(scheme), calibration, options).graph
 
 
@@ -57,7 +58,7 @@ def run(graph: Graph, start: Graph, samples: int = 40, **others: object) -> tupl
 
 def error(graph: Graph, reference: Graph) -> float:
     size = graph.tensor("x").shape[-1]
-    x = images(64, 1, size)
+    x = images(64 if size == 8 else 8, 1, size)
     (found,), (wanted,) = simulate(graph, {"x": x}), run_float_graph(reference, {"x": x})
     return float(((found - wanted) ** 2).mean() / (wanted**2).mean())
 
@@ -75,8 +76,8 @@ def same(a: Graph, b: Graph) -> bool:
 def test_lowers_the_error_on_other_samples_and_keeps_the_rules(unit: str, scheme: str) -> None:
     graph = network()
     start = quantized(graph, scheme)
-    options = ReconstructionOptions(unit=unit, steps=160, batch=16)
-    found, outcomes = run(graph, start, options=options, samples=160)
+    options = ReconstructionOptions(unit=unit, steps=80, batch=16)
+    found, outcomes = run(graph, start, options=options, samples=100)
     check_graph(found)
     assert error(found, graph) < 0.92 * error(start, graph)
     assert all(outcome.kept == (outcome.after < outcome.before) for outcome in outcomes)
@@ -101,7 +102,7 @@ def test_eight_bit_codes_stay_unless_asked_for() -> None:
     assert not found.quant("project.weight").same_as(start.quant("project.weight"))
     for node in start.nodes:
         assert found.quant(node.outputs[0]).same_as(start.quant(node.outputs[0]))
-    asked, _ = run(graph, start, options=ReconstructionOptions(steps=60, batch=8, eight_bit_weights=True))
+    asked, _ = run(graph, start, options=ReconstructionOptions(steps=24, batch=8, eight_bit_weights=True))
     assert not asked.quant("depthwise.weight").same_as(start.quant("depthwise.weight"))
 
 
@@ -151,10 +152,10 @@ def test_shared_sets_change_together_or_not_at_all() -> None:
     graph = b.done(b.conv("head", joined, 4, clamp=NO_CLAMP))
     start = quantized(graph, "w4a4", frozenset())
     members = ("left.out", "right.out", "join.out")
-    together, _ = run(graph, start, options=ReconstructionOptions(unit="network", steps=60, batch=8))
+    together, _ = run(graph, start, options=ReconstructionOptions(unit="network", steps=24, batch=8))
     assert all(together.quant(name).same_as(together.quant("join.out")) for name in members)
     assert not together.quant("join.out").same_as(start.quant("join.out"))
-    apart, _ = run(graph, start, options=ReconstructionOptions(unit="layer", steps=60, batch=8))
+    apart, _ = run(graph, start, options=ReconstructionOptions(unit="layer", steps=24, batch=8))
     assert all(apart.quant(name).same_as(start.quant(name)) for name in members)
     assert not apart.quant("stem.out").same_as(start.quant("stem.out"))
 
@@ -194,7 +195,7 @@ def test_pieces_of_large_maps_train_too() -> None:
     graph = b.done(b.conv("b", x, 8, clamp=NO_CLAMP))
     calibration = calibrate(graph, [images(12, size=48)])
     start = quantize(graph, Scheme.parse("w4a8"), calibration, QuantizeOptions(keep_8bit=frozenset())).graph
-    options = ReconstructionOptions(steps=40, batch=64)
+    options = ReconstructionOptions(steps=20, batch=24)
     found = reconstruct(start, graph, {"x": images(12, size=48)}, options, 1, 0)
     assert error(found, graph) < error(start, graph)
 
