@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -230,7 +231,7 @@ def export(
         show.begin("calibrating", len(used))
         inputs = (batch.inputs for batch in batches)
         ranges = calibrate(graph, inputs, observer=methods.observer, progress=show.reached)
-        options = QuantizeOptions(methods, keep_8bit=keep, seed=seed)
+        options = QuantizeOptions(methods, keep_8bit=keep, seed=seed, checkpoint=_resume_folder(Path(out)))
         quantizer = _Quantizer(graph, request.scheme, ranges, options, show)
         plan, plan_text = request.plan, request.plan_text
         if request.auto:
@@ -253,7 +254,7 @@ def export(
             # As a replay will read it: its manifest then has the same figures.
             plan = parse(plan_text)
         quantized = quantizer(None if plan is None else plan.bits)
-    return _write(
+    result = _write(
         Path(out),
         quantized.graph,
         origin,
@@ -266,6 +267,13 @@ def export(
         storage,
         None if plan is None else _Plan(plan, plan_text),
     )
+    shutil.rmtree(_resume_folder(Path(out)), ignore_errors=True)
+    return result
+
+
+def _resume_folder(out: Path) -> Path:
+    """Where an interrupted reconstruction leaves its finished blocks for the next attempt: beside the folder."""
+    return out.parent / f".{out.name}.resume"
 
 
 class _Quantizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from edgeq.quantize.calibrate import Calibration
 from edgeq.quantize.layers import BIAS, WEIGHTS, X, bias_name, is_layer
 from edgeq.quantize.policy import Change, Plan, make_plan
 from edgeq.quantize.recipe import Recipe
+from edgeq.quantize.reconstruct import reconstruct
 from edgeq.quantize.rounding import round_second_order
 from edgeq.quantize.scheme import Scheme
 from edgeq.quantize.weights import quantize_layer, sqnr_db, weight_ranges
@@ -39,6 +41,8 @@ class QuantizeOptions:
         layer_bits: Weight bits by layer instead of the scheme's, for every layer with weights.
         seed: For the methods that look at a part of the calibration samples.
         threads: For the methods that run the network; all cores without it.
+        checkpoint: A folder in which block reconstruction keeps finished blocks, so that interrupted work resumes; the
+            caller deletes it.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
@@ -46,6 +50,7 @@ class QuantizeOptions:
     layer_bits: Mapping[str, int] | None = None
     seed: int = 0
     threads: int | None = None
+    checkpoint: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +103,33 @@ def quantize(
     threads = options.threads or os.cpu_count() or 1
     recipe = options.recipe
     found: dict[str, dict[str, Any]] = {}
+    samples = calibration.samples
     if recipe.rounding == "second-order":
+        # What reconstruction is judged on, the last samples, must not have been learned from.
+        seen = _first(samples, 1 - recipe.reconstruction.held_out) if recipe.reconstruct else samples
         result, done = round_second_order(
-            result, graph, calibration.samples, recipe.second_order, threads, options.seed, progress
+            result, graph, seen, recipe.second_order, threads, options.seed, progress
         )
         for name, layer in done.items():
             found[name] = {"bias_correction_steps": _rounded(layer.bias_steps), "proven_best": layer.proven}
     elif recipe.bias_correction:
         result, shifts = correct_biases(result, graph, calibration.samples, threads, progress)
         found = {name: {"bias_correction_steps": _rounded(shift)} for name, shift in shifts.items()}
+    if recipe.reconstruct:
+        result = reconstruct(
+            result, graph, samples, recipe.reconstruction, threads, options.seed, progress, options.checkpoint
+        )
     check_graph(result)
     statistics = [
         {**_statistics(node, graph, result), **found.get(node.name, {})} for node in result.nodes if is_layer(node)
     ]
     return QuantizedModel(result, plan.changes, statistics)
+
+
+def _first(samples: Mapping[str, Array], share: float) -> dict[str, Array]:
+    """The first part of the samples, at least one of them."""
+    count = min(len(value) for value in samples.values())
+    return {name: value[: max(1, round(share * count))] for name, value in samples.items()}
 
 
 def _movable(calibration: Calibration) -> dict[str, tuple[str, ...]]:

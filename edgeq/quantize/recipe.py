@@ -11,6 +11,7 @@ from typing import Any
 
 from edgeq.errors import UsageError
 from edgeq.quantize.observers import OBSERVERS
+from edgeq.quantize.reconstruct import ReconstructionOptions
 from edgeq.quantize.rounding import SecondOrder
 from edgeq.quantize.scheme import Scheme
 from edgeq.quantize.weights import WEIGHT_OBSERVERS
@@ -35,7 +36,9 @@ class Recipe:
             `edgeq.quantize.weights.WEIGHT_OBSERVERS`. Second-order rounding chooses scales by the output error instead.
         rounding: "nearest" or "second-order".
         bias_correction: Whether biases keep each layer's mean output; second-order rounding always does.
-        second_order: Settings of that rounding.
+        reconstruct: Whether rounding, biases and 4-bit steps are then optimised block by block (needs torch).
+        second_order: Settings of second-order rounding.
+        reconstruction: Settings of the optimisation: AdaRound with `unit = "layer"`, BRECQ with "block".
     """
 
     equalize: bool = False
@@ -44,7 +47,9 @@ class Recipe:
     weight_observer: str = "moving-average"
     rounding: str = "nearest"
     bias_correction: bool = True
+    reconstruct: bool = False
     second_order: SecondOrder = field(default_factory=SecondOrder)
+    reconstruction: ReconstructionOptions = field(default_factory=ReconstructionOptions)
 
     def __post_init__(self) -> None:
         _choice("observer", self.observer.partition("=")[0], OBSERVERS)
@@ -102,7 +107,8 @@ def recipe_for(effort: str, scheme: Scheme) -> Recipe:
 
     Args:
         effort: "fast": the nearest code (from the range with the least squared error where weights have 4 bits) and
-            bias correction. "good": second-order rounding.
+            bias correction. "good": second-order rounding, of equalised channels where activations have 4 bits.
+            "best": then block reconstruction.
         scheme: What is asked for.
 
     Raises:
@@ -120,6 +126,7 @@ def recipe_for(effort: str, scheme: Scheme) -> Recipe:
         observer="mse" if few else "histogram",
         weight_observer="mse",
         rounding="second-order",
+        reconstruct=effort == "best",
     )
 
 
@@ -144,9 +151,12 @@ def _read(kind: Any, content: Mapping[str, Any], where: str) -> Any:
                 raise UsageError(f"{where}: {key} is a table of settings, not {value!r}")
             values[key] = _read(type(before), value, f"{where}, [{key}]")
             continue
-        if isinstance(before, float) and isinstance(value, int) and not isinstance(value, bool):
+        if value is None and before is None:
+            continue
+        example: Any = 1.0 if before is None else before
+        if isinstance(example, float) and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
-        if type(value) is not type(before):
-            raise UsageError(f"{where}: {key} takes a {type(before).__name__}, for example {before!r}, not {value!r}")
+        if type(value) is not type(example):
+            raise UsageError(f"{where}: {key} takes a {type(example).__name__}, for example {example!r}, not {value!r}")
         values[key] = value
     return kind(**values)
