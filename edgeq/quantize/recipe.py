@@ -127,6 +127,7 @@ def recipe_for(effort: str, scheme: Scheme) -> Recipe:
         weight_observer="mse",
         rounding="second-order",
         reconstruct=effort == "best",
+        reconstruction=ReconstructionOptions(steps=150, batch=8),
     )
 
 
