@@ -30,6 +30,7 @@ from edgeq.backends.simulate import SimulateBackend
 from edgeq.data import open_dataset
 from edgeq.ir.tensor import Array
 from edgeq.quantize import Recipe
+from edgeq.quantize.reconstruct import ReconstructionOptions
 from edgeq.verification.compare import Comparison, compare
 from edgeq.zoo.registry import architecture
 
@@ -43,11 +44,16 @@ EQUAL = 8
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results.md"
 
+_ROUNDED = Recipe(equalize=True, absorb_biases=True, weight_observer="mse", rounding="second-order")
+
 METHODS: dict[str, Recipe] = {
     "plain": Recipe(bias_correction=False),
-    "+ MSE ranges": Recipe(bias_correction=False, weight_observer="mse"),
-    "+ bias correction": Recipe(weight_observer="mse"),
-    "+ second-order": Recipe(weight_observer="mse", rounding="second-order"),
+    "+ equalisation": Recipe(equalize=True, absorb_biases=True, bias_correction=False),
+    "+ MSE ranges": Recipe(equalize=True, absorb_biases=True, bias_correction=False, weight_observer="mse"),
+    "+ bias correction": Recipe(equalize=True, absorb_biases=True, weight_observer="mse"),
+    "+ second-order": _ROUNDED,
+    "+ AdaRound": _ROUNDED.with_(reconstruct=True, reconstruction=ReconstructionOptions("layer", 150, batch=8)),
+    "+ blocks instead": _ROUNDED.with_(reconstruct=True, reconstruction=ReconstructionOptions("block", 150, batch=8)),
 }
 """Recipes by what each adds to the one before."""
 
@@ -172,8 +178,11 @@ def table(rows: Sequence[dict[str, Any]], column: str) -> str:
         "| minutes | .edgeq KiB | native = simulate |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
+    kinds = list(dict.fromkeys(("fast", "good", "best", *METHODS)))
+    place = [(IMAGENET + CIFAR).index, SCHEMES.index, kinds.index]
+    keys = ("network", "scheme", column)
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: [find(row[key]) for find, key in zip(place, keys, strict=True)]):
         groups.setdefault((row["network"], row["scheme"], row[column]), []).append(row)
     for (network, scheme, kind), found in groups.items():
         first = found[0]
@@ -206,6 +215,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
     parser.add_argument("--methods", action="store_true", help="one method after the other instead of levels")
     parser.add_argument("--rows", type=Path, help="a JSON file to which rows are added, and which the table is made of")
+    parser.add_argument("--stored", action="store_true", help="run nothing: the table of what --rows holds")
     parser.add_argument("--write", action="store_true", help="put the table into docs/results.md")
     arguments = parser.parse_args()
     column = "method" if arguments.methods else "effort"
@@ -217,7 +227,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     if arguments.rows is not None and arguments.rows.exists():
         rows = json.loads(arguments.rows.read_text())
-    for network in arguments.networks:
+    for network in () if arguments.stored else arguments.networks:
         task = None
         for scheme in arguments.schemes:
             for name, options in choices.items():
