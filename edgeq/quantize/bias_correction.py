@@ -23,6 +23,7 @@ from edgeq.ops.base import quantize
 from edgeq.quantize.calibrate import FloatSession, activation_elements, slice_feeds
 from edgeq.quantize.layers import BIAS, acc_channel_axis, finish, is_layer, layer_operator
 from edgeq.quantize.qparams import BIAS_LIMIT
+from edgeq.simulate.executor import operands_of
 
 ACCUMULATOR_ELEMENTS = 1 << 26
 """Fewer samples are used where one layer's accumulators (int32) would be more than this."""
@@ -92,7 +93,7 @@ def _correct_layer(
     operator = layer_operator(node)
     accumulators = list(
         pool.map(
-            lambda part: operator.accumulate(node, _operands(node, graph, part), graph).astype(np.int32),
+            lambda part: operator.accumulate(node, operands_of(node, graph, part), graph).astype(np.int32),
             values,
         )
     )
@@ -114,15 +115,7 @@ def _correct_layer(
 
 
 def _run(node: Node, graph: Graph, part: Mapping[str, Array]) -> list[Array]:
-    return get(node.op).run_integer(node, _operands(node, graph, part), graph)
-
-
-def _operands(node: Node, graph: Graph, part: Mapping[str, Array]) -> list[Array | None]:
-    operands: list[Array | None] = []
-    for name in node.inputs:
-        constant = graph.constant(name)
-        operands.append(None if not name else part[name] if constant is None else constant)
-    return operands
+    return get(node.op).run_integer(node, operands_of(node, graph, part), graph)
 
 
 def shrunk_mean(differences: Means) -> Means:

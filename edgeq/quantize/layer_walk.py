@@ -22,6 +22,7 @@ from edgeq.ops.conv import ConvAttrs
 from edgeq.quantize.calibrate import FloatSession, activation_elements, slice_feeds
 from edgeq.quantize.layers import BIAS, WEIGHTS, X, acc_channel_axis, bias_name, finish, is_layer
 from edgeq.quantize.second_order import Moments, MomentSums
+from edgeq.simulate.executor import operands_of
 
 CHUNK_ELEMENTS = 1 << 22
 """Samples run together while a layer's output stays below this many elements."""
@@ -222,15 +223,10 @@ class LayerWalk:
                 (self._floats[index], self.reference, original, operator.run_float),
                 (self._codes[index], self.graph, node, operator.run_integer),
             ):
-                operands = [_operand(name, graph, values) for name in place.inputs]
+                operands = operands_of(place, graph, values)
                 values.update(zip(place.outputs, statement(place, operands, graph), strict=True))
 
         list(self._pool.map(run, range(len(self._codes))))
-
-
-def _operand(name: str, graph: Graph, values: Mapping[str, Array]) -> Array | None:
-    constant = graph.constant(name)
-    return None if not name else values[name] if constant is None else constant
 
 
 def _single(node: Node, graph: Graph, constants: Mapping[str, Array], *, before_clamps: bool) -> FloatSession:

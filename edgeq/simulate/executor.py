@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.errors import DataError, GraphError
-from edgeq.ir import BATCH, Graph, Tensor
+from edgeq.ir import BATCH, Graph, Node, Tensor
 from edgeq.ir.printer import format_shape
 from edgeq.ir.tensor import Array
 from edgeq.ops import get
@@ -98,10 +98,7 @@ def execute(graph: Graph, feeds: Mapping[str, Array], wanted: Collection[str]) -
     kept = {name: values[name] for name in wanted if name in values}
     for index, node in enumerate(graph.nodes):
         operator = get(node.op)
-        operands: list[Array | None] = []
-        for name in node.inputs:
-            constant = graph.constant(name)
-            operands.append(None if not name else values[name] if constant is None else constant)
+        operands = operands_of(node, graph, values)
         run = operator.run_integer if quantized else operator.run_float
         for name, value in zip(node.outputs, run(node, operands, graph), strict=True):
             values[name] = value
@@ -113,6 +110,21 @@ def execute(graph: Graph, feeds: Mapping[str, Array], wanted: Collection[str]) -
     if missing:
         raise GraphError(f"graph {graph.name} computes no tensor named {missing[0]!r}")
     return kept
+
+
+def operands_of(node: Node, graph: Graph, values: Mapping[str, Array]) -> list[Array | None]:
+    """Returns what a node computes with, in order: constants of the graph, activations, None for an absent input.
+
+    Args:
+        node: Of the graph.
+        graph: Holds the constants.
+        values: The activations by name.
+    """
+    operands: list[Array | None] = []
+    for name in node.inputs:
+        constant = graph.constant(name)
+        operands.append(None if not name else values[name] if constant is None else constant)
+    return operands
 
 
 def is_quantized(graph: Graph) -> bool:
