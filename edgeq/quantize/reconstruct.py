@@ -30,6 +30,7 @@ from edgeq.quantize.blocks import UNITS, Block, find_blocks
 from edgeq.quantize.calibrate import activation_elements
 from edgeq.quantize.layers import BIAS, WEIGHTS, X, bias_name, is_layer
 from edgeq.quantize.sharing import shared_sets
+from edgeq.quantize.weights import bias_tensor, per_channel
 
 if TYPE_CHECKING:
     import torch
@@ -359,15 +360,14 @@ class _Reconstruction:
             graph.add_tensor(graph.tensor(name).with_(quant=quant))
         for node in filter(is_layer, block.nodes):
             layer, tensor = state.layers[node.name], graph.tensor(node.inputs[WEIGHTS])
-            scales = layer.scales.numpy()
-            quant = QuantParams(scales, np.zeros(len(scales), np.int32), layer.bits, axis=0)
+            quant = per_channel(layer.scales.numpy(), layer.bits)
             graph.add_tensor(tensor.with_(data=layer.codes.numpy().astype(np.int8), quant=quant))
             self._biases[node.name] = layer.bias.numpy()
         computed = {name for node in block.nodes for name in node.outputs}
         names = {node.name for node in block.nodes}
         for node in filter(is_layer, graph.nodes):
             if node.name in names or node.inputs[X] in computed:
-                _write_bias(graph, node, self._biases[node.name])
+                graph.add_tensor(_bias_of(graph, node, node.inputs[BIAS], self._biases[node.name]))
 
     def _fits(self, block: Block, state: BlockState) -> bool:
         """Whether the weight scales keep the floors that leave every integer within 32 bits."""
@@ -477,20 +477,14 @@ def _with_biases(graph: Graph) -> Graph:
         if is_layer(node) and not bias_name(node):
             name = graph.fresh_name(f"{node.name}.bias")
             outputs = len(_constant(graph, node.inputs[WEIGHTS])[0])
-            quant = QuantParams(np.ones(outputs, np.float32), np.zeros(outputs, np.int32), 32, axis=0)
-            graph.add_tensor(Tensor.constant(name, np.zeros(outputs, np.int32), quant))
+            graph.add_tensor(_bias_of(graph, node, name, np.zeros(outputs, np.float32)))
             graph.nodes[index] = node.with_(inputs=(*node.inputs[:BIAS], name))
-            _write_bias(graph, graph.nodes[index], np.zeros(outputs, np.float32))
     return graph
 
 
-def _write_bias(graph: Graph, node: Node, bias: Array) -> None:
-    """Rounds a real bias with the scale that the layer's input and weights give it."""
-    tensor, weights = graph.tensor(node.inputs[BIAS]), graph.quant(node.inputs[WEIGHTS])
-    scales = np.broadcast_to(np.float32(graph.quant(node.inputs[X]).scale) * weights.scale, (len(bias),))
-    quant = QuantParams(scales.copy(), np.zeros(len(bias), np.int32), 32, axis=0)
-    codes = qparams.quantize_bias(bias, quant.scale.astype(np.float64))
-    graph.add_tensor(tensor.with_(data=codes, quant=quant))
+def _bias_of(graph: Graph, node: Node, name: str, bias: Array) -> Tensor:
+    """A real bias as the layer's integers, with the scales that the graph has now."""
+    return bias_tensor(name, bias, graph.quant(node.inputs[X]), graph.quant(node.inputs[WEIGHTS]).scale)
 
 
 def _constant(graph: Graph, name: str) -> tuple[Array, QuantParams]:

@@ -15,6 +15,7 @@ from edgeq.quantize.bias_correction import shrunk_mean
 from edgeq.quantize.layer_walk import LayerView, LayerWalk
 from edgeq.quantize.layers import WEIGHTS, X, bias_name
 from edgeq.quantize.second_order import Moments, best_weights, bias_of, round_weights
+from edgeq.quantize.weights import bias_tensor, per_channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +106,9 @@ def _round_layer(
         scales = np.maximum(scales, floor).astype(np.float32)
         codes = qparams.quantize_weights(targets, scales, bits)
         bias = bias_of(weights, codes * scales.astype(np.float64)[:, None], moments)
-    quant = QuantParams(scales, np.zeros(scales.shape, dtype=np.int32), bits, axis=0)
-    graph.add_tensor(Tensor.constant(old.name, codes.reshape(old.shape), quant))
+    graph.add_tensor(Tensor.constant(old.name, codes.reshape(old.shape), per_channel(scales, bits)))
     before = _real_bias(node, graph)
-    _store_bias(node, graph, bias, scales)
+    graph.add_tensor(bias_tensor(bias_name(node), bias, x, scales))
     return LayerRounding(float(np.max(np.abs(bias - before), initial=0.0)) / float(y.scale), rounded.proven)
 
 
@@ -138,12 +138,10 @@ def _within_limits(
 
 def _shift_bias(node: Node, view: LayerView, graph: Graph) -> float:
     """Corrects the bias of a layer that keeps its codes; returns the largest change in steps of its output."""
-    weights = graph.tensor(node.inputs[WEIGHTS])
-    assert weights.data is not None
-    scales = graph.quant(weights.name).scale
+    x, scales = graph.quant(node.inputs[X]), graph.quant(node.inputs[WEIGHTS]).scale
     before = _real_bias(node, graph)
     shift = shrunk_mean(view.output_error_means())
-    _store_bias(node, graph, before + shift, scales)
+    graph.add_tensor(bias_tensor(bias_name(node), before + shift, x, scales))
     return float(np.max(np.abs(shift), initial=0.0)) / float(graph.quant(node.outputs[0]).scale)
 
 
@@ -152,12 +150,3 @@ def _real_bias(node: Node, graph: Graph) -> npt.NDArray[np.float64]:
     assert bias.data is not None
     found: npt.NDArray[np.float64] = bias.data * graph.quant(bias.name).scale.astype(np.float64)
     return found
-
-
-def _store_bias(
-    node: Node, graph: Graph, bias: npt.NDArray[np.float64], scales: npt.NDArray[np.float32]
-) -> None:
-    scale = (np.float32(graph.quant(node.inputs[X]).scale) * scales).astype(np.float32)
-    codes = qparams.quantize_bias(bias, scale.astype(np.float64))
-    quant = QuantParams(scale, np.zeros(scale.shape, dtype=np.int32), 32, axis=0)
-    graph.add_tensor(Tensor.constant(bias_name(node), codes, quant))

@@ -97,15 +97,30 @@ def quantize_layer(
         if not over.any():
             break
         scales[over] *= np.float32(1.1) * (products[over] / qparams.BIAS_LIMIT).astype(np.float32)
-    weight_tensor = Tensor.constant(names[0], codes, _per_channel(scales, bits))
+    weight_tensor = Tensor.constant(names[0], codes, per_channel(scales, bits))
     if bias is None:
         return weight_tensor, None
-    bias_scale = (np.float32(x.scale) * scales).astype(np.float32)
-    bias_codes = qparams.quantize_bias(bias, bias_scale.astype(np.float64))
-    return weight_tensor, Tensor.constant(names[1], bias_codes, _per_channel(bias_scale, 32))
+    return weight_tensor, bias_tensor(names[1], bias, x, scales)
 
 
-def _per_channel(scales: npt.NDArray[np.float32], bits: int) -> QuantParams:
+def bias_tensor(name: str, bias: Array, x: QuantParams, scales: Array) -> Tensor:
+    """Rounds a real bias with the scale that the layer's input and weights give it.
+
+    Args:
+        name: Of the tensor.
+        bias: Real, shape (channels,).
+        x: The layer's input quantization.
+        scales: Of its weights, float32, shape (channels,) or ().
+
+    Returns:
+        The int32 constant with per-channel scales.
+    """
+    scale = np.broadcast_to(np.float32(x.scale) * scales, bias.shape).astype(np.float32)
+    return Tensor.constant(name, qparams.quantize_bias(bias, scale.astype(np.float64)), per_channel(scale, 32))
+
+
+def per_channel(scales: npt.NDArray[np.float32], bits: int) -> QuantParams:
+    """Returns the quantization of a constant by its axis 0, with zero points of 0."""
     return QuantParams(scales, np.zeros(scales.shape, dtype=np.int32), bits, axis=0)
 
 
