@@ -15,7 +15,7 @@ from edgeq.quantize.bias_correction import shrunk_mean
 from edgeq.quantize.layer_walk import LayerView, LayerWalk
 from edgeq.quantize.layers import WEIGHTS, X, bias_name
 from edgeq.quantize.second_order import Moments, best_weights, bias_of, round_weights
-from edgeq.quantize.weights import bias_tensor, per_channel
+from edgeq.quantize.weights import bias_tensor, limit_products, per_channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +124,10 @@ def _within_limits(
     limit = qparams.weight_limit(bits)
     live = codes.any(axis=1)
     chosen = qparams.weight_scales(np.where(live, scales * limit, 0.0), bits, float(x.scale), float(y.scale), None)
-    largest = max(x.qmax - int(x.zero_point), int(x.zero_point) - x.qmin)
     codes = codes.copy()
     changed = live & (chosen > scales * (1 + 2.0**-20))
-    while True:
-        codes[changed] = qparams.quantize_weights(targets[changed], chosen[changed], bits)
-        products = largest * np.abs(codes.astype(np.int64)).sum(axis=1)
-        changed = products >= qparams.BIAS_LIMIT
-        if not changed.any():
-            return codes, chosen
-        chosen[changed] *= np.float32(1.1) * (products[changed] / qparams.BIAS_LIMIT).astype(np.float32)
+    codes[changed] = qparams.quantize_weights(targets[changed], chosen[changed], bits)
+    return limit_products(codes, targets, chosen, bits, x)
 
 
 def _shift_bias(node: Node, view: LayerView, graph: Graph) -> float:

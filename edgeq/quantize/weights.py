@@ -89,18 +89,41 @@ def quantize_layer(
         The constants: int8 weights with per-channel scales, and int32 bias (None without one).
     """
     scales = qparams.weight_scales(ranges, bits, float(x.scale), float(y.scale), bias)
-    largest_input = max(x.qmax - int(x.zero_point), int(x.zero_point) - x.qmin)
-    while True:
-        codes = qparams.quantize_weights(weights, scales, bits)
-        products = largest_input * np.abs(codes.reshape(len(codes), -1).astype(np.int64)).sum(axis=1)
-        over = products >= qparams.BIAS_LIMIT
-        if not over.any():
-            break
-        scales[over] *= np.float32(1.1) * (products[over] / qparams.BIAS_LIMIT).astype(np.float32)
+    codes, scales = limit_products(qparams.quantize_weights(weights, scales, bits), weights, scales, bits, x)
     weight_tensor = Tensor.constant(names[0], codes, per_channel(scales, bits))
     if bias is None:
         return weight_tensor, None
     return weight_tensor, bias_tensor(names[1], bias, x, scales)
+
+
+def limit_products(
+    codes: npt.NDArray[np.int8],
+    weights: Array,
+    scales: npt.NDArray[np.float32],
+    bits: int,
+    x: QuantParams,
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Keeps each channel's sum of products within 30 bits: where it is not, rounds anew with wider steps.
+
+    Args:
+        codes: Of the weights, output channels on axis 0.
+        weights: Real, the same shape.
+        scales: Shape (channels,).
+        bits: Of the weights.
+        x: The layer's input quantization.
+
+    Returns:
+        Codes and scales; the arguments are not changed.
+    """
+    codes, scales = codes.copy(), scales.copy()
+    largest_input = max(x.qmax - int(x.zero_point), int(x.zero_point) - x.qmin)
+    while True:
+        products = largest_input * np.abs(codes.reshape(len(codes), -1).astype(np.int64)).sum(axis=1)
+        over = products >= qparams.BIAS_LIMIT
+        if not over.any():
+            return codes, scales
+        scales[over] *= np.float32(1.1) * (products[over] / qparams.BIAS_LIMIT).astype(np.float32)
+        codes[over] = qparams.quantize_weights(weights[over], scales[over], bits)
 
 
 def bias_tensor(name: str, bias: Array, x: QuantParams, scales: Array) -> Tensor:
