@@ -17,7 +17,7 @@ from edgeq.exporters.onnx_float import to_float_onnx
 from edgeq.ir import Graph, Node, Tensor
 from edgeq.ir.tensor import Array
 from edgeq.ops import get
-from edgeq.ops.base import NO_CLAMP, dequantize, quantize
+from edgeq.ops.base import NO_CLAMP, Clamp, dequantize, quantize
 from edgeq.ops.conv import ConvAttrs
 from edgeq.quantize.calibrate import FloatSession, activation_elements, slice_feeds
 from edgeq.quantize.layers import BIAS, WEIGHTS, X, acc_channel_axis, bias_name, finish, is_layer
@@ -121,6 +121,7 @@ class LayerWalk:
             for index, node in enumerate(self.graph.nodes):
                 original = self._originals[node.name]
                 if is_layer(node):
+                    self._find_targets(original)
                     decide(node, LayerView(self, node, original))
                     self._run_layer(node, original)
                     done += 1
@@ -148,12 +149,11 @@ class LayerWalk:
         sums = MomentSums(groups, taps, outputs)
         picks = [self._generator.permutation(positions)[:per_sample] for _ in self._codes]
         quant = self.graph.quant(view.node.inputs[X])
-        target, product = self._target_session(node), self._product_session(node, weights)
+        product = self._product_session(node, weights)
 
         def gather(index: int) -> tuple[Array, Array]:
             inputs = dequantize(self._codes[index][node.inputs[X]], quant)
-            wanted = target.run({node.inputs[X]: self._floats[index][node.inputs[X]]})[0]
-            errors = wanted - product.run({node.inputs[X]: inputs})[0]
+            errors = self._floats[index][node.outputs[0]] - product.run({node.inputs[X]: inputs})[0]
             return _rows(node, inputs, groups, taps, picks[index], errors)
 
         for x, errors in self._pool.map(gather, range(len(self._codes))):
@@ -167,14 +167,12 @@ class LayerWalk:
         weights, bias = (graph.tensor(view.node.inputs[index]) for index in (WEIGHTS, BIAS))
         assert weights.data is not None
         assert bias.data is not None
-        target = self._target_session(node)
         product = self._product_session(node, dequantize(weights.data, graph.quant(weights.name)))
         real_bias = dequantize(bias.data, graph.quant(bias.name))
 
         def means(index: int) -> Array:
             inputs = dequantize(self._codes[index][node.inputs[X]], quant)
-            wanted = target.run({node.inputs[X]: self._floats[index][node.inputs[X]]})[0]
-            errors = wanted - product.run({node.inputs[X]: inputs})[0]
+            errors = self._floats[index][node.outputs[0]] - product.run({node.inputs[X]: inputs})[0]
             channels = acc_channel_axis(node, errors.ndim)
             axes = tuple(axis for axis in range(1, errors.ndim) if axis != channels)
             found: Array = errors.mean(axis=axes, dtype=np.float64) - real_bias
@@ -182,21 +180,26 @@ class LayerWalk:
 
         return np.concatenate(list(self._pool.map(means, range(len(self._codes)))))
 
-    def _target_session(self, node: Node) -> FloatSession:
-        """The float layer before its clamp."""
-        return _single(node, self.reference, {}, before_clamps=True)
+    def _find_targets(self, node: Node) -> None:
+        """Computes the float layer's output before its clamp, which `_run_layer` applies."""
+        session = _unclamped(node, self.reference, {})
+
+        def run(floats: dict[str, Array]) -> None:
+            floats[node.outputs[0]] = session.run({node.inputs[X]: floats[node.inputs[X]]})[0]
+
+        list(self._pool.map(run, self._floats))
 
     def _product_session(self, node: Node, weights: Array) -> FloatSession:
         """The layer with these real weights, without bias and clamp."""
         bare = node.with_(inputs=node.inputs[:BIAS])
-        return _single(bare, self.reference, {node.inputs[WEIGHTS]: weights}, before_clamps=True)
+        return _unclamped(bare, self.reference, {node.inputs[WEIGHTS]: weights})
 
     def _run_layer(self, node: Node, original: Node) -> None:
-        """Computes the layer's output in both networks."""
+        """Clamps the layer's output in the float network and computes it in the quantized one."""
         weights, bias = self.graph.constant(node.inputs[WEIGHTS]), self.graph.constant(bias_name(node))
         assert weights is not None
         assert bias is not None
-        exact = _single(original, self.reference, {}, before_clamps=False)
+        clamp: Clamp = getattr(original.attrs, "clamp", NO_CLAMP)
         # Integers in float32: exact while sums stay below 2^24, and near enough beyond for what follows.
         product = self._product_session(original, weights.astype(np.float32))
         quant = self.graph.quant(node.inputs[X])
@@ -204,7 +207,8 @@ class LayerWalk:
 
         def run(index: int) -> None:
             floats, codes = self._floats[index], self._codes[index]
-            floats[node.outputs[0]] = exact.run({node.inputs[X]: floats[node.inputs[X]]})[0]
+            if clamp != NO_CLAMP:
+                np.clip(floats[node.outputs[0]], *clamp, out=floats[node.outputs[0]])
             centred = codes[node.inputs[X]].astype(np.float32) - zero
             sums = product.run({node.inputs[X]: centred})[0]
             channels = acc_channel_axis(node, sums.ndim)
@@ -229,13 +233,13 @@ class LayerWalk:
         list(self._pool.map(run, range(len(self._codes))))
 
 
-def _single(node: Node, graph: Graph, constants: Mapping[str, Array], *, before_clamps: bool) -> FloatSession:
-    """One node of a float graph in ONNX Runtime, on one thread, with other constants where they are given."""
+def _unclamped(node: Node, graph: Graph, constants: Mapping[str, Array]) -> FloatSession:
+    """A layer of a float graph before its clamp in ONNX Runtime, on one thread, with other constants where given."""
     names = [name for name in (*node.inputs, *node.outputs) if name]
     tensors = {name: graph.tensor(name) for name in names}
     for name, value in constants.items():
         tensors[name] = Tensor.constant(name, value)
-    if before_clamps and hasattr(node.attrs, "clamp"):
+    if hasattr(node.attrs, "clamp"):
         node = node.with_(attrs=replace(node.attrs, clamp=NO_CLAMP))  # type: ignore[call-arg]
     inputs = [name for name in node.inputs if name and not tensors[name].is_constant]
     part = Graph(node.name, inputs, list(node.outputs), [node], tensors)
