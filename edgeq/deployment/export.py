@@ -194,13 +194,7 @@ def export(
         raise UsageError(f"the number of calibration samples (--calib-samples) must be at least 1, not {calib_samples}")
     keep = _keep(keep_8bit)
     level, methods = _methods(request.scheme, effort, recipe, observer, weight_observer, bias_correction)
-    if calibration is None:
-        if model is not None:
-            raise UsageError(
-                "a model needs calibration data: give --calib DATA, a few hundred inputs like those it will see"
-            )
-        calibration = "digits"
-    dataset = _open(calibration)
+    dataset = open_calibration(calibration, model)
     source = load_model(
         model, lambda: _example(dataset, preprocessing) if example_input is None else example_input
     )
@@ -375,7 +369,7 @@ def _convert(
     """Writes a model that another tool has quantized in edgeq's formats; nothing is calibrated."""
     samples = None
     if calibration is not None:
-        samples = next(iter(_open(calibration).batches(_COMPARED, preprocessing))).inputs
+        samples = next(iter(open_calibration(calibration, path).batches(_COMPARED, preprocessing))).inputs
     given = None if samples is None else {_input_name(path): samples}
     source = quantized_models.load(path, given)
     graph = source.graph
@@ -410,7 +404,7 @@ def _write_trained(
     labels = None
     samples = model.examples()
     if calibration is not None:
-        dataset = _open(calibration)
+        dataset = open_calibration(calibration, model)
         samples, labels = next(iter(dataset.batches(_COMPARED, preprocessing))).inputs, dataset.class_names
     return _write(
         out,
@@ -553,7 +547,19 @@ def _model_facts(source: _Source, graph: Graph) -> dict[str, Any]:
     }
 
 
-def _open(calibration: Any) -> Dataset:
+def open_calibration(calibration: Any, model: Any) -> Dataset:
+    """Opens what calibrates a model; both are as for `export`.
+
+    Raises:
+        DataError: If the data cannot be read.
+        UsageError: If there are none and the model is not the demo, which has its own.
+    """
+    if calibration is None:
+        if model is not None:
+            raise UsageError(
+                "a model needs calibration data: give --calib DATA, a few hundred inputs like those it will see"
+            )
+        calibration = "digits"
     if isinstance(calibration, (str, Path)):
         return open_dataset(calibration, digits_split="calib")
     return as_dataset(calibration, "calibration")

@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeq.data import as_dataset, open_dataset
-from edgeq.deployment.export import export
+from edgeq.deployment.export import export, open_calibration
 from edgeq.errors import DataError, UsageError
 from edgeq.quantize import DEFAULT_SAMPLES
 from edgeq.verification import verify
@@ -139,8 +138,7 @@ def run_trials(
     """
     if count < 1:
         raise UsageError(f"the number of trials (--trials) must be at least 1, not {count}")
-    source = calibration if calibration is not None or model is not None else "digits"
-    opened = open_dataset(source, digits_split="calib") if isinstance(source, (str, Path)) else as_dataset(source)
+    opened = open_calibration(calibration, model)
     samples = min(calib_samples, int(SHARE * len(opened)))
     if samples < 1:
         raise DataError(f"{len(opened)} calibration samples are too few to draw different ones for each trial")
@@ -151,7 +149,7 @@ def run_trials(
             out = Path(scratch) / "out"
             export(
                 model,
-                calibration=opened if calibration is not None else None,
+                calibration=opened,
                 calib_samples=samples,
                 seed=seed + index,
                 out=out,

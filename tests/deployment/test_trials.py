@@ -44,6 +44,8 @@ def test_trials_without_labels_and_with_too_few_samples() -> None:
         run_trials(None, 1, data=images, calibration=images[:1])
     with pytest.raises(UsageError, match="--trials"):
         run_trials(None, 0, data=images)
+    with pytest.raises(UsageError, match="--calib DATA"):
+        run_trials("model.onnx", 1, data=images)
 
 
 @pytest.mark.needs_torch
