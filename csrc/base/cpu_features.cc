@@ -8,6 +8,9 @@
 #if EDGEQ_ARCH_X86
 #include <cpuid.h>
 #endif
+#if defined(__linux__) && (defined(__aarch64__) || defined(__arm__))
+#include <sys/auxv.h>
+#endif
 #if defined(__linux__) && defined(__x86_64__)
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -19,9 +22,9 @@ namespace {
 constexpr const char* kIsaNames[kIsaCount] = {"scalar",  "avx2", "avxvnni", "avx512vnni", "avx512vbmi",
                                               "amxint8", "neon", "neondot", "neoni8mm"};
 
-#if EDGEQ_ARCH_X86
+[[maybe_unused]] bool bit(unsigned long value, int index) { return (value >> index & 1u) != 0; }
 
-bool bit(unsigned value, int index) { return (value >> index & 1u) != 0; }
+#if EDGEQ_ARCH_X86
 
 /// The register states that the operating system saves (XCR0); 0 without OSXSAVE.
 uint64_t saved_states(unsigned leaf1_ecx) {
@@ -114,6 +117,18 @@ CpuFeatures detect_cpu_features() {
     }
   }
   features.brand = brand_string();
+#elif defined(__linux__) && (defined(__aarch64__) || defined(__arm__))
+  // The kernel's word, which leaves out what it does not save. Bits of asm/hwcap.h, which differ between 64 and
+  // 32 bits; older headers lack the later ones.
+  const unsigned long hwcap = getauxval(AT_HWCAP);
+#if defined(__aarch64__)
+  features.neon = bit(hwcap, 1);
+  features.neon_dot = bit(hwcap, 20);
+  features.neon_i8mm = bit(getauxval(AT_HWCAP2), 13);
+#else
+  // A 32-bit process has kernels of the first level alone, whatever the core can do.
+  features.neon = bit(hwcap, 12);
+#endif
 #endif
   return features;
 }

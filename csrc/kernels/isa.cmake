@@ -48,6 +48,28 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64|i[3-6]86)$")
   endif()
 endif()
 
+# Compilers spell an Arm extension in two ways: GCC and upstream Clang take -march, Zig's Clang only -mcpu.
+# edgeq_arm_isa(<level> <macro> <-march value> <-mcpu value>)
+function(edgeq_arm_isa level macro march mcpu)
+  check_cxx_compiler_flag("-march=${march}" EDGEQ_CXX_HAS_march_${level})
+  if(EDGEQ_CXX_HAS_march_${level})
+    edgeq_isa(${level} ${macro} "-march=${march}")
+  else()
+    edgeq_isa(${level} ${macro} "-mcpu=${mcpu}")
+  endif()
+  foreach(name IN ITEMS EDGEQ_ISAS EDGEQ_ISA_${level}_FLAGS EDGEQ_ISA_${level}_MACRO)
+    set(${name} "${${name}}" PARENT_SCOPE)
+  endforeach()
+endfunction()
+
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
+  edgeq_isa(arm_neon EDGEQ_HAVE_NEON)  # the baseline of the architecture
+  edgeq_arm_isa(arm64_neondot EDGEQ_HAVE_NEONDOT armv8.2-a+dotprod generic+v8_2a+dotprod)
+  edgeq_arm_isa(arm64_neoni8mm EDGEQ_HAVE_NEONI8MM armv8.2-a+dotprod+i8mm generic+v8_2a+dotprod+i8mm)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^arm")
+  edgeq_isa(arm_neon EDGEQ_HAVE_NEON -mfpu=neon)
+endif()
+
 # Adds <family>/<level>.cc for every level that this build has and the family implements.
 function(edgeq_kernel_family target family)
   target_sources(${target} PRIVATE ${ARGN})

@@ -35,6 +35,21 @@
 #else
 #define EDGEQ_IF_kAmxInt8(...)
 #endif
+#if defined(EDGEQ_HAVE_NEON)
+#define EDGEQ_IF_kNeon(...) __VA_ARGS__
+#else
+#define EDGEQ_IF_kNeon(...)
+#endif
+#if defined(EDGEQ_HAVE_NEONDOT)
+#define EDGEQ_IF_kNeonDot(...) __VA_ARGS__
+#else
+#define EDGEQ_IF_kNeonDot(...)
+#endif
+#if defined(EDGEQ_HAVE_NEONI8MM)
+#define EDGEQ_IF_kNeonI8mm(...) __VA_ARGS__
+#else
+#define EDGEQ_IF_kNeonI8mm(...)
+#endif
 
 namespace edgeq {
 

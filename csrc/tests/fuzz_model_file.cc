@@ -166,7 +166,7 @@ void mutate(Bytes& file, Random& random, const std::vector<Bytes>& others) {
     }
     case 8: {
       const Bytes& source = below(random, 2) ? others[below(random, others.size())] : file;
-      const size_t lengths[] = {4, 8, 12, 16, 24, 88, 1 + below(random, 512)};
+      const size_t lengths[] = {4, 8, 12, 16, 24, 88, 1 + static_cast<size_t>(below(random, 512))};
       const size_t length = lengths[below(random, 7)];
       if (source.size() <= length || file.size() <= length) break;
       const size_t from = below(random, source.size() - length) / 4 * 4;

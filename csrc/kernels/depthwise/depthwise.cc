@@ -17,7 +17,7 @@ bool takes_all(const DepthwiseShape&) { return true; }
 size_t no_scratch(const DepthwiseShape&, size_t, size_t, size_t) { return 0; }
 
 // The quad kernels keep the pointers of 16 input rows.
-bool takes_quads(const DepthwiseShape& shape) { return shape.kernel_h <= 15; }
+[[maybe_unused]] bool takes_quads(const DepthwiseShape& shape) { return shape.kernel_h <= 15; }
 
 size_t quads_scratch(const DepthwiseShape& shape, size_t width_in, size_t width_out, size_t src_pixel_stride,
                      size_t vector_bytes, size_t column_bytes) {
@@ -26,13 +26,13 @@ size_t quads_scratch(const DepthwiseShape& shape, size_t width_in, size_t width_
 }
 
 // A column of interleaved rows has four bytes a channel, or four words.
-size_t scratch64(const DepthwiseShape& shape, size_t width_in, size_t width_out, size_t src_pixel_stride) {
+[[maybe_unused]] size_t scratch64(const DepthwiseShape& shape, size_t width_in, size_t width_out, size_t src_pixel_stride) {
   return quads_scratch(shape, width_in, width_out, src_pixel_stride, 64, 4 * 64);
 }
-size_t scratch32(const DepthwiseShape& shape, size_t width_in, size_t width_out, size_t src_pixel_stride) {
+[[maybe_unused]] size_t scratch32(const DepthwiseShape& shape, size_t width_in, size_t width_out, size_t src_pixel_stride) {
   return quads_scratch(shape, width_in, width_out, src_pixel_stride, 32, 4 * 32);
 }
-size_t scratch32_words(const DepthwiseShape& shape, size_t width_in, size_t width_out,
+[[maybe_unused]] size_t scratch32_words(const DepthwiseShape& shape, size_t width_in, size_t width_out,
                        size_t src_pixel_stride) {
   return quads_scratch(shape, width_in, width_out, src_pixel_stride, 32, 8 * 32);
 }

@@ -18,9 +18,10 @@ namespace edgeq {
 
 namespace {
 
-size_t gemm_no_scratch(const GemmShape&) { return 0; }
+// Each architecture's variants use some of these.
+[[maybe_unused]] size_t gemm_no_scratch(const GemmShape&) { return 0; }
 
-size_t gemm_widened_scratch(const GemmShape& shape) {
+[[maybe_unused]] size_t gemm_widened_scratch(const GemmShape& shape) {
   return widened_layout(shape.k, shape.taps, shape.weight_bits, shape.direct, 6).bytes();
 }
 
@@ -29,7 +30,7 @@ size_t gemm_unpacked_scratch(const GemmShape& shape) {
   return unpacked_scratch(kNr, shape.k, shape.taps);
 }
 
-size_t gemm_amx_scratch(const GemmShape& s) {
+[[maybe_unused]] size_t gemm_amx_scratch(const GemmShape& s) {
   return amx_scratch_bytes(amx_blocking(s.n, s.k, s.taps, s.weight_bits, s.direct));
 }
 

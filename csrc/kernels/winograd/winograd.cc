@@ -15,7 +15,7 @@ namespace {
 
 size_t winograd_no_scratch(size_t, size_t) { return 0; }
 
-size_t winograd_words_scratch(size_t k, size_t n) {
+[[maybe_unused]] size_t winograd_words_scratch(size_t k, size_t n) {
   // The packed form of 4-bit weights has the more pairs.
   return winograd_layout(k, n, 4, 6).bytes();
 }
