@@ -31,16 +31,26 @@ EVALUATION = ("imagenet_sample/images_224.zip:eval", "imagenet_val10/images_224.
 RESULTS = Path(__file__).parents[2] / "docs" / "results.md"
 
 
-def study(data: Path, network: str, samples: int, share: float, folder: Path) -> list[dict[str, Any]]:
-    """Exports one network at w8a8, w4a8 and between; returns a row a form, the float network's first."""
+def study(
+    network: str,
+    model: Any,
+    arguments: Mapping[str, Any],
+    evaluation: tuple[np.ndarray, np.ndarray],
+    share: float,
+    folder: Path,
+) -> list[dict[str, Any]]:
+    """Exports one network at w8a8, w4a8 and between; returns a row a form, the float network's first.
+
+    Args:
+        network: Its name in the rows.
+        model: For `edgeq.export`.
+        arguments: Of `edgeq.export`: calibration and preprocessing.
+        evaluation: Inputs and labels.
+        share: The budget's place between the sizes at w4a8 (0) and w8a8 (1).
+        folder: Where the exports go.
+    """
     rows = []
-    images, labels = _images(data, network)
-    arguments: dict[str, Any] = {
-        "calibration": str(data / CALIBRATION),
-        "calib_samples": samples,
-        "preprocessing": architecture(network).preprocessing,
-        "to": "edgeq",
-    }
+    images, labels = evaluation
     sizes: dict[str, int] = {}
     reference = None
     for form in ("w8a8", "w4a8", "mixed"):
@@ -50,7 +60,7 @@ def study(data: Path, network: str, samples: int, share: float, folder: Path) ->
         out = folder / form
         started = time.perf_counter()
         result = edgeq.export(
-            f"edgeq.zoo.pretrained:{network}", bits="auto" if budget else form, budget=budget, out=out, **arguments
+            model, bits="auto" if budget else form, budget=budget, out=out, to="edgeq", **arguments
         )
         seconds = time.perf_counter() - started
         sizes[form] = (out / "model.edgeq").stat().st_size
@@ -69,7 +79,7 @@ def study(data: Path, network: str, samples: int, share: float, folder: Path) ->
         if form == "mixed":
             row |= {"plan": result.manifest["plan"], "counts": result.manifest["layers_by_bits"]}
             again = folder / "again"
-            edgeq.export(f"edgeq.zoo.pretrained:{network}", bits=out / "plan.toml", out=again, **arguments)
+            edgeq.export(model, bits=out / "plan.toml", out=again, to="edgeq", **arguments)
             row["replays"] = (again / "model.edgeq").read_bytes() == (out / "model.edgeq").read_bytes()
         rows.append(row)
     return rows
@@ -140,8 +150,15 @@ def main() -> None:
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for network in arguments.networks:
+        given = {
+            "calibration": str(arguments.data / CALIBRATION),
+            "calib_samples": arguments.calib_samples,
+            "preprocessing": architecture(network).preprocessing,
+        }
+        images = _images(arguments.data, network)
         with tempfile.TemporaryDirectory() as scratch:
-            rows += study(arguments.data, network, arguments.calib_samples, arguments.share, Path(scratch))
+            model = f"edgeq.zoo.pretrained:{network}"
+            rows += study(network, model, given, images, arguments.share, Path(scratch))
         print(table(rows), flush=True)
     if arguments.write:
         replace_table(RESULTS, "mixed", table(rows))

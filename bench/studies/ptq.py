@@ -27,7 +27,7 @@ import edgeq
 from bench.studies.tables import replace_table
 from edgeq import zoo
 from edgeq.backends.simulate import SimulateBackend
-from edgeq.data import open_dataset
+from edgeq.data import Preprocessing, open_dataset
 from edgeq.ir.tensor import Array
 from edgeq.quantize import Recipe
 from edgeq.quantize.reconstruct import ReconstructionOptions
@@ -65,6 +65,7 @@ class Task:
     Attributes:
         name: Of the network.
         model: For `edgeq.export`.
+        preprocessing: From an image to the network's input.
         calibration: Network inputs.
         inputs: Of the evaluation.
         labels: Of the evaluation.
@@ -73,6 +74,7 @@ class Task:
 
     name: str
     model: Any
+    preprocessing: Preprocessing | None
     calibration: Array
     inputs: Array
     labels: Array
@@ -81,16 +83,18 @@ class Task:
 
 def load(data: Path, name: str) -> Task:
     """Reads the images of a network and prepares them."""
+    preprocessing = architecture(name).preprocessing
     if name in IMAGENET:
         calibration = _read(name, data / "imagenet_sample/images_224.zip:calib", CALIBRATION_SAMPLES)[0]
         sources = ("imagenet_sample/images_224.zip:eval", "imagenet_val10/images_224.zip")
         parts = [_read(name, data / source) for source in sources]
         inputs, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        return Task(name, zoo.load_pretrained(name), calibration, inputs, labels, [])
+        return Task(name, zoo.load_pretrained(name), preprocessing, calibration, inputs, labels, [])
     folder = data / name.rpartition("_")[2]
     calibration = _read(name, folder / "train.npz", 1024)[0]
     inputs, labels = _read(name, folder / "test.npz")
-    return Task(name, zoo.load_pretrained(name, data / "weights" / f"{name}.npz"), calibration, inputs, labels, [])
+    model = zoo.load_pretrained(name, data / "weights" / f"{name}.npz")
+    return Task(name, model, preprocessing, calibration, inputs, labels, [])
 
 
 def _read(name: str, source: Path, count: int | None = None) -> tuple[Array, Array]:
@@ -119,7 +123,7 @@ def run(task: Task, scheme: str, seed: int, **options: Any) -> dict[str, Any]:
             calibration=task.calibration,
             calib_samples=drawn,
             seed=seed,
-            preprocessing=architecture(task.name).preprocessing,
+            preprocessing=task.preprocessing,
             out=Path(scratch) / "out",
             to="edgeq",
             **options,
@@ -203,8 +207,12 @@ def _spread(rows: Sequence[dict[str, Any]], key: str, factor: float, digits: int
     return mean if len(values) == 1 else f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
-def main() -> None:
-    """Runs the study; keeps its rows in a file, so that parts can be run apart, and writes its table."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs the study; keeps its rows in a file, so that parts can be run apart, and writes its table.
+
+    Args:
+        words: Of the command line; those of the process without it.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -217,7 +225,7 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, help="a JSON file to which rows are added, and which the table is made of")
     parser.add_argument("--stored", action="store_true", help="run nothing: the table of what --rows holds")
     parser.add_argument("--write", action="store_true", help="put the table into docs/results.md")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     column = "method" if arguments.methods else "effort"
     choices: dict[str, dict[str, Any]] = (
         {name: {"recipe": recipe} for name, recipe in METHODS.items()}
