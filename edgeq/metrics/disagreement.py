@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from edgeq.metrics.arrays import Ints, checked_labels
+from edgeq.metrics.arrays import Floats, Ints, checked_labels, checked_scores
+from edgeq.metrics.probability import log_softmax, softmax
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,69 @@ def disagreement_split(reference: ArrayLike, quantized: ArrayLike, labels: Array
         quantized_only_correct=float((differ & (second == truth)).mean()),
         both_wrong=float((differ & (first != truth) & (second != truth)).mean()),
     )
+
+
+def top_k_overlap(reference: ArrayLike, quantized: ArrayLike, k: int = 5) -> float:
+    """Mean share of the k best classes of one model that are among the k best of the other; ties go to the lower
+    index.
+
+    Args:
+        reference: Finite logits of the float model, shape (n, classes).
+        quantized: Finite logits of the quantized model, shape (n, classes).
+        k: From 1 to classes.
+
+    Raises:
+        ValueError: If the shapes differ, or k makes no sense.
+    """
+    first, second = _checked_pair(reference, quantized)
+    if not 1 <= k <= first.shape[1]:
+        raise ValueError(f"k must lie in [1, {first.shape[1]}], not {k}.")
+    members = [np.zeros(first.shape, dtype=np.bool_) for _ in range(2)]
+    for scores, member in zip((first, second), members, strict=True):
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        np.put_along_axis(member, best, True, axis=1)
+    return float((members[0] & members[1]).sum() / (len(first) * k))
+
+
+def kl_divergences(reference: ArrayLike, quantized: ArrayLike) -> Floats:
+    """KL(softmax(reference) || softmax(quantized)) of each input, in nats.
+
+    Args:
+        reference: Finite logits of the float model, shape (n, classes).
+        quantized: Finite logits of the quantized model, shape (n, classes).
+
+    Returns:
+        Shape (n,), at least 0.
+
+    Raises:
+        ValueError: If the shapes differ or a logit is not finite.
+    """
+    first, second = _checked_pair(reference, quantized)
+    log_first = log_softmax(first)
+    divergence = (np.exp(log_first) * (log_first - log_softmax(second))).sum(axis=1)
+    result: Floats = np.maximum(divergence, 0.0)
+    return result
+
+
+def largest_probability_change(reference: ArrayLike, quantized: ArrayLike) -> float:
+    """The largest change of any class's probability on any input.
+
+    Args:
+        reference: Finite logits of the float model, shape (n, classes).
+        quantized: Finite logits of the quantized model, shape (n, classes).
+
+    Raises:
+        ValueError: If the shapes differ or a logit is not finite.
+    """
+    first, second = _checked_pair(reference, quantized)
+    return float(np.abs(softmax(first) - softmax(second)).max())
+
+
+def _checked_pair(reference: ArrayLike, quantized: ArrayLike) -> tuple[Floats, Floats]:
+    first, second = checked_scores(reference, "reference"), checked_scores(quantized, "quantized")
+    if first.shape != second.shape:
+        raise ValueError(f"reference and quantized must have one shape, not {first.shape} and {second.shape}.")
+    return first, second
 
 
 def _checked_answers(reference: ArrayLike, quantized: ArrayLike) -> tuple[Ints, Ints]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from edgeq.metrics.arrays import Bools
 
 
 def wilson_interval(successes: int, count: int, level: float = 0.95) -> tuple[float, float]:
@@ -59,14 +62,7 @@ def paired_difference_interval(
     Raises:
         ValueError: If n is 0, the shapes or types make no sense, or the level lies outside its range.
     """
-    first, second = np.asarray(reference), np.asarray(quantized)
-    if first.dtype != np.bool_ or second.dtype != np.bool_ or first.ndim != 1 or first.shape != second.shape:
-        raise ValueError(
-            f"reference and quantized must be boolean of one shape (n,), not {first.dtype} of {first.shape} and "
-            f"{second.dtype} of {second.shape}."
-        )
-    if first.size == 0:
-        raise ValueError("the change of a rate needs at least one input.")
+    first, second = _checked_outcomes(reference, quantized)
     if not 0.0 < level < 1.0:
         raise ValueError(f"level must lie in (0, 1), not {level}.")
     lost = int((first & ~second).sum()) + 0.5
@@ -75,3 +71,39 @@ def paired_difference_interval(
     change = (won - lost) / total
     reach = NormalDist().inv_cdf(0.5 + level / 2) * math.sqrt((won + lost) / total - change**2) / math.sqrt(total)
     return max(-1.0, change - reach), min(1.0, change + reach)
+
+
+def mcnemar_p(reference: ArrayLike, quantized: ArrayLike) -> float:
+    """The exact two-sided p value that two models on the same inputs are equally often right (McNemar 1947, "Note on
+    the sampling error of the difference between correlated proportions"; binomial form).
+
+    Only inputs where one model alone is right count: of those, each model would win half.
+
+    Args:
+        reference: Whether the first model is right, shape (n,).
+        quantized: Whether the second model is right, shape (n,).
+
+    Returns:
+        From 0 to 1; 1 where they never differ.
+
+    Raises:
+        ValueError: If n is 0, or the shapes or types make no sense.
+    """
+    first, second = _checked_outcomes(reference, quantized)
+    lost, won = int((first & ~second).sum()), int((~first & second).sum())
+    trials, fewer = lost + won, min(lost, won)
+    # Integers: exact, whatever the number of trials.
+    tail = sum(math.comb(trials, wins) for wins in range(fewer + 1))
+    return min(1.0, float(Fraction(2 * tail, 2**trials)))
+
+
+def _checked_outcomes(reference: ArrayLike, quantized: ArrayLike) -> tuple[Bools, Bools]:
+    first, second = np.asarray(reference), np.asarray(quantized)
+    if first.dtype != np.bool_ or second.dtype != np.bool_ or first.ndim != 1 or first.shape != second.shape:
+        raise ValueError(
+            f"reference and quantized must be boolean of one shape (n,), not {first.dtype} of {first.shape} and "
+            f"{second.dtype} of {second.shape}."
+        )
+    if first.size == 0:
+        raise ValueError("two models need at least one input to be compared.")
+    return first, second

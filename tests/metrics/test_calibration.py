@@ -94,3 +94,72 @@ def test_senseless_inputs(confidence: list[float], correct: list[object], bins: 
     for function in (metrics.expected_calibration_error, metrics.maximum_calibration_error):
         with pytest.raises(ValueError, match="must"):
             function(confidence, correct, bins)
+
+
+def test_errors_equal_torchmetrics() -> None:
+    torch = pytest.importorskip("torch")
+    oracle = pytest.importorskip("torchmetrics.functional.classification")
+    rng = np.random.default_rng(8)
+    for n, classes in ((1, 2), (7, 3), (500, 10)):
+        probabilities = metrics.softmax(rng.standard_normal((n, classes)) * 2).astype(np.float32).astype(np.float64)
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
+        labels = rng.integers(0, classes, n)
+        confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+        for norm, own in (("l1", metrics.expected_calibration_error), ("max", metrics.maximum_calibration_error)):
+            expected = oracle.multiclass_calibration_error(
+                torch.from_numpy(probabilities), torch.from_numpy(labels), classes, n_bins=15, norm=norm
+            )
+            assert own(confidence, correct) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_adaptive_error_by_hand() -> None:
+    # Two bins of two: (0.2, 0.4) with one right, (0.6, 0.9) with both right.
+    confidence, correct = [0.9, 0.2, 0.6, 0.4], [True, False, True, True]
+    assert metrics.adaptive_calibration_error(confidence, correct, 2) == pytest.approx(0.5 * 0.2 + 0.5 * 0.25)
+    assert metrics.adaptive_calibration_error([0.7], [True], 15) == pytest.approx(0.3)
+    # One bin: the distance of the means, whatever the order.
+    assert metrics.adaptive_calibration_error(confidence, correct, 1) == pytest.approx(abs(0.75 - 0.525))
+
+
+def test_adaptive_error_with_ties_is_that_of_the_input_order() -> None:
+    assert metrics.adaptive_calibration_error([0.5] * 4, [True, True, False, False], 2) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("bins", [1, 15])
+def test_classwise_error_is_the_mean_of_binary_ones(bins: int) -> None:
+    rng = np.random.default_rng(3)
+    probabilities, labels = metrics.softmax(rng.standard_normal((200, 4))), rng.integers(0, 4, 200)
+    expected = [metrics.expected_calibration_error(probabilities[:, k], labels == k, bins) for k in range(4)]
+    assert metrics.classwise_calibration_error(probabilities, labels, bins) == pytest.approx(np.mean(expected))
+
+
+def test_debiased_error_is_unbiased_where_the_plain_one_is_not() -> None:
+    # A calibrated model: the squared error of each draw is about 0, the plain one is not.
+    rng = np.random.default_rng(6)
+    plain, debiased = [], []
+    for _ in range(300):
+        confidence = rng.random(150)
+        correct = rng.random(150) < confidence
+        plain.append(metrics.adaptive_calibration_error(confidence, correct))
+        debiased.append(metrics.debiased_calibration_error(confidence, correct))
+    assert np.mean(plain) > 0.09
+    assert np.mean(debiased) < 0.05
+    assert np.mean(np.array(debiased) == 0.0) > 0.3
+
+
+def test_debiased_error_by_hand() -> None:
+    # One bin of four, three right at a confidence of 0.35: 0.4^2 less 0.75 * 0.25 / 3.
+    expected = np.sqrt(0.4**2 - 0.75 * 0.25 / 3)
+    assert metrics.debiased_calibration_error([0.35] * 4, [True, True, True, False], 1) == pytest.approx(expected)
+    assert metrics.debiased_calibration_error([0.35], [True], 1) == 0.0  # one sample says nothing of its variance
+
+
+@pytest.mark.parametrize("correct", [True, False])
+def test_degenerate_answers(correct: bool) -> None:
+    confidence, hits = np.full(20, 0.8), np.full(20, correct)
+    expected = 0.2 if correct else 0.8
+    for function in (
+        metrics.expected_calibration_error, metrics.maximum_calibration_error, metrics.adaptive_calibration_error,
+        metrics.debiased_calibration_error,
+    ):
+        assert function(confidence, hits) == pytest.approx(expected)

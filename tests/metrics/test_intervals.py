@@ -74,3 +74,17 @@ def test_a_paired_interval_covers_the_true_change() -> None:
 def test_senseless_pairs(reference: list[bool], quantized: list[bool], level: float) -> None:
     with pytest.raises(ValueError, match=r"must|needs"):
         metrics.paired_difference_interval(np.array(reference, None if reference else bool), quantized, level)
+
+
+@pytest.mark.parametrize("lost, won", [(0, 0), (1, 0), (3, 9), (40, 60), (700, 900)])
+def test_mcnemar_equals_the_binomial_test(lost: int, won: int) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    first = np.array([True] * lost + [False] * won + [True] * 5)
+    second = np.array([False] * lost + [True] * won + [True] * 5)
+    expected = stats.binomtest(lost, lost + won).pvalue if lost + won else 1.0
+    assert metrics.mcnemar_p(first, second) == pytest.approx(expected, rel=1e-9)
+
+
+def test_mcnemar_refuses_what_is_not_paired() -> None:
+    with pytest.raises(ValueError, match="one shape"):
+        metrics.mcnemar_p(np.array([True]), np.array([True, False]))

@@ -36,3 +36,13 @@ def test_sqnr_does_not_depend_on_shape_or_scale() -> None:
 def test_senseless_tensors(first: list[float], second: list[float]) -> None:
     with pytest.raises(ValueError, match="must"):
         metrics.sqnr_db(first, second)
+
+
+def test_cosine_and_steps_by_hand() -> None:
+    assert metrics.cosine_similarity([3.0, 4.0], [4.0, 3.0]) == pytest.approx(0.96)
+    assert metrics.cosine_similarity([1e200, 0.0], [1e-200, 0.0]) == 1.0
+    assert metrics.cosine_similarity([0.0, 0.0], [0.0, 0.0]) == 1.0
+    assert metrics.cosine_similarity([0.0, 0.0], [0.0, 1.0]) == 0.0
+    assert metrics.largest_error_steps([1.0, 2.0], [1.5, 2.0], 0.25) == 2.0
+    with pytest.raises(ValueError, match="scale"):
+        metrics.largest_error_steps([1.0], [1.0], 0.0)

@@ -1,0 +1,183 @@
+"""Intervals by resampling the inputs: the bootstrap (Efron and Tibshirani 1993, "An Introduction to the Bootstrap",
+percentile method)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from edgeq.metrics.arrays import Floats, Ints, checked_confidence, checked_labels, checked_probabilities
+from edgeq.metrics.calibration import bin_index, classwise_gaps
+
+RESAMPLES = 1000
+
+
+def resample_counts(n: int, resamples: int = RESAMPLES, seed: int = 0) -> Ints:
+    """How often each of n inputs stands in each resample of n, drawn with replacement.
+
+    Args:
+        n: Number of inputs, at least 1.
+        resamples: At least 1.
+        seed: Of the draw: equal arguments give equal counts, so that two figures resampled alike stay paired.
+
+    Returns:
+        Shape (resamples, n); each row sums to n.
+
+    Raises:
+        ValueError: If n or resamples is below 1.
+    """
+    if n < 1 or resamples < 1:
+        raise ValueError(f"n and resamples must be at least 1, not {n} and {resamples}.")
+    rng = np.random.default_rng(seed)
+    counts: Ints = np.empty((resamples, n), dtype=np.int64)
+    for row in counts:
+        row[:] = np.bincount(rng.integers(0, n, n), minlength=n)
+    return counts
+
+
+def bootstrap_interval(
+    statistic: Callable[[Ints], float], n: int, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile interval of any statistic of a resample.
+
+    Args:
+        statistic: Takes the positions of the resampled inputs, shape (n,), with repeats; gives its value.
+        n: Number of inputs, at least 1.
+        level: Coverage, in (0, 1).
+        resamples: At least 1.
+        seed: Of the draw.
+
+    Raises:
+        ValueError: If an argument lies outside its range.
+    """
+    counts = resample_counts(n, resamples, seed)
+    positions = np.arange(n)
+    return percentile_interval([statistic(np.repeat(positions, row)) for row in counts], level)
+
+
+def percentile_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """The middle `level` of values.
+
+    Raises:
+        ValueError: If there is no value, or the level lies outside (0, 1).
+    """
+    drawn = np.asarray(values, dtype=np.float64)
+    if drawn.ndim != 1 or drawn.size == 0:
+        raise ValueError(f"values must have shape (n,) with n at least 1, not {drawn.shape}.")
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level must lie in (0, 1), not {level}.")
+    low, high = np.quantile(drawn, [0.5 - level / 2, 0.5 + level / 2])
+    return float(low), float(high)
+
+
+def mean_interval(
+    values: ArrayLike, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """Bootstrap interval of the mean of one value an input: accuracy, NLL, Brier, and the differences of such between
+    two models (which pairs them).
+
+    Args:
+        values: Finite, shape (n,) with n at least 1.
+        level: Coverage, in (0, 1).
+        resamples: At least 1.
+        seed: Of the draw.
+
+    Raises:
+        ValueError: If an argument lies outside its range.
+    """
+    each = np.asarray(values, dtype=np.float64)
+    if each.ndim != 1 or each.size == 0 or not np.isfinite(each).all():
+        raise ValueError(f"values must be finite, of shape (n,) with n at least 1, not {each.shape}.")
+    counts = resample_counts(each.size, resamples, seed)
+    return percentile_interval(counts @ each / each.size, level)
+
+
+def resampled_ece(
+    confidence: ArrayLike, correct: ArrayLike, bins: int = 15, resamples: int = RESAMPLES, seed: int = 0
+) -> Floats:
+    """The expected calibration error of each resample; see `expected_calibration_error`.
+
+    Args:
+        confidence: Top-1 probabilities, shape (n,).
+        correct: Whether the top-1 class is the label, shape (n,).
+        bins: Number of bins, at least 1.
+        resamples: At least 1.
+        seed: Of the draw.
+
+    Returns:
+        Shape (resamples,).
+
+    Raises:
+        ValueError: If an argument lies outside its range.
+    """
+    gaps = _bin_gaps(confidence, correct, bins)
+    counts = resample_counts(len(gaps), resamples, seed)
+    result: Floats = np.abs(counts @ gaps).sum(axis=1) / len(gaps)
+    return result
+
+
+def resampled_mce(
+    confidence: ArrayLike, correct: ArrayLike, bins: int = 15, resamples: int = RESAMPLES, seed: int = 0
+) -> Floats:
+    """The maximum calibration error of each resample; see `maximum_calibration_error`.
+
+    Args:
+        confidence: Top-1 probabilities, shape (n,).
+        correct: Whether the top-1 class is the label, shape (n,).
+        bins: Number of bins, at least 1.
+        resamples: At least 1.
+        seed: Of the draw.
+
+    Returns:
+        Shape (resamples,).
+
+    Raises:
+        ValueError: If an argument lies outside its range.
+    """
+    gaps = _bin_gaps(confidence, correct, bins)
+    counts = resample_counts(len(gaps), resamples, seed)
+    members = counts @ _bin_members(confidence, correct, bins)
+    result: Floats = (np.abs(counts @ gaps) / np.maximum(members, 1.0)).max(axis=1)
+    return result
+
+
+def resampled_classwise_error(
+    probabilities: ArrayLike, labels: ArrayLike, bins: int = 15, resamples: int = RESAMPLES, seed: int = 0
+) -> Floats:
+    """The class-wise calibration error of each resample; see `classwise_calibration_error`.
+
+    Args:
+        probabilities: Shape (n, classes), rows sum to 1.
+        labels: Class indices, shape (n,).
+        bins: Number of bins a class, at least 1.
+        resamples: At least 1.
+        seed: Of the draw.
+
+    Returns:
+        Shape (resamples,).
+
+    Raises:
+        ValueError: If shapes, labels or probabilities make no sense.
+    """
+    values = checked_probabilities(probabilities)
+    truth = checked_labels(labels, *values.shape)
+    counts = resample_counts(len(truth), resamples, seed).astype(np.float64)
+    total = np.zeros(resamples)
+    for gap in classwise_gaps(values, truth, bins):
+        total += np.abs(counts @ gap).sum(axis=1)
+    result: Floats = total / values.size
+    return result
+
+
+def _bin_members(confidence: ArrayLike, correct: ArrayLike, bins: int) -> Floats:
+    """1 where input i lies in bin m: shape (n, bins)."""
+    values, _ = checked_confidence(confidence, correct)
+    return np.eye(bins)[bin_index(values, bins)]
+
+
+def _bin_gaps(confidence: ArrayLike, correct: ArrayLike, bins: int) -> Floats:
+    """What each input adds to the gap of each bin, accuracy less confidence: shape (n, bins)."""
+    values, hits = checked_confidence(confidence, correct)
+    return _bin_members(confidence, correct, bins) * (hits - values)[:, None]
