@@ -79,8 +79,8 @@ EDGEQ_NOINLINE void transpose_block(const uint8_t* src, ptrdiff_t src_stride, si
   const auto row = [&](size_t r) {
     return vld1_u8(src + static_cast<ptrdiff_t>(r < rows ? r : rows - 1) * src_stride);
   };
-  // Vector i holds rows i and i + 8; three rounds exchange elements of 1, 2 and 4 bytes between vectors, whose
-  // numbers they become.
+  // Vector i holds rows i and i + 8; three rounds exchange elements of 1, 2 and 4 bytes between vectors,
+  // whose numbers they become.
   uint8x16_t x[8];
 #pragma GCC unroll 8
   for (size_t i = 0; i < 8; ++i) x[i] = vcombine_u8(row(i), row(i + 8));

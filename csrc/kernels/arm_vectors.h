@@ -5,8 +5,8 @@
 // arm64_*.cc files (and the headers that they alone include) include this, each compiled with its own level's
 // flags: everything stands in an unnamed namespace, so that a copy built for one level never serves another.
 //
-// NEON of Armv7 takes denormal numbers for zero. The rounding rule does not notice: a product that is denormal
-// rounds to zero anyway, and a denormal scale times an int32 stays below 2^-95.
+// NEON of Armv7 takes denormal numbers for zero. The rounding rule does not notice: a product that is
+// denormal rounds to zero anyway, and a denormal scale times an int32 stays below 2^-95.
 
 #include <arm_neon.h>
 
@@ -105,6 +105,21 @@ EDGEQ_INLINE void store_first(int8_t* to, int8x16_t a, size_t count) {
   }
   if ((count & 1) != 0) *to = vget_lane_s8(rest, 0);
 }
+
+/// Sixteen signed bytes, by the names that headers shared with other architectures use.
+struct Bytes16 {
+  using Int = int8x16_t;
+  static constexpr size_t kBytes = 16;
+
+  static EDGEQ_INLINE Int load(const void* from) { return vld1q_s8(static_cast<const int8_t*>(from)); }
+  static EDGEQ_INLINE void store_all(void* to, Int a) { vst1q_s8(static_cast<int8_t*>(to), a); }
+  static EDGEQ_INLINE void store(void* to, Int a, size_t count) {
+    store_first(static_cast<int8_t*>(to), a, count);
+  }
+  static EDGEQ_INLINE Int set1_byte(int a) { return vdupq_n_s8(static_cast<int8_t>(a)); }
+  static EDGEQ_INLINE Int max_bytes(Int a, Int b) { return vmaxq_s8(a, b); }
+  static EDGEQ_INLINE Int min_bytes(Int a, Int b) { return vminq_s8(a, b); }
+};
 
 }  // namespace
 }  // namespace edgeq

@@ -36,11 +36,11 @@ template <BinaryOp kOp>
 EDGEQ_INLINE int8x16_t block(int8x16_t a, int8x16_t b, const Constants& k) {
   const int16x8_t a0 = vsubl_s8(vget_low_s8(a), k.zp_a), a1 = vsubl_s8(vget_high_s8(a), k.zp_a);
   const int16x8_t b0 = vsubl_s8(vget_low_s8(b), k.zp_b), b1 = vsubl_s8(vget_high_s8(b), k.zp_b);
-  return round_to_range(
-      value<kOp>(vget_low_s16(a0), vget_low_s16(b0), k.multiplier_a, k.multiplier_b),
-      value<kOp>(vget_high_s16(a0), vget_high_s16(b0), k.multiplier_a, k.multiplier_b),
-      value<kOp>(vget_low_s16(a1), vget_low_s16(b1), k.multiplier_a, k.multiplier_b),
-      value<kOp>(vget_high_s16(a1), vget_high_s16(b1), k.multiplier_a, k.multiplier_b), k.range);
+  return round_to_range(value<kOp>(vget_low_s16(a0), vget_low_s16(b0), k.multiplier_a, k.multiplier_b),
+                        value<kOp>(vget_high_s16(a0), vget_high_s16(b0), k.multiplier_a, k.multiplier_b),
+                        value<kOp>(vget_low_s16(a1), vget_low_s16(b1), k.multiplier_a, k.multiplier_b),
+                        value<kOp>(vget_high_s16(a1), vget_high_s16(b1), k.multiplier_a, k.multiplier_b),
+                        k.range);
 }
 
 /// dst = a op b for `count` bytes. A step of 0 repeats the first sixteen bytes of an operand.

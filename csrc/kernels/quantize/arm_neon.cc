@@ -1,4 +1,5 @@
 #include "kernels/arm_bytes.h"
+
 // The layouts, by the rearrangements of arm_bytes.h.
 #include "kernels/quantize/layouts.h"
 
@@ -57,8 +58,8 @@ class Quantizer {
       for (int v = 0; v < 4; ++v) j[v] = vcvtq_n_s32_f32(vmulq_f32(vld1q_f32(src + 4 * v), reciprocal), 13);
       const int16x8_t low = low_words(j[0], j[1]);
       const int16x8_t high = low_words(j[2], j[3]);
-      const uint8x16_t far = vreinterpretq_u8_u16(vandq_u16(vtstq_s16(vaddq_s16(low, from_tie), mask),
-                                                            vtstq_s16(vaddq_s16(high, from_tie), mask)));
+      const uint8x16_t far = vreinterpretq_u8_u16(
+          vandq_u16(vtstq_s16(vaddq_s16(low, from_tie), mask), vtstq_s16(vaddq_s16(high, from_tie), mask)));
       int8x16_t q;
       if (__builtin_expect(multiplies_ && all_set(far), 1)) {
         q = vcombine_s8(vqmovn_s16(vqaddq_s16(round_quotients(j[0], j[1]), zp)),
@@ -151,9 +152,8 @@ void dequantize_neon(const DequantizeParams& p) {
 }
 
 void recode_neon(const RecodeParams& p) {
-  recode_runs(p, [&](const uint8_t* src, size_t count, uint8_t* dst) {
-    recode_run(src, count, p.xor_mask, dst);
-  });
+  recode_runs(
+      p, [&](const uint8_t* src, size_t count, uint8_t* dst) { recode_run(src, count, p.xor_mask, dst); });
 }
 
 }  // namespace edgeq

@@ -5,6 +5,7 @@
 //
 #include "kernels/quantize/quantize.h"
 #include "kernels/x86_bytes.h"
+
 // The layouts, by the rearrangements of x86_bytes.h.
 #include "kernels/quantize/layouts.h"
 
@@ -107,9 +108,8 @@ EDGEQ_NOINLINE void recode_run(const uint8_t* src, size_t count, uint8_t xor_mas
 
 template <typename V>
 void recode(const RecodeParams& p) {
-  recode_runs(p, [&](const uint8_t* src, size_t count, uint8_t* dst) {
-    recode_run<V>(src, count, p.xor_mask, dst);
-  });
+  recode_runs(
+      p, [&](const uint8_t* src, size_t count, uint8_t* dst) { recode_run<V>(src, count, p.xor_mask, dst); });
 }
 
 }  // namespace
