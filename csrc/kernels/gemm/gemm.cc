@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/gemm/amx_blocking.h"
+#include "kernels/gemm/neon_blocks.h"
 #include "kernels/gemm/pack.h"
 #include "kernels/gemm/unpacked.h"
 #include "kernels/gemm/widened.h"
@@ -32,6 +33,10 @@ size_t gemm_unpacked_scratch(const GemmShape& shape) {
 
 [[maybe_unused]] size_t gemm_amx_scratch(const GemmShape& s) {
   return amx_scratch_bytes(amx_blocking(s.n, s.k, s.taps, s.weight_bits, s.direct));
+}
+
+[[maybe_unused]] size_t gemm_neon_scratch(const GemmShape& s) {
+  return neon_blocks(s.k, s.taps, s.weight_bits).bytes();
 }
 
 constexpr GemmVariant kVariants[] = {

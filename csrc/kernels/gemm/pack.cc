@@ -8,10 +8,10 @@
 namespace edgeq {
 namespace {
 
-size_t groups_of_tap(const GemmVariant& variant, size_t k) {
+/// Depth of the last group of a tap where it is half a group (pack.h), else 0.
+size_t half_group(const GemmVariant& variant, size_t k) {
   const size_t kr = static_cast<size_t>(variant.kr);
-  const size_t groups = (k + kr - 1) / kr;
-  return variant.weight_bits == 4 ? (groups + 1) / 2 * 2 : groups;
+  return kr == 16 && k % kr != 0 && k % kr <= kr / 2 ? kr / 2 : 0;
 }
 
 size_t panel_bytes(const GemmVariant& variant, size_t width, size_t k, size_t taps) {
@@ -94,31 +94,36 @@ Fill fill_of(const GemmVariant& variant) {
   }
 }
 
-/// Writes unit u of every row side by side, at out + u * step.
+/// Writes unit u of every row, counted from byte `begin`, side by side at out + u * step.
 template <size_t kUnit>
-void interleave(const Block& block, size_t channels, size_t units, size_t step, uint8_t* out) {
+void interleave(const Block& block, size_t begin, size_t channels, size_t units, size_t step, uint8_t* out) {
   for (size_t u = 0; u < units; ++u, out += step) {
-    for (size_t j = 0; j < channels; ++j) std::memcpy(out + j * kUnit, block.rows[j] + u * kUnit, kUnit);
+    for (size_t j = 0; j < channels; ++j)
+      std::memcpy(out + j * kUnit, block.rows[j] + begin + u * kUnit, kUnit);
   }
 }
 
-void interleave(size_t unit, const Block& block, size_t channels, size_t units, size_t step, uint8_t* out) {
+void interleave(size_t unit, const Block& block, size_t begin, size_t channels, size_t units, size_t step,
+                uint8_t* out) {
   switch (unit) {
     case 1:
-      return interleave<1>(block, channels, units, step, out);
+      return interleave<1>(block, begin, channels, units, step, out);
     case 2:
-      return interleave<2>(block, channels, units, step, out);
+      return interleave<2>(block, begin, channels, units, step, out);
     case 4:
-      return interleave<4>(block, channels, units, step, out);
+      return interleave<4>(block, begin, channels, units, step, out);
+    case 8:
+      return interleave<8>(block, begin, channels, units, step, out);
     default:
-      return interleave<8>(block, channels, units, step, out);
+      return interleave<16>(block, begin, channels, units, step, out);
   }
 }
 
 }  // namespace
 
 size_t gemm_padded_k(const GemmVariant& variant, size_t k) {
-  return groups_of_tap(variant, k) * static_cast<size_t>(variant.kr);
+  const size_t unit = static_cast<size_t>(variant.kr) * (variant.weight_bits == 4 ? 2 : 1);
+  return (k + unit - 1) / unit * unit - half_group(variant, k);
 }
 
 size_t gemm_packed_bytes(const GemmVariant& variant, size_t n, size_t k, size_t taps) {
@@ -137,7 +142,9 @@ void gemm_pack(const GemmVariant& variant, size_t n, size_t k, size_t taps, Weig
   const size_t nr = static_cast<size_t>(variant.nr);
   const size_t kr = static_cast<size_t>(variant.kr);
   const size_t divisor = variant.weight_bits == 4 ? 2 : 1;
-  const size_t units = groups_of_tap(variant, k) / divisor;  // of one tap: groups, or group pairs
+  const size_t padded_k = gemm_padded_k(variant, k);
+  const size_t units = padded_k / divisor / kr;  // of one tap: groups, or group pairs
+  const size_t half = half_group(variant, k);
   const Fill fill = fill_of(variant);
   Block block;
   for (size_t panel = 0; panel * nr < n; ++panel) {
@@ -149,7 +156,8 @@ void gemm_pack(const GemmVariant& variant, size_t n, size_t k, size_t taps, Weig
       const size_t real = first >= n ? 0 : n - first < channels ? n - first : channels;
       int32_t sums[kBlockChannels] = {};
       for (size_t t = 0; t < taps; ++t) {
-        for (size_t u = 0; u < units; u += kBlockDepth / divisor / kr) {
+        uint8_t* const tap = out + t * width * (padded_k / divisor);
+        for (size_t u = 0; u * kr * divisor < padded_k; u += kBlockDepth / divisor / kr) {
           const size_t c = u * kr * divisor;
           const size_t count = k - c < kBlockDepth ? k - c : kBlockDepth;
           for (size_t j = 0; j < real; ++j) {
@@ -159,8 +167,10 @@ void gemm_pack(const GemmVariant& variant, size_t n, size_t k, size_t taps, Weig
           if (real < channels) std::memset(block.rows[real], 0, (channels - real) * kBlockDepth);
           const size_t left = units - u;
           const size_t block_units = left < kBlockDepth / divisor / kr ? left : kBlockDepth / divisor / kr;
-          interleave(kr, block, channels, block_units, width * kr,
-                     out + ((t * units + u) * width + from) * kr);
+          interleave(kr, block, 0, channels, block_units, width * kr, tap + (u * width + from) * kr);
+          const size_t end = block_units * kr;  // in the rows of the block
+          if (half != 0 && u + block_units == units && end < kBlockDepth)
+            interleave(half, block, end, channels, 1, 0, tap + units * width * kr + from * half);
         }
       }
       for (size_t j = 0; j < channels; ++j) {

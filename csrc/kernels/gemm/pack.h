@@ -18,6 +18,9 @@ namespace edgeq {
 //
 //   | j=0: c0 c1 .. c(kr-1) | j=1: c0 .. | ... | j=w-1: .. |                          w * kr bytes
 //
+// With kr = 16 (plain NEON, which takes 8 or 16 bytes at a time) the last group of a tap is 8 deep where no more
+// than 8 channels are left for it; every channel has 8 bytes there.
+//
 // W4, a group pair in the same number of bytes: the low nibble of a byte belongs to the even group, the high
 // one to the odd group; so a shift or a mask of the whole register yields a W8 group, with no shuffle. A tap
 // is padded to an even number of groups.

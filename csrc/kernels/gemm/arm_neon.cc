@@ -1,0 +1,349 @@
+#include "kernels/gemm/arm_tile.h"
+#include "kernels/gemm/neon_blocks.h"
+
+// NEON without a dot product. A tile is four rows by four channels; each of its sums is a vector of partial
+// sums, for every fourth or eighth place of the depth, which are added up at the end.
+//
+// W8: two products of a lane fit 16 bits (2 * 128 * 127 = 32,512), so that sixteen products take smull,
+// smlal2 and sadalp. W4: thirty-six do (36 * 128 * 7 = 32,256), so that a lane's sums stay 16 bits wide for
+// 288 places of the depth, and sixteen products take smlal and smlal2. 4-bit weights of a block of panels are
+// unpacked once for all rows.
+
+namespace edgeq {
+namespace {
+
+constexpr size_t kMr = NeonBlocks::kRows;
+constexpr size_t kNr = NeonBlocks::kChannels;
+constexpr size_t kHeader = kNr * 8;  // bias and scale of a panel
+
+// Sixteen registers hold the sums of half a tile only.
+#if defined(__aarch64__)
+constexpr size_t kTileRows = 4;
+#else
+constexpr size_t kTileRows = 2;
+#endif
+
+EDGEQ_INLINE int16x8_t multiply_high(int16x8_t acc, int8x16_t a, int8x16_t b) {
+#if defined(__aarch64__)
+  return vmlal_high_s8(acc, a, b);
+#else
+  return vmlal_s8(acc, vget_high_s8(a), vget_high_s8(b));
+#endif
+}
+
+/// Sums of each of four vectors' lanes.
+EDGEQ_INLINE int32x4_t add_lanes(int32x4_t a, int32x4_t b, int32x4_t c, int32x4_t d) {
+#if defined(__aarch64__)
+  return vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
+#else
+  const auto halves = [](int32x4_t v) { return vadd_s32(vget_low_s32(v), vget_high_s32(v)); };
+  return vcombine_s32(vpadd_s32(halves(a), halves(b)), vpadd_s32(halves(c), halves(d)));
+#endif
+}
+
+/// What a tile reads.
+struct Operands {
+  const act_t* const* rows;  // kMr addresses for each tap
+  size_t taps;
+  size_t groups;          // whole groups of 16 channels in a tap
+  bool half;              // and a group of 8
+  const int8_t* weights;  // in the form of W8
+};
+
+/// Sums of a tile, without bias.
+template <size_t kRows>
+struct WideSums {
+  EDGEQ_INLINE WideSums() {
+    for (size_t r = 0; r < kRows; ++r) {
+      for (size_t j = 0; j < kNr; ++j) sums[r][j] = vdupq_n_s32(0);
+    }
+  }
+
+  EDGEQ_INLINE void add_tap(const Operands& x, const act_t* const* rows, const int8_t*& w) {
+    const int8_t* a[kRows];
+    for (size_t r = 0; r < kRows; ++r) a[r] = rows[r];
+    for (size_t left = x.groups; left > 0; --left) {
+      int8x16_t b[kNr];
+      for (size_t j = 0; j < kNr; ++j) b[j] = vld1q_s8(w + 16 * j);
+      w += 16 * kNr;
+      for (size_t r = 0; r < kRows; ++r) {
+        const int8x16_t row = vld1q_s8(a[r]);
+        a[r] += 16;
+        for (size_t j = 0; j < kNr; ++j) {
+          const int16x8_t low = vmull_s8(vget_low_s8(row), vget_low_s8(b[j]));
+          sums[r][j] = vpadalq_s16(sums[r][j], multiply_high(low, row, b[j]));
+        }
+      }
+    }
+    if (!x.half) return;
+    int8x8_t b[kNr];
+    for (size_t j = 0; j < kNr; ++j) b[j] = vld1_s8(w + 8 * j);
+    w += 8 * kNr;
+    for (size_t r = 0; r < kRows; ++r) {
+      const int8x8_t row = vld1_s8(a[r]);
+      for (size_t j = 0; j < kNr; ++j) sums[r][j] = vpadalq_s16(sums[r][j], vmull_s8(row, b[j]));
+    }
+  }
+
+  EDGEQ_INLINE int32x4_t row(size_t r) const {
+    return add_lanes(sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
+  }
+
+  int32x4_t sums[kRows][kNr];
+};
+
+/// The same where weights have 4 bits: products are added in 16 bits.
+template <size_t kRows>
+struct NarrowSums {
+  static constexpr size_t kMost = 36;  // products of a lane
+
+  EDGEQ_INLINE NarrowSums() {
+    clear();
+    for (size_t r = 0; r < kRows; ++r) {
+      for (size_t j = 0; j < kNr; ++j) wide[r][j] = vdupq_n_s32(0);
+    }
+  }
+
+  EDGEQ_INLINE void clear() {
+    room = kMost;
+    for (size_t r = 0; r < kRows; ++r) {
+      for (size_t j = 0; j < kNr; ++j) sums[r][j] = vdupq_n_s16(0);
+    }
+  }
+
+  EDGEQ_INLINE void widen() {
+    for (size_t r = 0; r < kRows; ++r) {
+      for (size_t j = 0; j < kNr; ++j) wide[r][j] = vpadalq_s16(wide[r][j], sums[r][j]);
+    }
+    clear();
+  }
+
+  EDGEQ_INLINE void add_tap(const Operands& x, const act_t* const* rows, const int8_t*& w) {
+    const int8_t* a[kRows];
+    for (size_t r = 0; r < kRows; ++r) a[r] = rows[r];
+    for (size_t left = x.groups; left > 0;) {
+      if (room < 2) widen();
+      size_t run = room / 2 < left ? room / 2 : left;
+      left -= run;
+      room -= 2 * run;
+      for (; run > 0; --run) {
+        int8x16_t b[kNr];
+        for (size_t j = 0; j < kNr; ++j) b[j] = vld1q_s8(w + 16 * j);
+        w += 16 * kNr;
+        for (size_t r = 0; r < kRows; ++r) {
+          const int8x16_t row = vld1q_s8(a[r]);
+          a[r] += 16;
+          for (size_t j = 0; j < kNr; ++j) {
+            sums[r][j] = vmlal_s8(sums[r][j], vget_low_s8(row), vget_low_s8(b[j]));
+            sums[r][j] = multiply_high(sums[r][j], row, b[j]);
+          }
+        }
+      }
+    }
+    if (!x.half) return;
+    if (room < 1) widen();
+    --room;
+    int8x8_t b[kNr];
+    for (size_t j = 0; j < kNr; ++j) b[j] = vld1_s8(w + 8 * j);
+    w += 8 * kNr;
+    for (size_t r = 0; r < kRows; ++r) {
+      const int8x8_t row = vld1_s8(a[r]);
+      for (size_t j = 0; j < kNr; ++j) sums[r][j] = vmlal_s8(sums[r][j], row, b[j]);
+    }
+  }
+
+  EDGEQ_INLINE int32x4_t row(size_t r) const {
+    int32x4_t all[kNr];
+    for (size_t j = 0; j < kNr; ++j) all[j] = vpadalq_s16(wide[r][j], sums[r][j]);
+    return add_lanes(all[0], all[1], all[2], all[3]);
+  }
+
+  size_t room;  // products that a lane still holds
+  int16x8_t sums[kRows][kNr];
+  int32x4_t wide[kRows][kNr];
+};
+
+/// What all tiles of a call share.
+struct Epilogue {
+  explicit Epilogue(const GemmParams& p)
+      : range(p.range), sum_range(p.residual.range), table(p.table), residual(p.residual) {}
+
+  RangeVectors range;
+  RangeVectors sum_range;
+  const act_t* table;
+  const GemmResidual& residual;
+};
+
+/// Where a tile's codes go.
+struct Place {
+  act_t* dst;
+  ptrdiff_t dst_stride;
+  const act_t* src;  // of the residual, or null
+  ptrdiff_t src_stride;
+  size_t columns;
+};
+
+/// Requantizes, finishes and stores sums.
+template <size_t kRows>
+EDGEQ_INLINE void finish_tile(const Epilogue& epilogue, const Place& place, const int32x4_t (&sums)[kRows],
+                              float32x4_t scale) {
+  const auto sum = [&](size_t r) { return sums[r < kRows ? r : kRows - 1]; };
+  int8x16_t codes = requantize(sum(0), sum(1), sum(2), sum(3), scale, scale, scale, scale, epilogue.range);
+  if (epilogue.table != nullptr) codes = look_up_each(codes, epilogue.table);
+  if (place.src != nullptr) {
+    int32x4_t other = vdupq_n_s32(0);
+    const act_t* src = place.src;
+    other = load_lane<0>(src, other);
+    if (kRows > 1) other = load_lane<1>(src + place.src_stride, other);
+    if (kRows > 2) other = load_lane<2>(src + 2 * place.src_stride, other);
+    if (kRows > 3) other = load_lane<3>(src + 3 * place.src_stride, other);
+    codes = add_residual(codes, vreinterpretq_s8_s32(other), epilogue.residual, epilogue.sum_range);
+  }
+  act_t* dst = place.dst;
+  const int32x4_t words = vreinterpretq_s32_s8(codes);
+  if (place.columns >= kNr) {
+    store_lane<0>(dst, words);
+    if (kRows > 1) store_lane<1>(dst + place.dst_stride, words);
+    if (kRows > 2) store_lane<2>(dst + 2 * place.dst_stride, words);
+    if (kRows > 3) store_lane<3>(dst + 3 * place.dst_stride, words);
+    return;
+  }
+  for (size_t r = 0; r < kRows; ++r, dst += place.dst_stride) {
+    store_first(dst, codes, place.columns);
+    codes = vextq_s8(codes, codes, 4);
+  }
+}
+
+/// A tile of rows times some panels.
+template <typename Sums, size_t kRows>
+void tile_row(const Epilogue& epilogue, const Operands& x, Place place, const uint8_t* panel,
+              size_t columns) {
+  for (;;) {
+    const int8_t* w = reinterpret_cast<const int8_t*>(panel + kHeader);
+    Sums sums;
+    const act_t* const* rows = x.rows;
+    for (size_t t = x.taps; t > 0; --t, rows += kMr) sums.add_tap(x, rows, w);
+    const int32x4_t bias = vld1q_s32(reinterpret_cast<const int32_t*>(panel));
+    const float32x4_t scale = vld1q_f32(reinterpret_cast<const float*>(panel + kNr * 4));
+    int32x4_t total[kRows];
+    for (size_t r = 0; r < kRows; ++r) total[r] = vaddq_s32(sums.row(r), bias);
+    place.columns = columns < kNr ? columns : kNr;
+    finish_tile<kRows>(epilogue, place, total, scale);
+    if (columns <= kNr) return;
+    columns -= kNr;
+    panel = reinterpret_cast<const uint8_t*>(w);
+    place.dst += kNr;
+    if (place.src != nullptr) place.src += kNr;
+  }
+}
+
+/// Brings a panel of 4-bit weights into the form of W8.
+void unpack_panel(const uint8_t* from, size_t k, size_t taps, uint8_t* to) {
+  std::memcpy(to, from, kHeader);
+  from += kHeader;
+  to += kHeader;
+  for (size_t t = 0; t < taps; ++t) {
+    for (size_t c = 0; c < k; c += 16) {
+      // Channels 0 and 1, 2 and 3; eight places of the depth each in the lower nibbles, eight in the upper
+      // ones.
+      const int8x16_t v0 = vld1q_s8(reinterpret_cast<const int8_t*>(from));
+      const int8x16_t v1 = vld1q_s8(reinterpret_cast<const int8_t*>(from) + 16);
+      from += 32;
+      const int8x16_t low0 = vshrq_n_s8(vshlq_n_s8(v0, 4), 4);
+      const int8x16_t low1 = vshrq_n_s8(vshlq_n_s8(v1, 4), 4);
+      const int8x16_t high0 = vshrq_n_s8(v0, 4);
+      const int8x16_t high1 = vshrq_n_s8(v1, 4);
+      int8_t* out = reinterpret_cast<int8_t*>(to);
+      if (k - c <= 8) {
+        vst1q_s8(out, low0);
+        vst1q_s8(out + 16, low1);
+        to += 32;
+      } else {
+        vst1q_s8(out, vcombine_s8(vget_low_s8(low0), vget_low_s8(high0)));
+        vst1q_s8(out + 16, vcombine_s8(vget_high_s8(low0), vget_high_s8(high0)));
+        vst1q_s8(out + 32, vcombine_s8(vget_low_s8(low1), vget_low_s8(high1)));
+        vst1q_s8(out + 48, vcombine_s8(vget_high_s8(low1), vget_high_s8(high1)));
+        to += 64;
+      }
+    }
+  }
+}
+
+template <template <size_t> class Sums>
+EDGEQ_INLINE void run_rows(const Epilogue& epilogue, Operands x, Place place, const uint8_t* panel,
+                           size_t columns, size_t rows) {
+  if (kTileRows < kMr && rows > kTileRows) {
+    run_rows<Sums>(epilogue, x, place, panel, columns, kTileRows);
+    x.rows += kTileRows;
+    place.dst += static_cast<ptrdiff_t>(kTileRows) * place.dst_stride;
+    if (place.src != nullptr) place.src += static_cast<ptrdiff_t>(kTileRows) * place.src_stride;
+    rows -= kTileRows;
+  }
+  switch (rows) {
+#if defined(__aarch64__)
+    case 4:
+      return tile_row<Sums<4>, 4>(epilogue, x, place, panel, columns);
+    case 3:
+      return tile_row<Sums<3>, 3>(epilogue, x, place, panel, columns);
+#endif
+    case 2:
+      return tile_row<Sums<2>, 2>(epilogue, x, place, panel, columns);
+    default:
+      return tile_row<Sums<1>, 1>(epilogue, x, place, panel, columns);
+  }
+}
+
+template <int kBits>
+void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end) {
+  const NeonBlocks blocks = neon_blocks(p.k, p.taps, kBits);
+  const size_t packed_panel = kBits == 4 ? kHeader + (p.k + 15) / 16 * 8 * kNr * p.taps : blocks.panel_bytes;
+  const act_t** const addresses = reinterpret_cast<const act_t**>(p.scratch);
+  uint8_t* const unpacked = p.scratch + blocks.address_bytes;
+  const Epilogue epilogue(p);
+  Operands x{};
+  x.rows = addresses;
+  x.taps = p.taps;
+  x.groups = blocks.tap_depth / 16;
+  x.half = blocks.tap_depth % 16 != 0;
+  Place place{};
+  place.dst_stride = p.dst_row_stride;
+  place.src_stride = p.residual.row_stride;
+  for (size_t panel = panel_begin; panel < panel_end; panel += blocks.panels) {
+    const size_t count = panel_end - panel < blocks.panels ? panel_end - panel : blocks.panels;
+    const size_t column = panel * kNr;
+    const size_t columns = p.n - column < count * kNr ? p.n - column : count * kNr;
+    const uint8_t* weights = p.packed + panel * packed_panel;
+    if (kBits == 4) {
+      for (size_t i = 0; i < count; ++i)
+        unpack_panel(weights + i * packed_panel, p.k, p.taps, unpacked + i * blocks.panel_bytes);
+      weights = unpacked;
+    }
+    for (size_t i = row_begin; i < row_end; i += kMr) {
+      const size_t rows = row_end - i < kMr ? row_end - i : kMr;
+      for (size_t t = 0; t < p.taps; ++t) {
+        for (size_t r = 0; r < rows; ++r) addresses[t * kMr + r] = lhs_row(p.lhs, t, i + r);
+      }
+      place.dst = p.dst + static_cast<ptrdiff_t>(i) * p.dst_row_stride + column;
+      place.src = p.residual.src == nullptr
+                      ? nullptr
+                      : p.residual.src + static_cast<ptrdiff_t>(i) * p.residual.row_stride + column;
+      if (kBits == 4) {
+        run_rows<NarrowSums>(epilogue, x, place, weights, columns, rows);
+      } else {
+        run_rows<WideSums>(epilogue, x, place, weights, columns, rows);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void gemm_s8s8c_s8_4x4x16_neon(const GemmParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {
+  run<8>(p, r0, r1, p0, p1);
+}
+
+void gemm_s8s4c_s8_4x4x8_neon(const GemmParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {
+  run<4>(p, r0, r1, p0, p1);
+}
+
+}  // namespace edgeq
