@@ -3,35 +3,14 @@
 
 // Bilinear resize for one vector width. Only x86_*.cc include it.
 
-#include "kernels/resize/resize.h"
+#include "kernels/resize/taps.h"
 #include "kernels/x86_vectors.h"
 
 namespace edgeq {
 namespace {
 
-/// The two source rows of an output row.
-struct SourceRows {
-  const act_t* row[2];
-  const ResizeTap& tap;
-
-  SourceRows(const ResizeParams& p, size_t y)
-      : row{p.src + p.tap_y[y].index_0 * p.src_row_stride, p.src + p.tap_y[y].index_1 * p.src_row_stride},
-        tap(p.tap_y[y]) {}
-};
-
-// Enlargements by 2, 4, 8 and 16 have weights that are multiples of 2048 / 16: a and b sixteenths, whose sum
-// of products S = sum a * b * x is at most 16 * 16 * 255 = 65,280, so that (2^14 * S + 2^21) >> 22 = (S +
-// 128) >> 8 fits 16 bits: 65,408 at most. A sum along a row, at most 16 * 255 = 4,080, is one multiply-add of
-// bytes.
-constexpr int kCoarse = 2048 / 16;
-
-inline bool all_coarse(const ResizeTap* taps, size_t begin, size_t end) {
-  for (size_t i = begin; i < end; ++i) {
-    if (taps[i].weight_1 % kCoarse != 0) return false;
-  }
-  return true;
-}
-
+// With coarse weights S is at most 16 * 16 * 255 = 65,280, and S + 128 fits 16 bits. A sum along a row, at
+// most 16 * 255 = 4,080, is one multiply-add of bytes.
 template <typename V>
 void coarse_block(const ResizeParams& p, size_t y, size_t first, size_t count) {
   const SourceRows source(p, y);
