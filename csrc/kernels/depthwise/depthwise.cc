@@ -16,6 +16,11 @@ bool takes_all(const DepthwiseShape&) { return true; }
 
 size_t no_scratch(const DepthwiseShape&, size_t, size_t, size_t) { return 0; }
 
+[[maybe_unused]] size_t blocks_scratch(const DepthwiseShape& shape, size_t width_in, size_t width_out,
+                                       size_t src_pixel_stride) {
+  return DepthwiseBlockScratch(shape, width_out).zero_row + (width_in - 1) * src_pixel_stride + shape.channels + kReadSlack;
+}
+
 // The quad kernels keep the pointers of 16 input rows.
 [[maybe_unused]] bool takes_quads(const DepthwiseShape& shape) { return shape.kernel_h <= 15; }
 

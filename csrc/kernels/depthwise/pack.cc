@@ -78,11 +78,11 @@ size_t quads_bytes(const DepthwiseShape& shape, size_t widest, QuadOrder order) 
   return kDepthwiseHeader + blocks * block_bytes(shape, widest, order);
 }
 
-/// Whether the product of an accumulator and its scale may reach 2^31, so that the conversion to an integer
-/// would overflow before the clamp. |acc| is at most |bias| plus 255 times the weights' magnitudes, and no
-/// more than 2^31 because it wraps; float32(acc) and the product round up by at most 2^-24 each.
-bool large_results(const DepthwiseShape& shape, WeightView weights, int32_t bias, float scale,
-                   size_t channel) {
+/// A bound of the magnitude of an accumulator times its scale. |acc| is at most |bias| plus 255 times the
+/// weights' magnitudes, and no more than 2^31 because it wraps; float32(acc) and the product round up by at
+/// most 2^-24 each.
+double largest_result(const DepthwiseShape& shape, WeightView weights, int32_t bias, float scale,
+                      size_t channel) {
   const size_t taps = shape.kernel_h * shape.kernel_w;
   double most = bias < 0 ? -static_cast<double>(bias) : static_cast<double>(bias);
   for (size_t t = 0; t < taps; ++t) {
@@ -90,8 +90,20 @@ bool large_results(const DepthwiseShape& shape, WeightView weights, int32_t bias
     most += 255.0 * (weight < 0 ? -weight : weight);
   }
   most = most < 2147483648.0 ? most : 2147483648.0;
-  const double product = most * (scale < 0 ? -static_cast<double>(scale) : static_cast<double>(scale));
-  return !(product < 2147483000.0);
+  return most * (scale < 0 ? -static_cast<double>(scale) : static_cast<double>(scale));
+}
+
+/// Whether the product of an accumulator and its scale may reach 2^31, so that the conversion to an integer
+/// would overflow before the clamp.
+bool large_results(const DepthwiseShape& shape, WeightView weights, int32_t bias, float scale,
+                   size_t channel) {
+  return !(largest_result(shape, weights, bias, scale, channel) < 2147483000.0);
+}
+
+/// Whether the product stays within int16 when it is rounded and any zero point is added.
+bool narrow_results(const DepthwiseShape& shape, WeightView weights, int32_t bias, float scale,
+                    size_t channel) {
+  return largest_result(shape, weights, bias, scale, channel) < 32767.0 - 128.0 - 2.0;
 }
 
 /// The row and column of tap `tap` (of four) of quad `quad`; a column that no kernel has where the tap is
@@ -169,6 +181,40 @@ void quads_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* 
 }
 
 }  // namespace
+
+size_t depthwise_blocks_bytes(const DepthwiseShape& shape) {
+  const size_t blocks = (shape.channels + kDepthwiseBlock - 1) / kDepthwiseBlock;
+  return kDepthwiseHeader + blocks * depthwise_block_bytes(shape);
+}
+
+void depthwise_blocks_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
+                           const float* scale, int32_t zp_in, uint8_t* packed) {
+  const size_t taps = shape.kernel_h * shape.kernel_w;
+  uint32_t narrow = 1;
+  uint8_t* out = packed + kDepthwiseHeader;
+  for (size_t begin = 0; begin < shape.channels; begin += kDepthwiseBlock) {
+    const size_t first = depthwise_block_first(begin, shape.channels);
+    for (size_t i = 0; i < kDepthwiseBlock; ++i) {
+      const Folded folded = fold(shape, weights, bias, scale, zp_in, first + i);
+      std::memcpy(out + 4 * i, &folded.bias, 4);
+      std::memcpy(out + 4 * (kDepthwiseBlock + i), &folded.scale, 4);
+      if (first + i < shape.channels)
+        narrow &= narrow_results(shape, weights, folded.bias, folded.scale, first + i) ? 1u : 0u;
+    }
+    out += 8 * kDepthwiseBlock;
+    const auto weight = [&](size_t tap, size_t i) {
+      return tap < taps ? weight_at(shape, weights, tap / shape.kernel_w, tap % shape.kernel_w, first + i) : int8_t{0};
+    };
+    const size_t together = shape.weight_bits == 4 ? 2 : 1;
+    for (size_t tap = 0; tap < taps; tap += together) {
+      for (size_t i = 0; i < kDepthwiseBlock; ++i) {
+        *out++ = together == 2 ? int4_pack(weight(tap, i), weight(tap + 1, i)) : static_cast<uint8_t>(weight(tap, i));
+      }
+    }
+  }
+  std::memset(packed, 0, kDepthwiseHeader);
+  std::memcpy(packed, &narrow, sizeof narrow);
+}
 
 size_t depthwise_quads64_bytes(const DepthwiseShape& shape) {
   return quads_bytes(shape, 64, QuadOrder::kQuads);

@@ -42,6 +42,16 @@ namespace edgeq {
 //   W4: the vectors of both sets in a row, two in one: byte j of the first in the low nibbles, of the second
 //   in the high ones. They are widened once for each block and call.
 
+// Blocks of L = 16 channels, on 32-bit machines 8 (kDepthwiseBlock), for Arm without the dot product:
+//   | header [64] | block | block | ... |
+//
+// The first four bytes of the header are 1 where no result leaves an int16, zero point added or not (see
+// narrow_results), else 0. Block i holds channels depthwise_block_first(i * L) and the L - 1 next: the last
+// block ends with the last channel, so that it shares some with the one before and stores whole vectors.
+//
+//   | bias int32 [L] | scale float32 [L] | tap (0,0): weight [L] | tap (0,1) | ... |
+//   W4: two taps in one vector, the even one in the low nibbles.
+
 /// How the bytes of a quad stand in memory.
 enum class QuadOrder { kQuads, kBytes, kWords };
 
@@ -93,6 +103,38 @@ struct DepthwiseScratch {
   }
 };
 
+constexpr size_t kDepthwiseBlock = sizeof(void*) == 8 ? 16 : 8;
+
+/// The first channel of the block that would begin at `first`.
+static inline size_t depthwise_block_first(size_t first, size_t channels) {
+  if (first + kDepthwiseBlock <= channels) return first;
+  return channels < kDepthwiseBlock ? 0 : channels - kDepthwiseBlock;
+}
+
+/// Bytes of a block of kDepthwiseBlock channels.
+static inline size_t depthwise_block_bytes(const DepthwiseShape& shape) {
+  const size_t taps = shape.kernel_h * shape.kernel_w;
+  return kDepthwiseBlock * (8 + (shape.weight_bits == 4 ? (taps + 1) / 2 : taps));
+}
+
+/// The scratch of the kernels that work on such blocks.
+struct DepthwiseBlockScratch {
+  size_t padded_width;  // columns that a row's windows reach
+  size_t columns;       // offset of the rows of a window, a block's channels of each column
+  size_t codes;         // offset of two rows of outputs, where there are fewer channels than a block has
+  size_t weights;       // offset of the widened weights of one block
+  size_t zero_row;      // offset of a row of padding: width_in pixels, and kReadSlack more bytes
+
+  DepthwiseBlockScratch(const DepthwiseShape& shape, size_t width_out) {
+    padded_width = (width_out - 1) * shape.stride_w + (shape.kernel_w - 1) * shape.dilation_w + 1;
+    columns = 0;
+    codes = columns + ((shape.kernel_h - 1) * shape.dilation_h + 1) * padded_width * kDepthwiseBlock;
+    weights = codes + (shape.channels < kDepthwiseBlock ? 2 * width_out * kDepthwiseBlock : 0);
+    const size_t taps = shape.kernel_h * shape.kernel_w;
+    zero_row = weights + (shape.weight_bits == 4 ? (taps + 1) / 2 * 2 * kDepthwiseBlock : 0);
+  }
+};
+
 /// Channels of the block that starts with `left` channels still to do, in vectors of `widest` bytes (64 or
 /// 32).
 static inline size_t depthwise_block_width(size_t left, size_t widest) {
@@ -104,6 +146,10 @@ constexpr size_t kDepthwiseHeader = 64;
 
 size_t depthwise_linear_bytes(const DepthwiseShape& shape);
 void depthwise_linear_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
+                           const float* scale, int32_t zp_in, uint8_t* packed);
+
+size_t depthwise_blocks_bytes(const DepthwiseShape& shape);
+void depthwise_blocks_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
                            const float* scale, int32_t zp_in, uint8_t* packed);
 
 // quads64 and quads32 for VNNI, words32 and bytes32 for AVX2.

@@ -1,0 +1,222 @@
+#ifndef EDGEQ_KERNELS_DEPTHWISE_ARM_BLOCKS_H_
+#define EDGEQ_KERNELS_DEPTHWISE_ARM_BLOCKS_H_
+
+// What the depthwise kernels of every Arm level share: the walk over blocks of channels and over rows, rows of
+// padding, and the way of an output from its sums to memory. Only arm_*.cc and arm64_*.cc include it.
+
+#include "kernels/arm_vectors.h"
+#include "kernels/depthwise/depthwise.h"
+#include "kernels/depthwise/pack.h"
+
+// Inlined before loops are unrolled, so that arrays of vectors become registers.
+#define EDGEQ_LAMBDA __attribute__((always_inline))
+
+namespace edgeq {
+namespace {
+
+#if defined(__aarch64__)
+using Bytes = int8x16_t;
+EDGEQ_INLINE Bytes load_bytes(const int8_t* from) { return vld1q_s8(from); }
+EDGEQ_INLINE void store_bytes(int8_t* to, Bytes a) { vst1q_s8(to, a); }
+EDGEQ_INLINE Bytes repeat_byte(int8_t a) { return vdupq_n_s8(a); }
+#else
+using Bytes = int8x8_t;
+EDGEQ_INLINE Bytes load_bytes(const int8_t* from) { return vld1_s8(from); }
+EDGEQ_INLINE void store_bytes(int8_t* to, Bytes a) { vst1_s8(to, a); }
+EDGEQ_INLINE Bytes repeat_byte(int8_t a) { return vdup_n_s8(a); }
+#endif
+
+/// Channels of a block: a vector of bytes.
+constexpr int kLanes = static_cast<int>(kDepthwiseBlock);
+constexpr int kQuarters = kLanes / 4;
+static_assert(sizeof(Bytes) == kLanes, "a block of channels fills a vector");
+
+/// Sums of a block's channels.
+struct Sums {
+  int32x4_t part[kQuarters];
+};
+
+/// Reads through a pointer of which the compiler knows nothing: it keeps what this loads in memory rather than
+/// in registers that the inner loop needs.
+template <typename T>
+EDGEQ_INLINE const T* unknown(const T* from) {
+  __asm__("" : "+r"(from));
+  return from;
+}
+
+EDGEQ_INLINE Sums load_sums(const int32_t* from) {
+  Sums sums;
+#pragma GCC unroll 4
+  for (int i = 0; i < kQuarters; ++i) sums.part[i] = vld1q_s32(from + 4 * i);
+  return sums;
+}
+
+/// One block of channels: bias and scale [kLanes] each, then the weights.
+struct Block {
+  const int32_t* bias;
+  const float* scale;
+  const int8_t* weights;
+  size_t first;  // channel
+};
+
+/// Requantizes whole blocks. kNarrow: no result leaves int16 (pack.h), the zero point is even and the range that of
+/// int8. Then adding 1.5 * 2^23 + zp in float32 rounds to nearest even (see round_half_even; an even addend
+/// keeps ties on even sums), the low 16 bits of the sum are the integer, and narrowing with saturation clamps.
+template <bool kNarrow>
+class Requantize {
+ public:
+  explicit EDGEQ_INLINE Requantize(OutputRange range)
+      : range_(range), magic_(vdupq_n_f32(12582912.0f + static_cast<float>(range.zp))) {}
+
+  EDGEQ_INLINE Bytes operator()(const Sums& sums, const float* scales) const {
+    const float* scale = unknown(scales);
+    float32x4_t value[kQuarters];
+#pragma GCC unroll 4
+    for (int i = 0; i < kQuarters; ++i)
+      value[i] = vmulq_f32(vcvtq_f32_s32(sums.part[i]), vld1q_f32(scale + 4 * i));
+    return codes(value);
+  }
+
+  EDGEQ_INLINE Bytes codes(const float32x4_t (&value)[kQuarters]) const {
+#if defined(__aarch64__)
+    if constexpr (kNarrow) {
+      int16x8_t word[2];
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i) {
+        word[i] = vuzp1q_s16(vreinterpretq_s16_f32(vaddq_f32(value[2 * i], magic_)),
+                             vreinterpretq_s16_f32(vaddq_f32(value[2 * i + 1], magic_)));
+      }
+      return vqmovn_high_s16(vqmovn_s16(word[0]), word[1]);
+    }
+    return round_to_range(value[0], value[1], value[2], value[3], range_);
+#else
+    if constexpr (kNarrow) {
+      const int16x4_t low = vmovn_s32(vreinterpretq_s32_f32(vaddq_f32(value[0], magic_)));
+      const int16x4_t high = vmovn_s32(vreinterpretq_s32_f32(vaddq_f32(value[1], magic_)));
+      return vqmovn_s16(vcombine_s16(low, high));
+    }
+    return vget_low_s8(round_to_range(value[0], value[1], value[0], value[1], range_));
+#endif
+  }
+
+ private:
+  const RangeVectors range_;
+  const float32x4_t magic_;
+};
+
+/// One call: where rows are and where outputs go.
+class Call {
+ public:
+  Call(const DepthwiseParams& params, int weight_bits)
+      : p(params),
+        shape_{params.channels, params.kernel_h,   params.kernel_w,   params.stride_h,
+               params.stride_w, params.dilation_h, params.dilation_w, weight_bits},
+        scratch_(shape_, params.width_out) {
+    whole_ = params.channels >= static_cast<size_t>(kLanes);
+    output_step = whole_ ? params.dst_pixel_stride : kLanes;
+    uint32_t narrow;
+    std::memcpy(&narrow, params.packed, sizeof narrow);
+    narrow_ = narrow != 0 && params.range.zp % 2 == 0 && params.range.min == -128 && params.range.max == 127;
+  }
+
+  using Function = void(const Call&, const Block&, size_t row_begin, size_t row_end);
+
+  /// Calls one of the functions, the second where kNarrow holds, for each block of channels.
+  EDGEQ_INLINE void run(Function* any, Function* narrow, size_t row_begin, size_t row_end) const {
+    if (row_begin >= row_end) return;
+    fill_zero_row(row_begin, row_end);
+    Function* function = narrow_ ? narrow : any;
+    const uint8_t* packed = p.packed + kDepthwiseHeader;
+    const size_t block_bytes = depthwise_block_bytes(shape_);
+    for (size_t first = 0; first < p.channels; first += kLanes, packed += block_bytes) {
+      Block block;
+      block.first = depthwise_block_first(first, p.channels);
+      block.bias = reinterpret_cast<const int32_t*>(packed);
+      block.scale = reinterpret_cast<const float*>(packed + 4 * kLanes);
+      block.weights = reinterpret_cast<const int8_t*>(packed + 8 * kLanes);
+      function(*this, block, row_begin, row_end);
+    }
+    if (p.table != nullptr) look_up(row_begin, row_end);
+  }
+
+  /// The padded input row `row` at channel `first`.
+  EDGEQ_INLINE const int8_t* input(size_t row, size_t first) const {
+    const int8_t* at = p.rows[row];
+    return (at == nullptr ? zero_row() : at) + first;
+  }
+
+  /// Where output row y of a block goes, `output_step` from pixel to pixel: to dst, unless there are fewer
+  /// channels than lanes. Then two rows wait in the scratch for finish().
+  EDGEQ_INLINE int8_t* output(size_t y, size_t first) const {
+    if (whole_) return p.dst + static_cast<ptrdiff_t>(y) * p.dst_row_stride + first;
+    return codes(y);
+  }
+
+  EDGEQ_INLINE void finish(size_t y) const {
+    if (!whole_) store_few(y);
+  }
+
+  int8_t* columns() const { return reinterpret_cast<int8_t*>(p.scratch + scratch_.columns); }
+  int8_t* weights() const { return reinterpret_cast<int8_t*>(p.scratch + scratch_.weights); }
+  size_t padded_width() const { return scratch_.padded_width; }
+
+  const DepthwiseParams& p;
+  ptrdiff_t output_step;
+
+ private:
+  int8_t* zero_row() const { return reinterpret_cast<int8_t*>(p.scratch + scratch_.zero_row); }
+  int8_t* codes(size_t y) const {
+    return reinterpret_cast<int8_t*>(p.scratch + scratch_.codes) + y % 2 * p.width_out * kLanes;
+  }
+
+  EDGEQ_NOINLINE void store_few(size_t y) const {
+    const int8_t* from = codes(y);
+    int8_t* to = p.dst + static_cast<ptrdiff_t>(y) * p.dst_row_stride;
+    for (size_t x = 0; x < p.width_out; ++x, from += kLanes, to += p.dst_pixel_stride) {
+#if defined(__aarch64__)
+      store_first(to, vld1q_s8(from), p.channels);
+#else
+      store_first(to, vcombine_s8(vld1_s8(from), vdup_n_s8(0)), p.channels);
+#endif
+    }
+  }
+
+  /// Rows of padding are read like any other.
+  EDGEQ_NOINLINE void fill_zero_row(size_t row_begin, size_t row_end) const {
+    const size_t last = (row_end - 1) * p.stride_h + (p.kernel_h - 1) * p.dilation_h;
+    for (size_t i = row_begin * p.stride_h; i <= last; ++i) {
+      if (p.rows[i] != nullptr) continue;
+      std::memset(zero_row(), p.zero_pixel[0],
+                  (p.width_in - 1) * static_cast<size_t>(p.src_pixel_stride) + p.channels + kLanes);
+      return;
+    }
+  }
+
+  /// Replaces the codes of whole rows by the table's entries.
+  EDGEQ_NOINLINE void look_up(size_t row_begin, size_t row_end) const {
+    LutParams lut;
+    lut.rows = p.width_out;
+    lut.channels = p.channels;
+    lut.src_row_stride = lut.dst_row_stride = p.dst_pixel_stride;
+    if (p.dst_pixel_stride == static_cast<ptrdiff_t>(p.channels)) {
+      lut.channels *= lut.rows;
+      lut.rows = 1;
+    }
+    lut.table = reinterpret_cast<const uint8_t*>(p.table);
+    for (size_t y = row_begin; y < row_end; ++y) {
+      lut.dst = reinterpret_cast<uint8_t*>(p.dst + static_cast<ptrdiff_t>(y) * p.dst_row_stride);
+      lut.src = lut.dst;
+      p.lut->run(lut);
+    }
+  }
+
+  const DepthwiseShape shape_;
+  const DepthwiseBlockScratch scratch_;
+  bool whole_;
+  bool narrow_;
+};
+
+}  // namespace
+}  // namespace edgeq
+
+#endif  // EDGEQ_KERNELS_DEPTHWISE_ARM_BLOCKS_H_

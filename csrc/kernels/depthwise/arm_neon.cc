@@ -1,0 +1,356 @@
+#include "kernels/depthwise/arm_blocks.h"
+
+// Byte products are added up as int16 and widened as seldom as they allow: two products of 8-bit weights (2 *
+// 127 * 128 = 32,512) and 36 of 4-bit ones (36 * 7 * 128 = 32,256) fit.
+//
+// 3x3 kernels keep a window of the input in registers and read each pixel of a row once. All others copy the
+// rows of their window into scratch, a block's channels of each pixel beside those of the next, and padding
+// with them: each row once, since the window's rows take turns.
+
+namespace edgeq {
+namespace {
+
+/// Products of a block's channels, or sums of some.
+struct Products {
+  int16x8_t half[kLanes / 8];
+};
+
+EDGEQ_INLINE Products multiply(Bytes a, Bytes b) {
+#if defined(__aarch64__)
+  return Products{{vmull_s8(vget_low_s8(a), vget_low_s8(b)), vmull_high_s8(a, b)}};
+#else
+  return Products{{vmull_s8(a, b)}};
+#endif
+}
+
+EDGEQ_INLINE void multiply_add(Products& sum, Bytes a, Bytes b) {
+#if defined(__aarch64__)
+  sum.half[0] = vmlal_s8(sum.half[0], vget_low_s8(a), vget_low_s8(b));
+  sum.half[1] = vmlal_high_s8(sum.half[1], a, b);
+#else
+  sum.half[0] = vmlal_s8(sum.half[0], a, b);
+#endif
+}
+
+EDGEQ_INLINE Sums add_products(const Sums& sums, const Products& products) {
+  Sums result;
+#pragma GCC unroll 2
+  for (int i = 0; i < kLanes / 8; ++i) {
+    result.part[2 * i] = vaddw_s16(sums.part[2 * i], vget_low_s16(products.half[i]));
+#if defined(__aarch64__)
+    result.part[2 * i + 1] = vaddw_high_s16(sums.part[2 * i + 1], products.half[i]);
+#else
+    result.part[2 * i + 1] = vaddw_s16(sums.part[2 * i + 1], vget_high_s16(products.half[i]));
+#endif
+  }
+  return result;
+}
+
+/// Products that fit into an int16.
+constexpr int most_products(int bits) { return bits == 4 ? 36 : 2; }
+
+EDGEQ_INLINE Bytes low_nibbles(Bytes both) {
+#if defined(__aarch64__)
+  return vshrq_n_s8(vshlq_n_s8(both, 4), 4);
+#else
+  return vshr_n_s8(vshl_n_s8(both, 4), 4);
+#endif
+}
+
+EDGEQ_INLINE Bytes high_nibbles(Bytes both) {
+#if defined(__aarch64__)
+  return vshrq_n_s8(both, 4);
+#else
+  return vshr_n_s8(both, 4);
+#endif
+}
+
+/// The weights of kTaps taps in registers.
+template <int kTaps, int kBits>
+EDGEQ_INLINE void load_weights(const int8_t* from, Bytes (&weights)[kTaps]) {
+#pragma GCC unroll 25
+  for (int t = 0; t < kTaps; ++t) {
+    if (kBits == 8) {
+      weights[t] = load_bytes(from + t * kLanes);
+    } else if (t % 2 == 0) {
+      const Bytes both = load_bytes(from + t / 2 * kLanes);
+      weights[t] = low_nibbles(both);
+      if (t + 1 < kTaps) weights[t + 1] = high_nibbles(both);
+    }
+  }
+}
+
+/// Three pixels, one below the other.
+struct Column {
+  Bytes row[3];
+};
+
+/// Rows of a 3x3 kernel. The window's columns take turns: three outputs later each is back in its place.
+template <int kStride, int kBits, bool kNarrow>
+EDGEQ_NOINLINE void rows3(const Call& call, const Block& block, size_t row_begin, size_t row_end) {
+  constexpr int kOld = 3 - kStride;
+  const DepthwiseParams& p = call.p;
+  Bytes weights[9];
+  load_weights<9, kBits>(block.weights, weights);
+  const Requantize<kNarrow> requantize(p.range);
+  const ptrdiff_t pixel = p.src_pixel_stride;
+  const ptrdiff_t step = call.output_step;
+  const ptrdiff_t width = static_cast<ptrdiff_t>(p.width_in);
+  for (size_t y = row_begin; y < row_end; ++y) {
+    const int8_t* row[3];
+#pragma GCC unroll 3
+    for (int k = 0; k < 3; ++k) row[k] = call.input(y * p.stride_h + static_cast<size_t>(k), block.first);
+    int8_t* dst = call.output(y, block.first);
+
+    const auto emit = [&](const Column& a, const Column& b, const Column& c) EDGEQ_LAMBDA {
+      const Column* const window[3] = {&a, &b, &c};
+      Sums sums = load_sums(unknown(block.bias));
+      Products products;
+#pragma GCC unroll 9
+      for (int t = 0; t < 9; ++t) {
+        const Bytes in = window[t % 3]->row[t / 3];
+        if (t % most_products(kBits) == 0) {
+          products = multiply(in, weights[t]);
+        } else {
+          multiply_add(products, in, weights[t]);
+        }
+        if (t == 8 || t % most_products(kBits) == most_products(kBits) - 1)
+          sums = add_products(sums, products);
+      }
+      store_bytes(dst, requantize(sums, block.scale));
+      dst += step;
+    };
+
+    Column window[3];
+    ptrdiff_t x = -static_cast<ptrdiff_t>(p.pad_left);  // the next column
+    const auto read = [&](Column& column) EDGEQ_LAMBDA {
+      const bool inside = x >= 0 && x < width;
+#pragma GCC unroll 3
+      for (int k = 0; k < 3; ++k)
+        column.row[k] = load_bytes(inside ? row[k] + x * pixel : p.zero_pixel + block.first);
+      ++x;
+    };
+#pragma GCC unroll 2
+    for (int i = 0; i < kOld; ++i) read(window[i]);
+    for (size_t left = p.width_out; left > 0;) {
+      ptrdiff_t rounds = 0;
+      if (x >= 0 && x < width) {
+        rounds = (width - x) / (3 * kStride);
+        const ptrdiff_t most = static_cast<ptrdiff_t>(left / 3);
+        rounds = rounds < most ? rounds : most;
+      }
+      if (rounds == 0) {
+#pragma GCC unroll 2
+        for (int i = 0; i < kStride; ++i) read(window[kOld + i]);
+        emit(window[0], window[1], window[2]);
+#pragma GCC unroll 2
+        for (int i = 0; i < kOld; ++i) window[i] = window[kStride + i];
+        --left;
+        continue;
+      }
+      left -= static_cast<size_t>(rounds) * 3;
+      ptrdiff_t offset = x * pixel;
+      x += rounds * 3 * kStride;
+      const auto next = [&](Column& column) EDGEQ_LAMBDA {
+#pragma GCC unroll 3
+        for (int k = 0; k < 3; ++k) column.row[k] = load_bytes(row[k] + offset);
+        offset += pixel;
+      };
+      do {
+        if constexpr (kStride == 1) {
+          next(window[2]);
+          emit(window[0], window[1], window[2]);
+          next(window[0]);
+          emit(window[1], window[2], window[0]);
+          next(window[1]);
+          emit(window[2], window[0], window[1]);
+        } else {
+          next(window[1]);
+          next(window[2]);
+          emit(window[0], window[1], window[2]);
+          next(window[0]);
+          next(window[1]);
+          emit(window[2], window[0], window[1]);
+          next(window[2]);
+          next(window[0]);
+          emit(window[1], window[2], window[0]);
+        }
+      } while (--rounds > 0);
+    }
+    call.finish(y);
+  }
+}
+
+/// Copies a block's channels of padded input row `row`, padding included.
+EDGEQ_NOINLINE void copy_row(const Call& call, const Block& block, size_t row, int8_t* to) {
+  const DepthwiseParams& p = call.p;
+  const Bytes zero = load_bytes(p.zero_pixel + block.first);
+  const size_t padded = call.padded_width();
+  const int8_t* from = p.rows[row];
+  size_t x = 0;
+  const auto pad = [&](size_t end) EDGEQ_LAMBDA {
+    for (; x < end; ++x, to += kLanes) store_bytes(to, zero);
+  };
+  if (from != nullptr) {
+    const size_t begin = p.pad_left < padded ? p.pad_left : padded;
+    const size_t end = begin + p.width_in < padded ? begin + p.width_in : padded;
+    pad(begin);
+    from += block.first;
+    for (; x < end; ++x, to += kLanes, from += p.src_pixel_stride) store_bytes(to, load_bytes(from));
+  }
+  pad(padded);
+}
+
+/// Where the taps of a kernel lie: constants where the compiler knows them.
+template <int kKernel, int kStride>
+struct Taps {
+  explicit Taps(const DepthwiseParams&) {}
+  static constexpr size_t height = kKernel;
+  static constexpr size_t width = kKernel;
+  static constexpr ptrdiff_t step = kLanes;            // bytes from tap to tap
+  static constexpr ptrdiff_t stride = kStride * kLanes;  // and from output to output
+  static constexpr size_t row_step = 1;
+};
+template <>
+struct Taps<0, 0> {
+  explicit Taps(const DepthwiseParams& p)
+      : height(p.kernel_h),
+        width(p.kernel_w),
+        step(static_cast<ptrdiff_t>(p.dilation_w) * kLanes),
+        stride(static_cast<ptrdiff_t>(p.stride_w) * kLanes),
+        row_step(p.dilation_h) {}
+  const size_t height;
+  const size_t width;
+  const ptrdiff_t step;
+  const ptrdiff_t stride;
+  const size_t row_step;
+};
+
+/// Sums of kOutputs adjacent outputs. `columns` holds `span` rows in turns, `at` bytes into them is the first
+/// output's first column, and row `slot` the window's first.
+template <int kKernel, int kStride, int kBits, int kOutputs>
+EDGEQ_INLINE void sum_taps(const Taps<kKernel, kStride>& taps, const int8_t* columns, size_t row_bytes, size_t span,
+                           size_t slot, const int8_t* weights, const int32_t* bias, Sums (&sums)[kOutputs]) {
+#pragma GCC unroll 4
+  for (int o = 0; o < kOutputs; ++o) sums[o] = load_sums(unknown(bias));
+  Products products[kOutputs];
+  int held = 0;
+#pragma GCC unroll 5
+  for (size_t ky = 0; ky < taps.height; ++ky) {
+    const int8_t* in = columns + slot * row_bytes;
+    slot += taps.row_step;
+    if (slot >= span) slot -= span;
+#pragma GCC unroll 5
+    for (size_t kx = 0; kx < taps.width; ++kx) {
+      const Bytes weight = load_bytes(weights);
+      weights += kLanes;
+#pragma GCC unroll 4
+      for (int o = 0; o < kOutputs; ++o) {
+        const Bytes pixel = load_bytes(in + o * taps.stride);
+        if (held == 0) {
+          products[o] = multiply(pixel, weight);
+        } else {
+          multiply_add(products[o], pixel, weight);
+        }
+      }
+      in += taps.step;
+      if (++held == most_products(kBits)) {
+#pragma GCC unroll 4
+        for (int o = 0; o < kOutputs; ++o) sums[o] = add_products(sums[o], products[o]);
+        held = 0;
+      }
+    }
+  }
+  if (held > 0) {
+#pragma GCC unroll 4
+    for (int o = 0; o < kOutputs; ++o) sums[o] = add_products(sums[o], products[o]);
+  }
+}
+
+/// Rows of any kernel (kKernel 0), or of one of kKernel x kKernel that is not dilated.
+template <int kKernel, int kStride, int kBits, bool kNarrow>
+EDGEQ_NOINLINE void rows_copied(const Call& call, const Block& block, size_t row_begin, size_t row_end) {
+  constexpr int kOutputs = kLanes == 16 && kBits == 4 ? 4 : 2;
+  const DepthwiseParams& p = call.p;
+  const Taps<kKernel, kStride> taps(p);
+  const int8_t* weights = block.weights;
+  if (kBits == 4) {
+    int8_t* to = call.weights();
+    weights = to;
+    const int8_t* from = block.weights;
+    for (size_t t = 0; t < taps.height * taps.width; t += 2, from += kLanes, to += 2 * kLanes) {
+      const Bytes both = load_bytes(from);
+      store_bytes(to, low_nibbles(both));
+      store_bytes(to + kLanes, high_nibbles(both));
+    }
+  }
+  const Requantize<kNarrow> requantize(p.range);
+  const size_t span = (taps.height - 1) * taps.row_step + 1;
+  const size_t row_bytes = call.padded_width() * kLanes;
+  int8_t* const columns = call.columns();
+  size_t copied = 0;
+  for (size_t y = row_begin; y < row_end; ++y) {
+    const size_t top = y * p.stride_h;
+    for (size_t row = copied < top ? top : copied; row < top + span; ++row)
+      copy_row(call, block, row, columns + row % span * row_bytes);
+    copied = top + span;
+    const size_t slot = top % span;
+    int8_t* dst = call.output(y, block.first);
+    const int8_t* from = columns;
+    const auto emit = [&](auto& sums) EDGEQ_LAMBDA {
+      sum_taps<kKernel, kStride, kBits>(taps, from, row_bytes, span, slot, weights, block.bias, sums);
+      for (const Sums& each : sums) {
+        store_bytes(dst, requantize(each, block.scale));
+        dst += call.output_step;
+        from += taps.stride;
+      }
+    };
+    size_t left = p.width_out;
+    for (; left >= kOutputs; left -= kOutputs) {
+      Sums sums[kOutputs];
+      emit(sums);
+    }
+    for (; left > 0; --left) {
+      Sums sums[1];
+      emit(sums);
+    }
+    call.finish(y);
+  }
+}
+
+template <int kBits>
+void depthwise_neon(const DepthwiseParams& p, size_t row_begin, size_t row_end) {
+  const Call call(p, kBits);
+  const bool square = p.kernel_h == p.kernel_w && p.dilation_h == 1 && p.dilation_w == 1;
+  if (square && p.kernel_w == 3 && p.stride_w == 1) {
+    call.run(&rows3<1, kBits, false>, &rows3<1, kBits, true>, row_begin, row_end);
+  } else if (square && p.kernel_w == 3 && p.stride_w == 2) {
+    call.run(&rows3<2, kBits, false>, &rows3<2, kBits, true>, row_begin, row_end);
+  } else if (square && p.kernel_w == 5 && p.stride_w == 1) {
+    call.run(&rows_copied<5, 1, kBits, false>, &rows_copied<5, 1, kBits, true>, row_begin, row_end);
+  } else if (square && p.kernel_w == 5 && p.stride_w == 2) {
+    call.run(&rows_copied<5, 2, kBits, false>, &rows_copied<5, 2, kBits, true>, row_begin, row_end);
+  } else {
+    call.run(&rows_copied<0, 0, kBits, false>, &rows_copied<0, 0, kBits, false>, row_begin, row_end);
+  }
+}
+
+}  // namespace
+
+#if defined(__aarch64__)
+void depthwise_s8s8c_s8_1x16x1_neon(const DepthwiseParams& p, size_t r0, size_t r1) {
+  depthwise_neon<8>(p, r0, r1);
+}
+void depthwise_s8s4c_s8_1x16x1_neon(const DepthwiseParams& p, size_t r0, size_t r1) {
+  depthwise_neon<4>(p, r0, r1);
+}
+#else
+void depthwise_s8s8c_s8_1x8x1_neon(const DepthwiseParams& p, size_t r0, size_t r1) {
+  depthwise_neon<8>(p, r0, r1);
+}
+void depthwise_s8s4c_s8_1x8x1_neon(const DepthwiseParams& p, size_t r0, size_t r1) {
+  depthwise_neon<4>(p, r0, r1);
+}
+#endif
+
+}  // namespace edgeq
