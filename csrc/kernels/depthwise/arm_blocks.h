@@ -36,25 +36,31 @@ struct Sums {
   int32x4_t part[kQuarters];
 };
 
-/// Reads through a pointer of which the compiler knows nothing: it keeps what this loads in memory rather than
-/// in registers that the inner loop needs.
-template <typename T>
-EDGEQ_INLINE const T* unknown(const T* from) {
-  __asm__("" : "+r"(from));
-  return from;
-}
-
-EDGEQ_INLINE Sums load_sums(const int32_t* from) {
+/// Reads the biases of a block, or (kAt = kLanes) the bits of its scales, which lie behind them. The compiler would
+/// keep them in registers, of which the inner loops have none left.
+template <int kAt>
+EDGEQ_INLINE Sums load_sums(const int32_t* bias) {
   Sums sums;
+#if defined(__aarch64__)
+  static_assert(kQuarters == 4, "two pairs");
+  // GCC 12 tears pairs apart.
+  __asm__ volatile("ldp %q0, %q1, [%2, %3]"
+                   : "=w"(sums.part[0]), "=w"(sums.part[1])
+                   : "r"(bias), "i"(kAt * 4), "m"(*bias));
+  __asm__ volatile("ldp %q0, %q1, [%2, %3]"
+                   : "=w"(sums.part[2]), "=w"(sums.part[3])
+                   : "r"(bias), "i"(kAt * 4 + 32), "m"(*bias));
+#else
+  __asm__("" : "+r"(bias));
 #pragma GCC unroll 4
-  for (int i = 0; i < kQuarters; ++i) sums.part[i] = vld1q_s32(from + 4 * i);
+  for (int i = 0; i < kQuarters; ++i) sums.part[i] = vld1q_s32(bias + kAt + 4 * i);
+#endif
   return sums;
 }
 
-/// One block of channels: bias and scale [kLanes] each, then the weights.
+/// One block of channels.
 struct Block {
-  const int32_t* bias;
-  const float* scale;
+  const int32_t* bias;    // [kLanes], and behind them the scales, float [kLanes]
   const int8_t* weights;
   size_t first;  // channel
 };
@@ -68,12 +74,12 @@ class Requantize {
   explicit EDGEQ_INLINE Requantize(OutputRange range)
       : range_(range), magic_(vdupq_n_f32(12582912.0f + static_cast<float>(range.zp))) {}
 
-  EDGEQ_INLINE Bytes operator()(const Sums& sums, const float* scales) const {
-    const float* scale = unknown(scales);
+  EDGEQ_INLINE Bytes operator()(const Sums& sums, const int32_t* bias) const {
+    const Sums scale = load_sums<kLanes>(bias);
     float32x4_t value[kQuarters];
 #pragma GCC unroll 4
     for (int i = 0; i < kQuarters; ++i)
-      value[i] = vmulq_f32(vcvtq_f32_s32(sums.part[i]), vld1q_f32(scale + 4 * i));
+      value[i] = vmulq_f32(vcvtq_f32_s32(sums.part[i]), vreinterpretq_f32_s32(scale.part[i]));
     return codes(value);
   }
 
@@ -132,7 +138,6 @@ class Call {
       Block block;
       block.first = depthwise_block_first(first, p.channels);
       block.bias = reinterpret_cast<const int32_t*>(packed);
-      block.scale = reinterpret_cast<const float*>(packed + 4 * kLanes);
       block.weights = reinterpret_cast<const int8_t*>(packed + 8 * kLanes);
       function(*this, block, row_begin, row_end);
     }

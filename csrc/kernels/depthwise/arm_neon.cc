@@ -17,7 +17,11 @@ struct Products {
 
 EDGEQ_INLINE Products multiply(Bytes a, Bytes b) {
 #if defined(__aarch64__)
-  return Products{{vmull_s8(vget_low_s8(a), vget_low_s8(b)), vmull_high_s8(a, b)}};
+  // With intrinsics GCC 12 copies lower halves and sums to other registers.
+  Products products;
+  __asm__("smull %0.8h, %1.8b, %2.8b" : "=w"(products.half[0]) : "w"(a), "w"(b));
+  products.half[1] = vmull_high_s8(a, b);
+  return products;
 #else
   return Products{{vmull_s8(a, b)}};
 #endif
@@ -25,8 +29,8 @@ EDGEQ_INLINE Products multiply(Bytes a, Bytes b) {
 
 EDGEQ_INLINE void multiply_add(Products& sum, Bytes a, Bytes b) {
 #if defined(__aarch64__)
-  sum.half[0] = vmlal_s8(sum.half[0], vget_low_s8(a), vget_low_s8(b));
-  sum.half[1] = vmlal_high_s8(sum.half[1], a, b);
+  __asm__("smlal %0.8h, %1.8b, %2.8b" : "+w"(sum.half[0]) : "w"(a), "w"(b));
+  __asm__("smlal2 %0.8h, %1.16b, %2.16b" : "+w"(sum.half[1]) : "w"(a), "w"(b));
 #else
   sum.half[0] = vmlal_s8(sum.half[0], a, b);
 #endif
@@ -80,11 +84,6 @@ EDGEQ_INLINE void load_weights(const int8_t* from, Bytes (&weights)[kTaps]) {
   }
 }
 
-/// Three pixels, one below the other.
-struct Column {
-  Bytes row[3];
-};
-
 /// Rows of a 3x3 kernel. The window's columns take turns: three outputs later each is back in its place.
 template <int kStride, int kBits, bool kNarrow>
 EDGEQ_NOINLINE void rows3(const Call& call, const Block& block, size_t row_begin, size_t row_end) {
@@ -93,6 +92,7 @@ EDGEQ_NOINLINE void rows3(const Call& call, const Block& block, size_t row_begin
   Bytes weights[9];
   load_weights<9, kBits>(block.weights, weights);
   const Requantize<kNarrow> requantize(p.range);
+  const int32_t* const bias = block.bias;
   const ptrdiff_t pixel = p.src_pixel_stride;
   const ptrdiff_t step = call.output_step;
   const ptrdiff_t width = static_cast<ptrdiff_t>(p.width_in);
@@ -102,13 +102,13 @@ EDGEQ_NOINLINE void rows3(const Call& call, const Block& block, size_t row_begin
     for (int k = 0; k < 3; ++k) row[k] = call.input(y * p.stride_h + static_cast<size_t>(k), block.first);
     int8_t* dst = call.output(y, block.first);
 
-    const auto emit = [&](const Column& a, const Column& b, const Column& c) EDGEQ_LAMBDA {
-      const Column* const window[3] = {&a, &b, &c};
-      Sums sums = load_sums(unknown(block.bias));
+    Bytes window[3][3];  // columns of three pixels, one below the other
+    const auto emit = [&](int first) EDGEQ_LAMBDA {
+      Sums sums = load_sums<0>(bias);
       Products products;
 #pragma GCC unroll 9
       for (int t = 0; t < 9; ++t) {
-        const Bytes in = window[t % 3]->row[t / 3];
+        const Bytes in = window[(first + t) % 3][t / 3];
         if (t % most_products(kBits) == 0) {
           products = multiply(in, weights[t]);
         } else {
@@ -117,21 +117,20 @@ EDGEQ_NOINLINE void rows3(const Call& call, const Block& block, size_t row_begin
         if (t == 8 || t % most_products(kBits) == most_products(kBits) - 1)
           sums = add_products(sums, products);
       }
-      store_bytes(dst, requantize(sums, block.scale));
+      store_bytes(dst, requantize(sums, bias));
       dst += step;
     };
 
-    Column window[3];
     ptrdiff_t x = -static_cast<ptrdiff_t>(p.pad_left);  // the next column
-    const auto read = [&](Column& column) EDGEQ_LAMBDA {
+    const auto read = [&](int column) EDGEQ_LAMBDA {
       const bool inside = x >= 0 && x < width;
 #pragma GCC unroll 3
       for (int k = 0; k < 3; ++k)
-        column.row[k] = load_bytes(inside ? row[k] + x * pixel : p.zero_pixel + block.first);
+        window[column][k] = load_bytes(inside ? row[k] + x * pixel : p.zero_pixel + block.first);
       ++x;
     };
 #pragma GCC unroll 2
-    for (int i = 0; i < kOld; ++i) read(window[i]);
+    for (int i = 0; i < kOld; ++i) read(i);
     for (size_t left = p.width_out; left > 0;) {
       ptrdiff_t rounds = 0;
       if (x >= 0 && x < width) {
@@ -141,39 +140,42 @@ EDGEQ_NOINLINE void rows3(const Call& call, const Block& block, size_t row_begin
       }
       if (rounds == 0) {
 #pragma GCC unroll 2
-        for (int i = 0; i < kStride; ++i) read(window[kOld + i]);
-        emit(window[0], window[1], window[2]);
+        for (int i = 0; i < kStride; ++i) read(kOld + i);
+        emit(0);
 #pragma GCC unroll 2
-        for (int i = 0; i < kOld; ++i) window[i] = window[kStride + i];
+        for (int i = 0; i < kOld; ++i) {
+#pragma GCC unroll 3
+          for (int k = 0; k < 3; ++k) window[i][k] = window[kStride + i][k];
+        }
         --left;
         continue;
       }
       left -= static_cast<size_t>(rounds) * 3;
       ptrdiff_t offset = x * pixel;
       x += rounds * 3 * kStride;
-      const auto next = [&](Column& column) EDGEQ_LAMBDA {
+      const auto next = [&](int column) EDGEQ_LAMBDA {
 #pragma GCC unroll 3
-        for (int k = 0; k < 3; ++k) column.row[k] = load_bytes(row[k] + offset);
+        for (int k = 0; k < 3; ++k) window[column][k] = load_bytes(row[k] + offset);
         offset += pixel;
       };
       do {
         if constexpr (kStride == 1) {
-          next(window[2]);
-          emit(window[0], window[1], window[2]);
-          next(window[0]);
-          emit(window[1], window[2], window[0]);
-          next(window[1]);
-          emit(window[2], window[0], window[1]);
+          next(2);
+          emit(0);
+          next(0);
+          emit(1);
+          next(1);
+          emit(2);
         } else {
-          next(window[1]);
-          next(window[2]);
-          emit(window[0], window[1], window[2]);
-          next(window[0]);
-          next(window[1]);
-          emit(window[2], window[0], window[1]);
-          next(window[2]);
-          next(window[0]);
-          emit(window[1], window[2], window[0]);
+          next(1);
+          next(2);
+          emit(0);
+          next(0);
+          next(1);
+          emit(2);
+          next(2);
+          next(0);
+          emit(1);
         }
       } while (--rounds > 0);
     }
@@ -232,7 +234,7 @@ template <int kKernel, int kStride, int kBits, int kOutputs>
 EDGEQ_INLINE void sum_taps(const Taps<kKernel, kStride>& taps, const int8_t* columns, size_t row_bytes, size_t span,
                            size_t slot, const int8_t* weights, const int32_t* bias, Sums (&sums)[kOutputs]) {
 #pragma GCC unroll 4
-  for (int o = 0; o < kOutputs; ++o) sums[o] = load_sums(unknown(bias));
+  for (int o = 0; o < kOutputs; ++o) sums[o] = load_sums<0>(bias);
   Products products[kOutputs];
   int held = 0;
 #pragma GCC unroll 5
@@ -300,7 +302,7 @@ EDGEQ_NOINLINE void rows_copied(const Call& call, const Block& block, size_t row
     const auto emit = [&](auto& sums) EDGEQ_LAMBDA {
       sum_taps<kKernel, kStride, kBits>(taps, from, row_bytes, span, slot, weights, block.bias, sums);
       for (const Sums& each : sums) {
-        store_bytes(dst, requantize(each, block.scale));
+        store_bytes(dst, requantize(each, block.bias));
         dst += call.output_step;
         from += taps.stride;
       }
