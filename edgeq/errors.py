@@ -35,5 +35,9 @@ class BackendError(EdgeqError):
     """A runtime is missing or refuses a model."""
 
 
+class DeviceError(EdgeqError):
+    """A device cannot be reached, or cannot do what it is asked."""
+
+
 class UsageError(EdgeqError):
     """Arguments that contradict each other or name nothing."""

@@ -18,7 +18,7 @@ LEVELS = (
     {"data", "ir", "metrics"},
     {"ops"},
     {"importers", "passes", "torch_executor", "quantize", "simulate", "exporters", "zoo", "session"},
-    {"backends", "qat"},
+    {"backends", "qat", "device"},
     {"verification", "deployment"},
     {"cli"},
 )

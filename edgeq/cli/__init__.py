@@ -12,7 +12,7 @@ import click
 from edgeq import __version__
 from edgeq.errors import EdgeqError, UsageError
 
-_COMMANDS = ("export", "verify", "run", "bench", "inspect", "backends", "info")
+_COMMANDS = ("export", "verify", "run", "bench", "inspect", "backends", "devices", "selftest", "info")
 
 
 class _Commands(click.Group):

@@ -1,4 +1,4 @@
-"""`edgeq bench`: latency of a model on this machine."""
+"""`edgeq bench`: latency of a model, on this machine or on devices."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from edgeq.cli.options import device_options, say
 from edgeq.cli.tables import format_columns
 
 
@@ -37,6 +38,8 @@ from edgeq.cli.tables import format_columns
     "model and on the float model in its own quantization.",
 )
 @click.option("--rounds", default=7, show_default=True, type=click.IntRange(2, 100), help="Rounds of --beside.")
+@device_options(several=True)
+@click.option("--cpus", metavar="LIST", help="CPUs of the device to keep to, such as 0-3; needs --device.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to a file.")
 def command(
     model: Path,
@@ -47,9 +50,23 @@ def command(
     layers: bool,
     beside: str | None,
     rounds: int,
+    devices: tuple[str, ...],
+    runner: Path | None,
+    timeout: float | None,
+    cpus: str | None,
     json_path: Path | None,
-) -> None:
+) -> int:
     """Time MODEL, a .edgeq file or an exported folder."""
+    if devices:
+        if tune or beside is not None:
+            from edgeq.errors import UsageError
+
+            raise UsageError("--tune and --beside measure on this machine; leave them out with --device.")
+        return _on_devices(model, devices, threads, batch, seconds, layers, cpus, runner, timeout, json_path)
+    if cpus is not None or runner is not None or timeout is not None:
+        from edgeq.errors import UsageError
+
+        raise UsageError("--cpus, --runner and --timeout need a device; add --device local for this machine.")
     from edgeq.deployment.bench import bench_model
     from edgeq.outputs import write_text
 
@@ -62,6 +79,96 @@ def command(
     click.echo(_format(result))
     if json_path is not None:
         write_text(json_path, json.dumps(result, indent=1) + "\n")
+    return 0
+
+
+def _on_devices(
+    model: Path,
+    devices: tuple[str, ...],
+    threads: int,
+    batch: int,
+    seconds: float,
+    layers: bool,
+    cpus: str | None,
+    runner: Path | None,
+    timeout: float | None,
+    json_path: Path | None,
+) -> int:
+    """Returns 1 when a device failed: the figures of the others stand all the same."""
+    from edgeq.device.bench import bench_devices
+    from edgeq.device.device import TIMEOUT
+    from edgeq.outputs import write_text
+
+    found = bench_devices(
+        model,
+        devices,
+        threads=threads,
+        batch=batch,
+        seconds=seconds,
+        layers=layers,
+        cpus=cpus,
+        runner=runner,
+        timeout=TIMEOUT if timeout is None else timeout,
+        say=say,
+    )
+    click.echo(format_devices(found))
+    if json_path is not None:
+        write_text(json_path, json.dumps({"devices": found}, indent=1) + "\n")
+    failed = [one for one in found if "error" in one]
+    for one in failed:
+        say(one["error"])
+    return 1 if failed else 0
+
+
+def format_devices(found: list[dict[str, Any]]) -> str:
+    """The figures of devices side by side, with what each says about itself and what disturbed it."""
+    header = ("device", "cpu", "instructions", "median ms", "p10", "p90", "GMAC/s", "MHz", "governor", "deg C")
+    rows = []
+    notes = []
+    for one in found:
+        if "error" in one:
+            rows.append((one["device"], "failed", *[""] * 8))
+            continue
+        latency, machine = one["latency"], one["machine_after"]
+        rows.append(
+            (
+                one["device"],
+                machine["cpu"],
+                one["isa"],
+                *(f"{latency[key]:.3f}" for key in ("median_ms", "p10_ms", "p90_ms")),
+                f"{one['gmac_per_s']:.1f}",
+                f"{machine['mhz']:.0f}" if "mhz" in machine else "",
+                machine.get("governor", ""),
+                f"{machine['temperature']:.0f}" if "temperature" in machine else "",
+            )
+        )
+        notes += [f"{one['device']}: {warning}" for warning in one["warnings"]]
+        if one["emulated"]:
+            notes.append(f"{one['device']}: the CPU is emulated; its times mean nothing, its outputs are exact")
+    text = format_columns(header, rows, right=range(3, 8))
+    good = [one for one in found if "error" not in one]
+    if good:
+        threads = good[0]["threads"]
+        text += f"\n\nbatch {good[0]['batch']}, {threads} thread{'s' if threads > 1 else ''}"
+    for note in notes:
+        text += f"\nwarning: {note}"
+    if any("layers" in one for one in good):
+        text += "\n\n" + _device_layers(good)
+    return text
+
+
+def _device_layers(good: list[dict[str, Any]]) -> str:
+    """Times of the layers, a column a device. Devices may run other layers together, so each names its own."""
+    names = list(dict.fromkeys(layer["name"] for one in good for layer in one["layers"]))
+    times = [{layer["name"]: layer["ms"] for layer in one["layers"]} for one in good]
+    operators = {layer["name"]: layer["op"] for one in good for layer in one["layers"]}
+    rows = [
+        (name, operators[name], *(f"{column[name]:.4f}" if column.get(name) else "" for column in times))
+        for name in names
+        if any(column.get(name) for column in times)
+    ]
+    header = ("layer", "operator", *(f"ms on {one['device']}" for one in good))
+    return format_columns(header, rows, right=range(2, 2 + len(good)))
 
 
 def _tune(model: Path, threads: int, batch: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -39,6 +40,44 @@ def preprocessing_options(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+def device_options(several: bool) -> Callable[[F], F]:
+    """Adds --device, which may stand several times where wanted, --runner and --timeout."""
+
+    def add(function: F) -> F:
+        for option in reversed(
+            [
+                click.option(
+                    "--device",
+                    "devices" if several else "device",
+                    multiple=several,
+                    metavar="DEVICE",
+                    help="Run on ssh://user@host[:port], adb://serial, qemu://cpu or local"
+                    + ("; give it again for more devices side by side." if several else "."),
+                ),
+                click.option(
+                    "--runner",
+                    type=click.Path(path_type=Path),
+                    help="The edgeq-runner for the device, or a folder of them. [default: EDGEQ_RUNNERS]",
+                ),
+                click.option(
+                    "--timeout",
+                    type=click.FloatRange(1, 86400),
+                    metavar="S",
+                    help="Seconds that one command on the device may take. [default: 600]",
+                ),
+            ]
+        ):
+            function = option(function)
+        return function
+
+    return add
+
+
+def say(sentence: str) -> None:
+    """Tells the user something while work goes on."""
+    click.echo(f"edgeq: {sentence}", err=True)
 
 
 def parse_preprocessing(

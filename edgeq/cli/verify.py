@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
-from edgeq.cli.options import parse_preprocessing, preprocessing_options
+from edgeq.cli.options import device_options, parse_preprocessing, preprocessing_options, say
+
+FAILED_CHECK = 3
+"""Exit status when all was measured, but a check that was asked for failed."""
 
 
 @click.command("verify")
@@ -27,6 +31,7 @@ from edgeq.cli.options import parse_preprocessing, preprocessing_options
 )
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 32))
 @click.option("--samples", type=click.IntRange(1), help="Use the first N inputs only.")
+@device_options(several=False)
 @preprocessing_options
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to a file.")
 @click.option(
@@ -39,6 +44,9 @@ def command(
     backend: str,
     threads: int,
     samples: int | None,
+    device: str | None,
+    runner: Path | None,
+    timeout: float | None,
     resize: int | None,
     crop: str | None,
     mean: str | None,
@@ -47,24 +55,42 @@ def command(
     interpolation: str | None,
     json_path: Path | None,
     report_path: Path | None,
-) -> None:
+) -> int:
     """Compare the quantized model of DIR, or a .edgeq, .onnx or .tflite file, with the float model."""
+    from edgeq.device.device import TIMEOUT, open_device
+    from edgeq.errors import UsageError
     from edgeq.outputs import write_text
     from edgeq.verification import verify
 
-    verification = verify(
-        target,
-        reference=reference,
-        data=data,
-        backend=backend,
-        threads=threads,
-        samples=samples,
-        preprocessing=parse_preprocessing(resize, crop, mean, std, channels, interpolation),
-        progress=True,
-    )
+    if device is None and (runner is not None or timeout is not None):
+        raise UsageError("--runner and --timeout need a device; add --device, or leave them out.")
+    with ExitStack() as stack:
+        connected = None
+        if device is not None:
+            connected = stack.enter_context(open_device(device, runner=runner, timeout=timeout or TIMEOUT, say=say))
+        verification = verify(
+            target,
+            reference=reference,
+            data=data,
+            backend=backend,
+            threads=threads,
+            samples=samples,
+            preprocessing=parse_preprocessing(resize, crop, mean, std, channels, interpolation),
+            progress=True,
+            device=connected,
+        )
     click.echo(verification.summary())
     if json_path is not None:
         write_text(json_path, json.dumps(verification.to_json(), indent=1) + "\n")
     if report_path is not None:
         write_text(report_path, verification.html())
         click.echo(f"report: {report_path}")
+    if verification.device is not None and not verification.device.exact:
+        found = verification.device
+        say(
+            f"{found.device} does not compute what the host computes: {found.differing} of {verification.comparison.n} "
+            f"inputs differ, the first is input {found.first_differing}. Find the kernel: edgeq selftest {target} "
+            f"--device {found.device}"
+        )
+        return FAILED_CHECK
+    return 0

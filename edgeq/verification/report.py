@@ -147,6 +147,7 @@ def _facts(verification: Verification) -> list[tuple[str, str]]:
         ("quantized model", one.target),
         ("its SHA-256", one.target_sha256 or "not a file"),
         ("run by", one.backend),
+        *([("device", verification.device.sentence(verification.comparison.n))] if verification.device else []),
         ("float model", one.reference),
         ("its SHA-256", one.reference_sha256 or "not a file"),
         ("run by", one.reference_backend),

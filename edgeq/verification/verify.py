@@ -8,9 +8,10 @@ import platform
 import shlex
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,10 @@ from edgeq.errors import BackendError, DataError, UsageError
 from edgeq.verification.compare import Comparison, compare
 from edgeq.verification.subject import Subject, resolve
 from edgeq.verification.table import format_table
+
+if TYPE_CHECKING:
+    from edgeq.device.backend import DeviceBackend
+    from edgeq.device.device import Device
 
 _BATCH_BYTES = 32 << 20
 _LARGEST_BATCH = 64
@@ -74,6 +79,41 @@ def _plain(value: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceCheck:
+    """Whether a device computes, bit for bit, what the native engine computes here.
+
+    Attributes:
+        device: Its address.
+        cpu: Its CPU, as its runner names it.
+        isa: The instruction set in use there.
+        differing: How many inputs give other logits there.
+        first_differing: Position of the first of them, or None.
+        largest_difference: Largest absolute difference of a logit; NaN where one side gives NaN.
+    """
+
+    device: str
+    cpu: str
+    isa: str
+    differing: int
+    first_differing: int | None
+    largest_difference: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether all logits are the same bits."""
+        return self.differing == 0
+
+    def sentence(self, n: int) -> str:
+        """The finding in one line, for the table and the report."""
+        if self.exact:
+            return f"computes exactly what the host computes: {n} of {n} inputs, bit for bit"
+        return (
+            f"DIFFERS from the host on {self.differing} of {n} inputs, first on input {self.first_differing}; logits "
+            f"by {self.largest_difference:.3g} at most"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Verification:
     """A comparison together with where it comes from.
 
@@ -83,17 +123,21 @@ class Verification:
         class_names: The name of each class, or None.
         seconds: Time spent in the reference backend, in the quantized backend, in data and preprocessing, in
             metrics.
+        device: The device beside the host, where a device ran the quantized model.
     """
 
     comparison: Comparison
     provenance: Provenance
     class_names: tuple[str, ...] | None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    device: DeviceCheck | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The comparison's values, with `provenance` and `seconds` beside them."""
+        """The comparison's values, with `provenance`, `seconds` and, from a device, `device` beside them."""
+        device = {} if self.device is None else {"device": {**asdict(self.device), "exact": self.device.exact}}
         return {
             **self.comparison.to_json(),
+            **device,
             "provenance": self.provenance.to_json(),
             "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
         }
@@ -103,7 +147,10 @@ class Verification:
         title = " ".join(
             part for part in (self.provenance.scheme, self.provenance.backend.split(" ")[0]) if part
         )
-        return format_table(self.comparison, title)
+        table = format_table(self.comparison, title)
+        if self.device is not None:
+            table += f"\n\ndevice  {self.device.device} {self.device.sentence(self.comparison.n)}"
+        return table
 
     def html(self) -> str:
         """The report: one self-contained HTML page.
@@ -127,6 +174,7 @@ def verify(
     batch_size: int | None = None,
     threads: int | None = None,
     progress: bool = False,
+    device: Device | None = None,
 ) -> Verification:
     """Compares a quantized model with its float model on the same inputs.
 
@@ -144,6 +192,7 @@ def verify(
         batch_size: Inputs that run at once; without it, as many as fit 32 MiB, at most 64.
         threads: Threads of each runtime; None lets it choose.
         progress: Whether a bar on a terminal's standard error shows how far it is.
+        device: Runs the target in place of `backend`, with the native engine here beside it, bit for bit; connected.
 
     Raises:
         EdgeqError: If a model, a runtime or the data are missing or do not fit; one paragraph that names the
@@ -153,23 +202,95 @@ def verify(
         raise UsageError(f"samples must be at least 1, not {samples}.")
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"The batch size must be at least 1, not {batch_size}.")
+    if device is not None and backend != "native":
+        raise UsageError(f"A device runs edgeq's own engine; leave out backend {backend}, or the device.")
     subject = resolve(target, reference, backend, threads)
+    host = None
+    with ExitStack() as stack:
+        if device is not None:
+            subject, host = _on_device(subject, device, threads, stack)
+        return _verify(subject, host, data, backend, preprocessing, samples, batch_size, progress)
+
+
+def _on_device(
+    subject: Subject, device: Device, threads: int | None, stack: ExitStack
+) -> tuple[Subject, _Beside]:
+    """The subject with the device in the native engine's place, and the native engine to compare it with."""
+    from edgeq.device.backend import DeviceBackend, edgeq_file
+
+    if subject.target_file is None:
+        raise UsageError("A device runs a file; pass the path of a folder or a .edgeq file as the target.")
+    file = stack.enter_context(edgeq_file(subject.target_file))
+    there = DeviceBackend(device, file, threads)
+    return replace(subject, quantized=there), _Beside(there, subject.quantized)
+
+
+def _verify(
+    subject: Subject,
+    host: _Beside | None,
+    data: Any,
+    backend: str,
+    preprocessing: Preprocessing | None,
+    samples: int | None,
+    batch_size: int | None,
+    progress: bool,
+) -> Verification:
     dataset = open_dataset(data) if isinstance(data, (str, os.PathLike)) else as_dataset(data)
     chosen = preprocessing or subject.preprocessing
     count = len(dataset) if samples is None else min(samples, len(dataset))
     clock = _Clock()
     batches = _stream(dataset, chosen, count, batch_size, clock)
-    logits = _run(subject, batches, count, clock, progress)
+    logits = _run(subject, batches, count, clock, progress, host)
     labels = None if dataset.labels is None else dataset.labels[:count]
     started = time.perf_counter()
     comparison = compare(*logits, labels)
     clock.seconds["metrics"] = time.perf_counter() - started
+    found = None if host is None else host.finding()
     return Verification(
         comparison=comparison,
-        provenance=_provenance(subject, dataset, chosen, preprocessing is not None, samples, backend),
+        provenance=_provenance(
+            subject,
+            dataset,
+            chosen,
+            preprocessing is not None,
+            samples,
+            backend,
+            None if found is None else found.device,
+        ),
         class_names=subject.labels or dataset.class_names,
         seconds=clock.seconds,
+        device=found,
     )
+
+
+class _Beside:
+    """Compares a device's logits with the host's, batch by batch."""
+
+    def __init__(self, there: DeviceBackend, here: Backend) -> None:
+        self._there, self._here = there, here
+        self._seen = self._differing = 0
+        self._first: int | None = None
+        self._largest = 0.0
+
+    def compare(self, inputs: NDArray[np.float32], logits: NDArray[np.float32]) -> None:
+        """Runs the inputs here and compares bits, so that a NaN equals itself and -0 is not 0."""
+        own = _checked_run(self._here, inputs)
+        if own.shape != logits.shape:
+            raise BackendError(f"{self._there.name}: gave shape {logits.shape}, the host {own.shape}.")
+        wrong = np.flatnonzero((own.view(np.uint32) != logits.view(np.uint32)).any(axis=1))
+        if len(wrong):
+            self._first = self._seen + int(wrong[0]) if self._first is None else self._first
+            self._differing += len(wrong)
+            largest = np.abs(own[wrong].astype(np.float64) - logits[wrong]).max()
+            self._largest = float(np.fmax(self._largest, largest))
+        self._seen += len(inputs)
+
+    def finding(self) -> DeviceCheck:
+        """What came out."""
+        address = self._there.device.address.text
+        return DeviceCheck(
+            address, self._there.cpu, self._there.isa, self._differing, self._first, self._largest
+        )
 
 
 class _Clock:
@@ -193,7 +314,12 @@ def _stream(
 
 
 def _run(
-    subject: Subject, batches: Iterator[Batch], count: int, clock: _Clock, progress: bool
+    subject: Subject,
+    batches: Iterator[Batch],
+    count: int,
+    clock: _Clock,
+    progress: bool,
+    host: _Beside | None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     outputs: dict[str, list[NDArray[np.float32]]] = {"reference": [], "quantized": []}
     with _progress_bar(count, progress) as bar:
@@ -202,6 +328,8 @@ def _run(
                 started = time.perf_counter()
                 outputs[name].append(_checked_run(runner, batch.inputs))
                 clock.seconds[name] += time.perf_counter() - started
+            if host is not None:
+                host.compare(batch.inputs, outputs["quantized"][-1])
             bar.update(len(batch.inputs))
     return np.concatenate(outputs["reference"]), np.concatenate(outputs["quantized"])
 
@@ -245,11 +373,13 @@ def _provenance(
     overridden: bool,
     samples: int | None,
     backend: str,
+    device: str | None,
 ) -> Provenance:
     words = ["edgeq", "verify", subject.target if subject.target_file else "MODEL"]
     if subject.reference_given:
         words += ["--reference", subject.reference_name]
-    words += ["--data", dataset.source, "--backend", backend]
+    words += ["--data", dataset.source]
+    words += ["--backend", backend] if device is None else ["--device", device]
     words += ["--samples", str(samples)] if samples is not None else []
     words += _preprocessing_words(preprocessing) if overridden and preprocessing else []
     return Provenance(

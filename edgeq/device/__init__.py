@@ -1,0 +1,1 @@
+"""The device itself: connections to boards and phones, and edgeq-runner on them."""
