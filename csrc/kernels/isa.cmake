@@ -21,6 +21,11 @@ function(edgeq_isa level macro)
       # Copies of functions and loops for special values, a tenth of the kernels' size: their authors have made those
       # that pay.
       list(APPEND flags -fno-ipa-cp-clone -fno-split-loops "$<$<CONFIG:Release>:-O2>")
+      # Scheduling before registers are allocated mixes the loads of what follows among the products, and spills where
+      # a tile fills the registers.
+      if(level MATCHES "^arm64_")
+        list(APPEND flags -fno-schedule-insns)
+      endif()
     endif()
     # Kernels neither throw nor call what does: no tables for unwinding through them.
     list(APPEND flags "$<$<CONFIG:Release>:-fno-exceptions>" "$<$<CONFIG:Release>:-fno-asynchronous-unwind-tables>")

@@ -11,6 +11,74 @@
 namespace edgeq {
 namespace {
 
+#if defined(__aarch64__)
+
+/// How the sums of a panel become codes.
+enum class Finish {
+  kSaturate,  // small products, and saturation to a byte is the whole clamp
+  kClamp,     // small products, any range
+  kMemory,    // everything else, from sums in memory: finish_rows
+};
+
+/// Requantization of small products: of a panel none of whose products can leave [-32,000, 32,000].
+///
+/// Adding 1.5 * 2^23 rounds, as in round_half_even, and leaves the integer in the low bits: the low halves of
+/// the words are the codes without any narrowing that saturates, because with the zero point they fit 16
+/// bits. An even zero point joins the constant: it does not change which integer a tie goes to. An odd one
+/// would, and leaves a 1 to be added.
+struct SmallProducts {
+  explicit EDGEQ_INLINE SmallProducts(OutputRange range)
+      : magic(vdupq_n_f32(12582912.0f + static_cast<float>(range.zp - (range.zp & 1)))),
+        odd(vdupq_n_s16(static_cast<int16_t>(range.zp & 1))),
+        min(vdupq_n_s8(static_cast<int8_t>(range.min))),
+        max(vdupq_n_s8(static_cast<int8_t>(range.max))) {}
+
+  float32x4_t magic;
+  int16x8_t odd;
+  int8x16_t min;
+  int8x16_t max;
+};
+
+/// Bytes of sixteen sums.
+template <Finish kFinish>
+EDGEQ_INLINE int8x16_t requantize_small(int32x4_t a0, int32x4_t a1, int32x4_t a2, int32x4_t a3,
+                                        float32x4_t s0, float32x4_t s1, float32x4_t s2, float32x4_t s3,
+                                        const SmallProducts& small) {
+  const auto whole = [&](int32x4_t a, float32x4_t s) {
+    return vreinterpretq_s16_f32(vaddq_f32(vmulq_f32(vcvtq_f32_s32(a), s), small.magic));
+  };
+  int16x8_t low = vuzp1q_s16(whole(a0, s0), whole(a1, s1));
+  int16x8_t high = vuzp1q_s16(whole(a2, s2), whole(a3, s3));
+  if (kFinish == Finish::kClamp) {
+    low = vaddq_s16(low, small.odd);
+    high = vaddq_s16(high, small.odd);
+  }
+  const int8x16_t q = vqmovn_high_s16(vqmovn_s16(low), high);
+  return kFinish == Finish::kClamp ? vminq_s8(vmaxq_s8(q, small.min), small.max) : q;
+}
+
+/// How the sums of a panel of `width` channels become codes, from its bias and scale. `largest_sum`: what the
+/// products of one sum add up to at most.
+EDGEQ_INLINE Finish finish_of(const GemmParams& p, const uint8_t* panel, size_t width, double largest_sum) {
+  if (p.table != nullptr || p.residual.src != nullptr) return Finish::kMemory;
+  const int32_t* bias = reinterpret_cast<const int32_t*>(panel);
+  const float* scale = reinterpret_cast<const float*>(panel) + width;
+  int32x4_t most = vdupq_n_s32(0);
+  float32x4_t large = vdupq_n_f32(0.0f);
+  for (size_t j = 0; j < width; j += 4) {
+    most = vmaxq_s32(most, vqabsq_s32(vld1q_s32(bias + j)));
+    large = vmaxq_f32(large, vabsq_f32(vld1q_f32(scale + j)));
+  }
+  // Sums beyond 32 bits wrap, and are then anything.
+  double sum = largest_sum + vmaxvq_s32(most);
+  if (sum > 2147483648.0) sum = 2147483648.0;
+  if (!(sum * static_cast<double>(vmaxvq_f32(large)) <= 32000.0)) return Finish::kMemory;
+  const bool saturates = (p.range.zp & 1) == 0 && p.range.min == kActMin && p.range.max == kActMax;
+  return saturates ? Finish::kSaturate : Finish::kClamp;
+}
+
+#endif  // __aarch64__
+
 /// (q - zp) * multiplier of four int16.
 EDGEQ_INLINE float32x4_t scaled(int16x4_t q, float multiplier) {
   return vmulq_n_f32(vcvtq_f32_s32(vmovl_s16(q)), multiplier);

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/gemm/amx_blocking.h"
+#include "kernels/gemm/arm64_blocking.h"
 #include "kernels/gemm/neon_blocks.h"
 #include "kernels/gemm/pack.h"
 #include "kernels/gemm/unpacked.h"
@@ -29,6 +30,11 @@ namespace {
 template <size_t kNr>
 size_t gemm_unpacked_scratch(const GemmShape& shape) {
   return unpacked_scratch(kNr, shape.k, shape.taps);
+}
+
+template <int kBits>
+size_t gemm_arm64_scratch(const GemmShape& shape) {
+  return arm64_blocking(arm64_depth(shape.k, shape.taps), kBits).bytes;
 }
 
 [[maybe_unused]] size_t gemm_amx_scratch(const GemmShape& s) {

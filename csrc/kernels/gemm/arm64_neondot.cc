@@ -1,0 +1,140 @@
+#include "kernels/gemm/arm64_tile.h"
+
+namespace edgeq {
+namespace {
+
+/// Dot products of four channels, of one row by four output channels: a register of rows holds four rows'
+/// four channels, and each instruction takes one of them.
+struct NeonDot {
+  static constexpr size_t kKr = 4;
+  static constexpr bool kTwice = false;
+  static constexpr size_t kLeastRows = 1;
+
+  /// A unit of eight channels: channels 0 to 3 of rows 0 to 3, channels 4 to 7 of the same, rows 4 and 5.
+  static EDGEQ_INLINE void interleave(const int8_t* const (&row)[kArm64TileRows], size_t units, int8_t* to) {
+    const int8_t* r0 = row[0];
+    const int8_t* r1 = row[1];
+    const int8_t* r2 = row[2];
+    const int8_t* r3 = row[3];
+    const int8_t* r4 = row[4];
+    const int8_t* r5 = row[5];
+    const auto load = [](const int8_t*& from) {
+      const int32x2_t words = vreinterpret_s32_s8(vld1_s8(from));
+      from += kRowUnit;
+      return words;
+    };
+    for (; units > 0; --units) {
+      const int32x2x4_t rows = {{load(r0), load(r1), load(r2), load(r3)}};
+      vst4_s32(reinterpret_cast<int32_t*>(to), rows);
+      std::memcpy(to + 32, r4, 8);
+      std::memcpy(to + 40, r5, 8);
+      r4 += kRowUnit;
+      r5 += kRowUnit;
+      to += kTileUnit;
+    }
+  }
+
+  template <int kRows, int kVectors>
+  struct Sums {
+    int32x4_t at[kRows][kVectors];
+
+    EDGEQ_INLINE void start(const int32_t* bias) {
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        // Loading again takes half the instructions of copying registers.
+        asm("" : "+r"(bias));
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) at[r][v] = vld1q_s32(bias + 4 * v);
+      }
+    }
+
+    template <int kLane>
+    EDGEQ_INLINE void add_row(int r, const int8x16_t (&w)[kVectors], int8x16_t rows) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) at[r][v] = vdotq_laneq_s32(at[r][v], w[v], rows, kLane);
+    }
+
+    /// Adds the products of kGroups = 1 or 2 groups, and moves past them.
+    template <int kGroups>
+    EDGEQ_INLINE void multiply(const int8_t*& a, const int8_t*& w) {
+      int8x16_t rows[kRows > 4 ? 3 : 2];
+      load_registers(a, rows);
+      a += kTileUnit;
+      EDGEQ_ORDER(a, at[kRows - 1][kVectors - 1]);
+#pragma GCC unroll 2
+      for (int g = 0; g < kGroups; ++g) {
+        int8x16_t b[kVectors];
+        load_registers(w, b);
+        w += 16 * kVectors;
+        EDGEQ_ORDER(w, at[kRows - 1][kVectors - 1]);
+        add_row<0>(0, b, rows[g]);
+        if constexpr (kRows > 1) add_row<1>(1, b, rows[g]);
+        if constexpr (kRows > 2) {
+          add_row<2>(2, b, rows[g]);
+          add_row<3>(3, b, rows[g]);
+        }
+        if constexpr (kRows > 4) {
+          if (g == 0) {
+            add_row<0>(4, b, rows[2]);
+            add_row<2>(5, b, rows[2]);
+          } else {
+            add_row<1>(4, b, rows[2]);
+            add_row<3>(5, b, rows[2]);
+          }
+        }
+      }
+    }
+
+    /// Codes of each row, from the first byte of its register on.
+    template <Finish kFinish>
+    EDGEQ_INLINE void codes(const float* scale, const SmallProducts& small, int8x16_t (&q)[kRows]) const {
+      constexpr int kRowsOfQuad = kVectors == 1 ? 4 : kVectors == 2 ? 2 : 1;
+      float32x4_t s[kVectors];
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) s[v] = vld1q_f32(scale + 4 * v);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; r += kRowsOfQuad) {
+        // Where rows or vectors are missing the last one stands in.
+        const auto row = [&](int i) { return r + i < kRows ? r + i : kRows - 1; };
+        if constexpr (kVectors == 1) {
+          q[r] = requantize_small<kFinish>(at[row(0)][0], at[row(1)][0], at[row(2)][0], at[row(3)][0], s[0],
+                                           s[0], s[0], s[0], small);
+        } else if constexpr (kVectors == 2) {
+          q[r] = requantize_small<kFinish>(at[r][0], at[r][1], at[row(1)][0], at[row(1)][1], s[0], s[1], s[0],
+                                           s[1], small);
+        } else {
+          constexpr int kLast = kVectors - 1;
+          q[r] = requantize_small<kFinish>(at[r][0], at[r][1], at[r][2], at[r][kLast], s[0], s[1], s[2],
+                                           s[kLast], small);
+        }
+        constexpr int kRowBytes = 16 / kRowsOfQuad;
+        if constexpr (kRowsOfQuad > 1) {
+          if (r + 1 < kRows) q[r + 1] = vextq_s8(q[r], q[r], kRowBytes);
+        }
+        if constexpr (kRowsOfQuad > 2) {
+          if (r + 2 < kRows) q[r + 2] = vextq_s8(q[r], q[r], 2 * kRowBytes % 16);
+          if (r + 3 < kRows) q[r + 3] = vextq_s8(q[r], q[r], 3 * kRowBytes % 16);
+        }
+      }
+    }
+
+    EDGEQ_INLINE void store(int32_t* to) const {
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) vst1q_s32(to + 16 * r + 4 * v, at[r][v]);
+      }
+    }
+  };
+};
+
+}  // namespace
+
+void gemm_s8s8c_s8_6x16x4_neondot(const GemmParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {
+  run_gemm<NeonDot, 8>(p, r0, r1, p0, p1);
+}
+void gemm_s8s4c_s8_6x16x4_neondot(const GemmParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {
+  run_gemm<NeonDot, 4>(p, r0, r1, p0, p1);
+}
+
+}  // namespace edgeq

@@ -1,0 +1,121 @@
+#include "kernels/gemm/arm64_tile.h"
+
+namespace edgeq {
+namespace {
+
+/// Products of two rows by two output channels, eight channels deep: a sum's register holds a block of 2 x 2.
+struct NeonI8mm {
+  static constexpr size_t kKr = 8;
+  static constexpr bool kTwice = true;
+  static constexpr size_t kLeastRows = 2;
+
+  /// A unit of eight channels: those of each row in turn.
+  static EDGEQ_INLINE void interleave(const int8_t* const (&row)[kArm64TileRows], size_t units, int8_t* to) {
+    const int8_t* from[kArm64TileRows] = {row[0], row[1], row[2], row[3], row[4], row[5]};
+    for (; units > 1; units -= 2) {
+#pragma GCC unroll 8
+      for (size_t r = 0; r < kArm64TileRows; ++r) {
+        uint64_t low;
+        uint64_t high;
+        std::memcpy(&low, from[r], 8);
+        std::memcpy(&high, from[r] + 8, 8);
+        std::memcpy(to + 8 * r, &low, 8);
+        std::memcpy(to + kTileUnit + 8 * r, &high, 8);
+        from[r] += 2 * kRowUnit;
+      }
+      to += 2 * kTileUnit;
+    }
+    if (units == 0) return;
+#pragma GCC unroll 8
+    for (size_t r = 0; r < kArm64TileRows; ++r) std::memcpy(to + 8 * r, from[r], 8);
+  }
+
+  template <int kRows, int kVectors>
+  struct Sums {
+    static constexpr int kPairs = kRows / 2;
+    static constexpr int kBlocks = 2 * kVectors;
+    int32x4_t at[kPairs][kBlocks];
+
+    EDGEQ_INLINE void start(const int32_t* bias) {
+#pragma GCC unroll 8
+      for (int r = 0; r < kPairs; ++r) {
+        asm("" : "+r"(bias));
+#pragma GCC unroll 8
+        for (int b = 0; b < kBlocks; ++b) at[r][b] = vld1q_s32(bias + 4 * b);
+      }
+    }
+
+    /// Adds the products of a unit, and moves past it.
+    template <int>
+    EDGEQ_INLINE void multiply(const int8_t*& a, const int8_t*& w) {
+      int8x16_t rows[kPairs];
+      load_registers(a, rows);
+      a += kTileUnit;
+      EDGEQ_ORDER(a, at[kPairs - 1][kBlocks - 1]);
+#pragma GCC unroll 2
+      for (int half = 0; half < 2; ++half) {
+        int8x16_t b[kVectors];
+        load_registers(w, b);
+        w += 16 * kVectors;
+        EDGEQ_ORDER(w, at[kPairs - 1][half * kVectors]);
+#pragma GCC unroll 4
+        for (int r = 0; r < kPairs; ++r) {
+#pragma GCC unroll 4
+          for (int v = 0; v < kVectors; ++v) {
+            int32x4_t& sum = at[r][half * kVectors + v];
+            sum = vmmlaq_s32(sum, rows[r], b[v]);
+          }
+        }
+      }
+    }
+
+    /// Codes of each row, from the first byte of its register on: pairs of codes of two rows alternate until
+    /// they are bytes.
+    template <Finish kFinish>
+    EDGEQ_INLINE void codes(const float* scale, const SmallProducts& small, int8x16_t (&q)[kRows]) const {
+#pragma GCC unroll 4
+      for (int r = 0; r < kPairs; ++r) {
+        int8x16_t half[2];
+#pragma GCC unroll 2
+        for (int h = 0; h < 2; ++h) {
+          if (4 * h >= kBlocks) {
+            half[h] = half[0];
+            continue;
+          }
+          const auto block = [&](int i) { return 4 * h + i < kBlocks ? 4 * h + i : kBlocks - 1; };
+          const auto s = [&](int i) { return vld1q_f32(scale + 4 * block(i)); };
+          half[h] = requantize_small<kFinish>(at[r][block(0)], at[r][block(1)], at[r][block(2)],
+                                              at[r][block(3)], s(0), s(1), s(2), s(3), small);
+        }
+        const int16x8_t low = vreinterpretq_s16_s8(half[0]);
+        const int16x8_t high = vreinterpretq_s16_s8(half[1]);
+        q[2 * r] = vreinterpretq_s8_s16(vuzp1q_s16(low, high));
+        q[2 * r + 1] = vreinterpretq_s8_s16(vuzp2q_s16(low, high));
+      }
+    }
+
+    EDGEQ_INLINE void store(int32_t* to) const {
+#pragma GCC unroll 8
+      for (int r = 0; r < kPairs; ++r) {
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) {
+          const int64x2_t left = vreinterpretq_s64_s32(at[r][2 * v]);
+          const int64x2_t right = vreinterpretq_s64_s32(at[r][2 * v + 1]);
+          vst1q_s32(to + 32 * r + 4 * v, vreinterpretq_s32_s64(vzip1q_s64(left, right)));
+          vst1q_s32(to + 32 * r + 16 + 4 * v, vreinterpretq_s32_s64(vzip2q_s64(left, right)));
+        }
+      }
+    }
+  };
+};
+
+}  // namespace
+
+void gemm_s8s8c_s8_6x16x8_neoni8mm(const GemmParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {
+  run_gemm<NeonI8mm, 8>(p, r0, r1, p0, p1);
+}
+void gemm_s8s4c_s8_6x16x8_neoni8mm(const GemmParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {
+  run_gemm<NeonI8mm, 4>(p, r0, r1, p0, p1);
+}
+
+}  // namespace edgeq

@@ -1,0 +1,367 @@
+#ifndef EDGEQ_KERNELS_GEMM_ARM64_TILE_H_
+#define EDGEQ_KERNELS_GEMM_ARM64_TILE_H_
+
+// The kernels with dot products: tiles of six rows by sixteen channels, whose 24 sums, the weights of four
+// vectors and the rows of three fill the 32 registers. arm64_neondot.cc and arm64_neoni8mm.cc include it,
+// each with its own Dot, which has
+//
+//   kKr                     channels of a group of weights, 4 or 8
+//   kTwice                  whether constants stand twice, for sums in blocks of 2 x 2
+//   kLeastRows              of a tile
+//   interleave              six rows of a tap, as a tile reads them
+//   Sums<kRows, kVectors>   start, multiply, codes, store: see there
+//
+// The rows of a block are interleaved once for all panels: a tile then reads them with one load of three
+// registers for eight channels, through one pointer, whatever the map of the rows is. It costs about a
+// fiftieth of multiplying them by 96 channels.
+
+#include <cstring>
+
+#include "kernels/gemm/arm64_blocking.h"
+#include "kernels/gemm/arm_tile.h"
+
+namespace edgeq {
+namespace {
+
+/// The compiler orders loads as it likes and runs out of registers: this keeps what uses `pointer` below
+/// behind what makes `sums`.
+#define EDGEQ_ORDER(pointer, sum) asm("" : "+r"(pointer), "+w"(sum))
+
+constexpr size_t kRowUnit = 8;                           // channels of a row side by side
+constexpr size_t kTileUnit = kArm64TileRows * kRowUnit;  // bytes: three registers
+
+#if defined(__clang__)
+// Clang finds no four registers in a row among those that are left: single loads.
+template <int kCount>
+EDGEQ_INLINE void load_registers(const int8_t* from, int8x16_t (&to)[kCount]) {
+#pragma GCC unroll 4
+  for (int i = 0; i < kCount; ++i) to[i] = vld1q_s8(from + 16 * i);
+}
+#else
+template <int kCount>
+EDGEQ_INLINE void load_registers(const int8_t* from, int8x16_t (&to)[kCount]) {
+  if constexpr (kCount == 4) {
+    const int8x16x4_t all = vld1q_s8_x4(from);
+    to[0] = all.val[0];
+    to[1] = all.val[1];
+    to[2] = all.val[2];
+    to[3] = all.val[3];
+  } else if constexpr (kCount == 3) {
+    const int8x16x3_t all = vld1q_s8_x3(from);
+    to[0] = all.val[0];
+    to[1] = all.val[1];
+    to[2] = all.val[2];
+  } else if constexpr (kCount == 2) {
+    const int8x16x2_t all = vld1q_s8_x2(from);
+    to[0] = all.val[0];
+    to[1] = all.val[1];
+  } else {
+    to[0] = vld1q_s8(from);
+  }
+}
+#endif
+
+/// Where sums in memory belong.
+struct SumsPlace {
+  size_t row;  // of the first
+  size_t rows;
+  size_t column;
+  size_t columns;  // at most 16
+};
+
+/// Everything that may follow the sums, from sums in memory, sixteen a row: a table is looked up, a residual
+/// is added, and products may be of any size.
+///
+/// Args:
+///   scale: 16 values; those beyond `columns` are of no account.
+EDGEQ_NOINLINE void finish_rows(const GemmParams& p, const SumsPlace& place, const int32_t* sums,
+                                const float* scale) {
+  const GemmResidual& r = p.residual;
+  const RangeVectors range(p.range);
+  const RangeVectors sum_range(r.range);
+  const float32x4_t s0 = vld1q_f32(scale);
+  const float32x4_t s1 = vld1q_f32(scale + 4);
+  const float32x4_t s2 = vld1q_f32(scale + 8);
+  const float32x4_t s3 = vld1q_f32(scale + 12);
+  for (size_t i = 0; i < place.rows; ++i, sums += 16) {
+    const ptrdiff_t row = static_cast<ptrdiff_t>(place.row + i);
+    int8x16_t q = requantize(vld1q_s32(sums), vld1q_s32(sums + 4), vld1q_s32(sums + 8), vld1q_s32(sums + 12),
+                             s0, s1, s2, s3, range);
+    if (p.table != nullptr) q = look_up_each(q, p.table);
+    if (r.src != nullptr)
+      q = add_residual(q, vld1q_s8(r.src + row * r.row_stride + place.column), r, sum_range);
+    store_first(p.dst + row * p.dst_row_stride + place.column, q, place.columns);
+  }
+}
+
+/// Tiles of one panel, one below the other.
+struct Tiles {
+  const int8_t* lhs;  // interleaved
+  size_t lhs_bytes;   // of a tile
+  const int8_t* weights;
+  size_t taps;          // outer rounds
+  size_t pairs;         // of units of rows, in one round
+  bool unit;            // another one
+  bool half;            // and half a unit
+  const int32_t* bias;  // of kTwice, as the sums need them
+  const float* scale;
+  act_t* dst;
+  ptrdiff_t dst_stride;
+  size_t count;
+  SumsPlace place;           // for kMemory
+  const float* plain_scale;  // for kMemory: 16
+};
+
+/// Bytes of a row of 4 * kVectors codes.
+template <int kVectors>
+EDGEQ_INLINE void store_row(act_t* to, int8x16_t q) {
+  const auto store_word = [&](act_t* word_to, int32_t word) { std::memcpy(word_to, &word, sizeof word); };
+  if constexpr (kVectors == 4) {
+    vst1q_s8(to, q);
+  } else {
+    if constexpr (kVectors >= 2) vst1_s8(to, vget_low_s8(q));
+    if constexpr (kVectors == 3) store_word(to + 8, vgetq_lane_s32(vreinterpretq_s32_s8(q), 2));
+    if constexpr (kVectors == 1) store_word(to, vgetq_lane_s32(vreinterpretq_s32_s8(q), 0));
+  }
+}
+
+template <typename Dot, int kRows, int kVectors, Finish kFinish>
+EDGEQ_NOINLINE void run_tiles(const GemmParams& p, const Tiles& tiles) {
+  const SmallProducts small(p.range);
+  const int8_t* lhs = tiles.lhs;
+  act_t* dst = tiles.dst;
+  const ptrdiff_t stride = tiles.dst_stride;
+  const bool whole = tiles.place.columns == 4 * kVectors;
+  SumsPlace place = tiles.place;
+  for (size_t left = tiles.count; left > 0; --left) {
+    typename Dot::template Sums<kRows, kVectors> sums;
+    sums.start(tiles.bias);
+    const int8_t* a = lhs;
+    const int8_t* w = tiles.weights;
+    lhs += tiles.lhs_bytes;
+    size_t rounds = tiles.taps;
+    do {
+      for (size_t pairs = tiles.pairs; pairs > 0; --pairs) {
+        sums.template multiply<2>(a, w);
+        sums.template multiply<2>(a, w);
+      }
+      if (tiles.unit) sums.template multiply<2>(a, w);
+      if (Dot::kKr == 4 && tiles.half) sums.template multiply<1>(a, w);
+    } while (--rounds > 0);
+    if constexpr (kFinish == Finish::kMemory) {
+      alignas(16) int32_t stored[kRows * 16];
+      sums.store(stored);
+      finish_rows(p, place, stored, tiles.plain_scale);
+      place.row += kRows;
+    } else {
+      int8x16_t q[kRows];
+      sums.template codes<kFinish>(tiles.scale, small, q);
+      if (whole) {
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) store_row<kVectors>(dst + r * stride, q[r]);
+      } else {
+#pragma GCC unroll 1
+        for (int r = 0; r < kRows; ++r) store_first(dst + r * stride, q[r], place.columns);
+      }
+      dst += kRows * stride;
+    }
+  }
+}
+
+/// The tiles of a panel: whole ones, and one of what is left.
+template <typename Dot, int kVectors, Finish kFinish>
+void run_panel(const GemmParams& p, Tiles& tiles, size_t rows) {
+  tiles.count = rows / kArm64TileRows;
+  const size_t rest = rows % kArm64TileRows;
+  if (tiles.count > 0) {
+    tiles.place.rows = kArm64TileRows;
+    run_tiles<Dot, 6, kVectors, kFinish>(p, tiles);
+    tiles.lhs += tiles.count * tiles.lhs_bytes;
+    tiles.dst += static_cast<ptrdiff_t>(rows - rest) * tiles.dst_stride;
+    tiles.place.row += rows - rest;
+  }
+  if (rest == 0) return;
+  tiles.count = 1;
+  tiles.place.rows = rest;
+  const size_t computed = rest == 5 ? 6 : rest == 3 ? 4 : rest < Dot::kLeastRows ? Dot::kLeastRows : rest;
+  act_t codes[kArm64TileRows * kArm64TileColumns];
+  act_t* const dst = tiles.dst;
+  const size_t columns = tiles.place.columns;
+  const bool aside = computed != rest && kFinish != Finish::kMemory;
+  const ptrdiff_t stride = tiles.dst_stride;
+  if (aside) {
+    tiles.dst = codes;
+    tiles.dst_stride = kArm64TileColumns;
+  }
+  switch (computed) {
+    case 6:
+      run_tiles<Dot, 6, kVectors, kFinish>(p, tiles);
+      break;
+    case 4:
+      run_tiles<Dot, 4, kVectors, kFinish>(p, tiles);
+      break;
+    case 2:
+      run_tiles<Dot, 2, kVectors, kFinish>(p, tiles);
+      break;
+    default:
+      run_tiles<Dot, static_cast<int>(Dot::kLeastRows), kVectors, kFinish>(p, tiles);
+      break;
+  }
+  if (!aside) return;
+  for (size_t r = 0; r < rest; ++r) {
+    std::memcpy(dst + static_cast<ptrdiff_t>(r) * stride, codes + r * kArm64TileColumns, columns);
+  }
+}
+
+template <typename Dot, int kVectors>
+EDGEQ_NOINLINE void run_panel(const GemmParams& p, Tiles& tiles, size_t rows, Finish finish) {
+  switch (finish) {
+    case Finish::kSaturate:
+      return run_panel<Dot, kVectors, Finish::kSaturate>(p, tiles, rows);
+    case Finish::kClamp:
+      return run_panel<Dot, kVectors, Finish::kClamp>(p, tiles, rows);
+    case Finish::kMemory:
+      return run_panel<Dot, kVectors, Finish::kMemory>(p, tiles, rows);
+  }
+}
+
+/// 4-bit weights of a panel as bytes: each pair of groups (pack.h) becomes two groups; a tap of an odd number
+/// of groups loses its padding group.
+EDGEQ_NOINLINE void unpack_panel(const uint8_t* from, size_t taps, size_t groups, size_t group_bytes,
+                                 int8_t* to) {
+  const auto even = [](int8x16_t raw) { return vshrq_n_s8(vshlq_n_s8(raw, 4), 4); };
+  const auto odd = [](int8x16_t raw) { return vshrq_n_s8(raw, 4); };
+  for (size_t t = 0; t < taps; ++t) {
+    for (size_t g = 0; g < groups; g += 2) {
+      const bool pair = g + 1 < groups;
+      int8_t* second = to + (pair ? group_bytes : 0);
+      // Without a second group, its zeros are overwritten.
+      size_t b = 0;
+      for (; b + 64 <= group_bytes; b += 64) {
+        const int8x16x4_t raw = vld1q_s8_x4(reinterpret_cast<const int8_t*>(from) + b);
+        const int8x16x4_t high = {{odd(raw.val[0]), odd(raw.val[1]), odd(raw.val[2]), odd(raw.val[3])}};
+        const int8x16x4_t low = {{even(raw.val[0]), even(raw.val[1]), even(raw.val[2]), even(raw.val[3])}};
+        vst1q_s8_x4(second + b, high);
+        vst1q_s8_x4(to + b, low);
+      }
+      for (; b < group_bytes; b += 16) {
+        const int8x16_t raw = vld1q_s8(reinterpret_cast<const int8_t*>(from) + b);
+        vst1q_s8(second + b, odd(raw));
+        vst1q_s8(to + b, even(raw));
+      }
+      from += group_bytes;
+      to += pair ? 2 * group_bytes : group_bytes;
+    }
+  }
+}
+
+/// Interleaves rows [first, first + rows) into tiles at `to`. Where the last tile lacks rows, its last one
+/// stands for them.
+template <typename Dot>
+EDGEQ_NOINLINE void interleave_rows(const GemmParams& p, size_t first, size_t rows, int8_t* to) {
+  const size_t units = (p.k + kRowUnit - 1) / kRowUnit;
+  for (size_t done = 0; done < rows; done += kArm64TileRows) {
+    const size_t last = rows - done < kArm64TileRows ? rows - done - 1 : kArm64TileRows - 1;
+    for (size_t t = 0; t < p.taps; ++t) {
+      const int8_t* row[kArm64TileRows];
+      if (p.lhs.pixel_offset == nullptr && last + 1 == kArm64TileRows) {
+        const int8_t* from = p.lhs.base + static_cast<ptrdiff_t>(first + done) * p.lhs.row_stride;
+#pragma GCC unroll 8
+        for (size_t r = 0; r < kArm64TileRows; ++r, from += p.lhs.row_stride) row[r] = from;
+      } else {
+#pragma GCC unroll 8
+        for (size_t r = 0; r < kArm64TileRows; ++r)
+          row[r] = lhs_row(p.lhs, t, first + done + (r < last ? r : last));
+      }
+      Dot::interleave(row, units, to);
+      to += units * kTileUnit;
+    }
+  }
+}
+
+/// Bias or scale of `width` channels, each pair twice.
+EDGEQ_INLINE void twice(const uint8_t* from, size_t width, uint8_t* to) {
+  for (size_t j = 0; j < width; j += 4) {
+    const int64x2_t four = vreinterpretq_s64_u8(vld1q_u8(from + 4 * j));
+    vst1q_u8(to + 8 * j, vreinterpretq_u8_s64(vzip1q_s64(four, four)));
+    vst1q_u8(to + 8 * j + 16, vreinterpretq_u8_s64(vzip2q_s64(four, four)));
+  }
+}
+
+/// Rows [row_begin, row_end) of panels [panel_begin, panel_end): blocks of rows that are interleaved once,
+/// and pass by all panels, whose weights then stay in the first-level cache while a block passes by.
+template <typename Dot, int kBits>
+void run_gemm(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end) {
+  if (row_begin >= row_end || panel_begin >= panel_end) return;
+  constexpr size_t kNr = kArm64TileColumns;
+  constexpr size_t kKr = Dot::kKr;
+  const size_t groups = (p.k + kKr - 1) / kKr;
+  const size_t stored_groups = kBits == 8 ? groups : (groups + 1) / 2 * 2;
+  const size_t channel_bytes = 8 + p.taps * stored_groups * kKr * kBits / 8;
+  const double largest_sum = static_cast<double>(p.taps * p.k) * (kBits == 8 ? 127.0 * 128.0 : 7.0 * 128.0);
+  const Arm64Blocking blocking = arm64_blocking(arm64_depth(p.k, p.taps), kBits);
+  uint8_t* const constants = p.scratch;
+  int8_t* const block = reinterpret_cast<int8_t*>(p.scratch + kArm64ConstantBytes);
+  int8_t* const unpacked = reinterpret_cast<int8_t*>(p.scratch + blocking.unpacked_offset);
+  Tiles tiles{};
+  tiles.lhs_bytes = blocking.tile_bytes;
+  // Whole units of all taps follow each other.
+  const size_t units = groups * kKr / kRowUnit;
+  tiles.half = groups * kKr % kRowUnit != 0;
+  tiles.taps = tiles.half ? p.taps : 1;
+  const size_t round_units = tiles.half ? units : p.taps * units;
+  tiles.pairs = round_units / 2;
+  tiles.unit = round_units % 2 != 0;
+  for (size_t row = row_begin; row < row_end; row += blocking.rows) {
+    const size_t rows = row_end - row < blocking.rows ? row_end - row : blocking.rows;
+    interleave_rows<Dot>(p, row, rows, block);
+    for (size_t panel = panel_begin; panel < panel_end; ++panel) {
+      const size_t column = panel * kNr;
+      const size_t columns = p.n - column < kNr ? p.n - column : kNr;
+      const size_t width = (columns + 3) / 4 * 4;
+      const uint8_t* const packed = p.packed + column * channel_bytes;
+      const Finish finish = finish_of(p, packed, width, largest_sum);
+      float plain_scale[kNr] = {};
+      tiles.lhs = block;
+      tiles.weights = reinterpret_cast<const int8_t*>(packed) + 8 * width;
+      if (kBits == 4) {
+        unpack_panel(packed + 8 * width, p.taps, groups, width * kKr, unpacked);
+        tiles.weights = unpacked;
+      }
+      tiles.bias = reinterpret_cast<const int32_t*>(packed);
+      tiles.scale = reinterpret_cast<const float*>(packed) + width;
+      if (finish == Finish::kMemory) {
+        std::memcpy(plain_scale, tiles.scale, width * sizeof(float));
+        tiles.plain_scale = plain_scale;
+      }
+      if (Dot::kTwice) {
+        twice(packed, width, constants);
+        twice(packed + 4 * width, width, constants + kArm64ConstantBytes / 2);
+        tiles.bias = reinterpret_cast<const int32_t*>(constants);
+        tiles.scale = reinterpret_cast<const float*>(constants + kArm64ConstantBytes / 2);
+      }
+      tiles.dst = p.dst + static_cast<ptrdiff_t>(row) * p.dst_row_stride + column;
+      tiles.dst_stride = p.dst_row_stride;
+      tiles.place = {row, 0, column, columns};
+      switch (width / 4) {
+        case 4:
+          run_panel<Dot, 4>(p, tiles, rows, finish);
+          break;
+        case 3:
+          run_panel<Dot, 3>(p, tiles, rows, finish);
+          break;
+        case 2:
+          run_panel<Dot, 2>(p, tiles, rows, finish);
+          break;
+        default:
+          run_panel<Dot, 1>(p, tiles, rows, finish);
+          break;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace edgeq
+
+#endif  // EDGEQ_KERNELS_GEMM_ARM64_TILE_H_
