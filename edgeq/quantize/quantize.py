@@ -22,6 +22,7 @@ from edgeq.quantize import qparams
 from edgeq.quantize.additions import align_additions
 from edgeq.quantize.bias_correction import correct_biases
 from edgeq.quantize.calibrate import Calibration
+from edgeq.quantize.distil import distil
 from edgeq.quantize.layers import BIAS, WEIGHTS, X, bias_name, is_layer
 from edgeq.quantize.policy import Change, Plan, make_plan
 from edgeq.quantize.recipe import Recipe
@@ -41,8 +42,8 @@ class QuantizeOptions:
         layer_bits: Weight bits by layer instead of the scheme's, for every layer with weights.
         seed: For the methods that look at a part of the calibration samples.
         threads: For the methods that run the network; all cores without it.
-        checkpoint: A folder in which block reconstruction keeps finished blocks, so that interrupted work resumes; the
-            caller deletes it.
+        checkpoint: A folder in which block reconstruction keeps finished blocks and distillation its state, so that
+            interrupted work resumes; the caller deletes it.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
@@ -105,8 +106,8 @@ def quantize(
     found: dict[str, dict[str, Any]] = {}
     samples = calibration.samples
     if recipe.rounding == "second-order":
-        # What reconstruction is judged on, the last samples, must not have been learned from.
-        seen = _first(samples, 1 - recipe.reconstruction.held_out) if recipe.reconstruct else samples
+        # What later methods are judged on, the last samples, must not have been learned from.
+        seen = _first(samples, 1 - recipe.held_out())
         result, done = round_second_order(
             result, graph, seen, recipe.second_order, threads, options.seed, progress
         )
@@ -118,6 +119,10 @@ def quantize(
     if recipe.reconstruct:
         result = reconstruct(
             result, graph, samples, recipe.reconstruction, threads, options.seed, progress, options.checkpoint
+        )
+    if recipe.distil:
+        result, _ = distil(
+            result, graph, samples, recipe.distillation, threads, options.seed, progress, options.checkpoint
         )
     check_graph(result)
     statistics = [

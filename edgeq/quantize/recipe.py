@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.errors import UsageError
+from edgeq.quantize.distil import DistillationOptions
 from edgeq.quantize.observers import OBSERVERS
 from edgeq.quantize.reconstruct import ReconstructionOptions
 from edgeq.quantize.rounding import SecondOrder
@@ -37,6 +38,7 @@ class Recipe:
         rounding: "nearest" or "second-order".
         bias_correction: Whether biases keep each layer's mean output; second-order rounding always does.
         reconstruct: Whether rounding, biases and 4-bit steps are then optimised block by block (needs torch).
+        distil: Whether the whole network is then trained to answer as the float one does (needs torch).
         second_order: Settings of second-order rounding.
         reconstruction: Settings of the optimisation: AdaRound with `unit = "layer"`, BRECQ with "block".
     """
@@ -48,8 +50,10 @@ class Recipe:
     rounding: str = "nearest"
     bias_correction: bool = True
     reconstruct: bool = False
+    distil: bool = False
     second_order: SecondOrder = field(default_factory=SecondOrder)
     reconstruction: ReconstructionOptions = field(default_factory=ReconstructionOptions)
+    distillation: DistillationOptions = field(default_factory=DistillationOptions)
 
     def __post_init__(self) -> None:
         _choice("observer", self.observer.partition("=")[0], OBSERVERS)
@@ -61,6 +65,11 @@ class Recipe:
     def with_(self, **changes: Any) -> Recipe:
         """Returns a copy with some fields replaced."""
         return replace(self, **changes)
+
+    def held_out(self) -> float:
+        """The share of the samples, the last ones, on which a later method is judged: earlier ones must not see it."""
+        shares = [self.reconstruction.held_out] * self.reconstruct + [self.distillation.held_out] * self.distil
+        return max(shares, default=0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values, as a recipe file and the manifest have them."""
@@ -108,7 +117,7 @@ def recipe_for(effort: str, scheme: Scheme) -> Recipe:
     Args:
         effort: "fast": the nearest code (from the range with the least squared error where weights have 4 bits) and
             bias correction. "good": second-order rounding, of equalised channels where activations have 4 bits.
-            "best": then block reconstruction.
+            "best": then the whole network is trained by distillation.
         scheme: What is asked for.
 
     Raises:
@@ -126,8 +135,7 @@ def recipe_for(effort: str, scheme: Scheme) -> Recipe:
         observer="mse" if few else "histogram",
         weight_observer="mse",
         rounding="second-order",
-        reconstruct=effort == "best",
-        reconstruction=ReconstructionOptions(steps=150, batch=8),
+        distil=effort == "best",
     )
 
 

@@ -6,7 +6,6 @@ decides what a block may change, judges each block on samples that it has not le
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 import zipfile
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeq import __version__
 from edgeq.errors import BackendError, DataError, GraphError, QuantizationError, UsageError
 from edgeq.ir import BATCH, Graph, Node, QuantParams, Tensor
 from edgeq.ir.tensor import Array
@@ -28,6 +26,7 @@ from edgeq.outputs import whole_file
 from edgeq.quantize import qparams
 from edgeq.quantize.blocks import UNITS, Block, find_blocks
 from edgeq.quantize.calibrate import activation_elements
+from edgeq.quantize.checkpoints import checkpoint_folder, run_key
 from edgeq.quantize.layers import BIAS, WEIGHTS, X, bias_name, is_layer
 from edgeq.quantize.sharing import shared_sets
 from edgeq.quantize.weights import bias_tensor, per_channel
@@ -208,7 +207,7 @@ class _Reconstruction:
         # Real biases, so that they are rounded once, whatever becomes of the scales.
         layers = [node for node in self._graph.nodes if is_layer(node)]
         self._biases = {node.name: dequantize(*_constant(self._graph, node.inputs[BIAS])) for node in layers}
-        key = _key(quantized, reference, samples, options, seed)
+        key = run_key(quantized, reference, samples, options, seed)
         self._store = None if checkpoint is None else BlockStore(checkpoint, key)
         self._work = [self._work_of(block) for block in self._blocks]
         self._began = time.monotonic()
@@ -391,11 +390,7 @@ class BlockStore:
     """
 
     def __init__(self, folder: Path, key: str) -> None:
-        self._folder, self._key = folder, key
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"{folder}: the folder for checkpoints cannot be made ({error.strerror})") from None
+        self._folder, self._key = checkpoint_folder(folder), key
 
     def save(self, index: int, state: BlockState, outcome: Outcome) -> None:
         """Writes a block."""
@@ -450,24 +445,6 @@ class BlockStore:
 
     def _path(self, index: int) -> Path:
         return self._folder / f"block-{self._key}-{index:03d}.npz"
-
-
-def _key(
-    quantized: Graph, reference: Graph, samples: Mapping[str, Array], options: ReconstructionOptions, seed: int
-) -> str:
-    """A hash of everything that decides what comes out."""
-    found = hashlib.sha256(repr((__version__, asdict(options), seed)).encode())
-    for graph in (quantized, reference):
-        found.update(repr(graph.nodes).encode())
-        for name, tensor in sorted(graph.tensors.items()):
-            quant = tensor.quant
-            found.update(repr((name, tensor.shape, tensor.dtype, None if quant is None else quant.bits)).encode())
-            for value in (tensor.data, *(() if quant is None else (quant.scale, quant.zero_point))):
-                if value is not None:
-                    found.update(np.ascontiguousarray(value).tobytes())
-    for name, value in sorted(samples.items()):
-        found.update(repr((name, value.shape)).encode() + np.ascontiguousarray(value).tobytes())
-    return found.hexdigest()[:16]
 
 
 def _with_biases(graph: Graph) -> Graph:

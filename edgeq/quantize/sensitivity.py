@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -103,7 +104,7 @@ def measure(
     """
     layers = [node for node in eight.nodes if is_layer(node)]
     codes = _inputs_of(eight, layers, samples, _output_samples(eight, len(reference[0])))
-    probabilities = _ends_in_softmax(eight)
+    probabilities = ends_in_softmax(eight)
     base = divergence(reference, run(eight, samples), probabilities)
     others = {node.name: node for node in four.nodes if is_layer(node)}
     measured: list[tuple[float, float, float]] = []
@@ -233,8 +234,8 @@ def divergence(reference: list[Array], found: list[Array], probabilities: bool) 
     return total
 
 
-def is_scores(output: Array) -> bool:
-    """Whether an output, batch first, is one row of at least two scores a sample."""
+def is_scores(output: Any) -> bool:
+    """Whether an output (an array or a tensor), batch first, is one row of at least two scores a sample."""
     return [size > 1 for size in output.shape[1:]].count(True) == 1
 
 
@@ -253,7 +254,8 @@ def _inputs_of(graph: Graph, layers: list[Node], samples: Mapping[str, Array], c
     return {name: np.concatenate([part[name] for part in parts]) for name in wanted}
 
 
-def _ends_in_softmax(graph: Graph) -> bool:
+def ends_in_softmax(graph: Graph) -> bool:
+    """Whether the network gives probabilities instead of scores."""
     producers = graph.producers()
     return any(name in producers and producers[name].op == "softmax" for name in graph.outputs)
 

@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 
-from edgeq.ops.base import TorchTensor
+from edgeq.ops.base import NO_CLAMP, Clamp, TorchTensor, torch_clamp
+
+EDGE = 2.0**-16
+"""Values that lie beyond the outermost code by less than this share of a step count as on it."""
 
 
 class _RoundStraightThrough(torch.autograd.Function):
@@ -47,6 +50,51 @@ class _FakeQuantize(torch.autograd.Function):
         return of_x, of_scale, None, None, None, None
 
 
+class _FakeQuantizeTensor(torch.autograd.Function):
+    """As `_FakeQuantize` with one scale, in the few passes over memory that a CPU has time for.
+
+    It keeps x and its own result, which the next operator keeps too, instead of two tensors of its own.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: TorchTensor, scale: TorchTensor, low: int, high: int, clamp: Clamp, factor: float
+    ) -> TorchTensor:
+        y = x / scale if clamp == NO_CLAMP else torch.clamp(x, *clamp).div_(scale)
+        y.round_().clamp_(low, high).mul_(scale)
+        ctx.save_for_backward(x, y, scale)
+        ctx.bounds, ctx.clamp, ctx.factor = (low, high), clamp, factor
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: TorchTensor) -> tuple[TorchTensor | None, ...]:
+        x, y, scale = ctx.saved_tensors
+        step, clamp = float(scale), ctx.clamp
+        low, high = ctx.bounds[0] * step, ctx.bounds[1] * step
+        # Bounds are open here and closed in the definition; float32 cannot tell such differences from its own.
+        open_low, open_high = low - step * EDGE, high + step * EDGE
+        clipped_at = max(clamp[0], open_low), min(clamp[1], open_high)
+        of_x = torch.ops.aten.hardtanh_backward(gradient, x, *clipped_at)
+        of_scale = None
+        if ctx.needs_input_grad[1]:
+            # g * (codes - steps) where nothing is clipped, g * codes elsewhere: times the scale, g * y - g * x.
+            if clamp[0] <= open_low and clamp[1] >= open_high:
+                seen, passed = x, of_x
+            else:
+                seen = torch.clamp(x, *clamp)
+                passed = torch.ops.aten.hardtanh_backward(gradient, seen, open_low, open_high)
+            total = _inner(gradient, y) - _inner(passed, seen)
+            of_scale = (total * (ctx.factor / step)).reshape(scale.shape)
+        return of_x, of_scale, None, None, None, None
+
+
+def _inner(a: TorchTensor, b: TorchTensor) -> TorchTensor:
+    """The sum of the products of two tensors of one shape."""
+    if a.ndim == 4 and a.stride() == b.stride() and a.is_contiguous(memory_format=torch.channels_last):
+        a, b = a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
+    return torch.dot(a.reshape(-1), b.reshape(-1))
+
+
 def straight_through_round(x: TorchTensor) -> TorchTensor:
     """Rounds to the nearest integer, ties to even; the gradient is that of the identity (Bengio et al. 2013)."""
     return _RoundStraightThrough.apply(x)
@@ -71,6 +119,7 @@ def fake_quantize(
     *,
     axis: int | None = None,
     elements: int | None = None,
+    clamp: Clamp = NO_CLAMP,
 ) -> TorchTensor:
     """Returns the values that the codes of x stand for: (clamp(rne(x / scale) + z) - z) * scale.
 
@@ -88,9 +137,14 @@ def fake_quantize(
         axis: The axis of x that has the channels, for a scale a channel.
         elements: For the scale of the gradient; without it the elements of x that share a scale, of one sample when
             the scale is one number (axis 0 is taken for the batch then).
+        clamp: An activation function that x goes through first; cheaper here than before.
     """
     if elements is None:
         groups = x.shape[0 if axis is None else axis] if x.ndim else 1
         elements = x.numel() // max(groups, 1)
     low, high = qmin - zero_point, qmax - zero_point
-    return _FakeQuantize.apply(x, scale, low, high, axis, lsq_gradient_scale(elements, max(-low, high)))
+    factor = lsq_gradient_scale(elements, max(-low, high))
+    # Elsewhere the scale would have to come from the device first.
+    if axis is None and x.device.type == "cpu":
+        return _FakeQuantizeTensor.apply(x, scale, low, high, clamp, factor)
+    return _FakeQuantize.apply(torch_clamp(x, clamp), scale, low, high, axis, factor)

@@ -232,7 +232,7 @@ def test_parameter_groups_hold_every_parameter_once() -> None:
 
 @pytest.mark.parametrize("start", [0.004, 30.0])
 def test_a_step_of_sgd_moves_a_scale_as_if_it_were_learned_itself(start: float, rng: np.random.Generator) -> None:
-    from edgeq.qat.scales import LearnedScale
+    from edgeq.quantize.training.scales import LearnedScale
     from edgeq.torch_executor.fake_quant import fake_quantize
 
     x = torch.from_numpy(rng.normal(0, 2 * start, (8, 100)).astype(np.float32))
@@ -246,7 +246,7 @@ def test_a_step_of_sgd_moves_a_scale_as_if_it_were_learned_itself(start: float, 
 
 
 def test_a_scale_stays_positive() -> None:
-    from edgeq.qat.scales import LearnedScale
+    from edgeq.quantize.training.scales import LearnedScale
 
     scale = LearnedScale(torch.tensor(0.5))
     with torch.no_grad():

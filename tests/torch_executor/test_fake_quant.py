@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeq.ir import QuantParams
-from edgeq.ops.base import dequantize, quantize
+from edgeq.ops.base import NO_CLAMP, dequantize, quantize
 
 torch = pytest.importorskip("torch", reason="fake quantization trains in torch")
 pytestmark = pytest.mark.needs_torch
@@ -71,6 +71,29 @@ def test_gradients_are_those_of_the_definition(name: str, per_channel: bool, rng
     of_scale = (weight * slope).sum(axis=(0, 2) if per_channel else None) * factor
     np.testing.assert_allclose(x.grad.numpy(), weight * inside, rtol=1e-12)
     np.testing.assert_allclose(s.grad.numpy(), of_scale, rtol=1e-9)
+
+
+@pytest.mark.parametrize("clamp", [(0.0, 6.0), (0.0, math.inf), (-1.0, 1.0)])
+@pytest.mark.parametrize("largest", [4.0, 6.0, 9.0])
+def test_an_activation_function_can_be_a_part_of_it(
+    clamp: tuple[float, float], largest: float, rng: np.random.Generator
+) -> None:
+    """Values and gradients are those of the function followed by the rounding."""
+    from edgeq.ops.base import torch_clamp
+    from edgeq.torch_executor.fake_quant import fake_quantize
+
+    value, weight = rng.normal(2, 4, (6, 3, 5, 4)), torch.tensor(rng.normal(0, 1, (6, 3, 5, 4)))
+    found = []
+    for fused in (True, False):
+        # Channels last, as in training, and in the usual order.
+        x = torch.tensor(value).contiguous(memory_format=torch.channels_last if fused else torch.contiguous_format)
+        x.requires_grad_()
+        scale = torch.tensor(largest / 15, dtype=torch.float64, requires_grad=True)
+        y = fake_quantize(x if fused else torch_clamp(x, clamp), scale, -8, -8, 7, clamp=clamp if fused else NO_CLAMP)
+        (y * weight).sum().backward()
+        found.append((y, x.grad, scale.grad))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one.detach().numpy(), other.detach().numpy(), rtol=1e-9, atol=1e-12)
 
 
 def test_the_gradient_of_the_scale_finds_the_step_of_least_error(rng: np.random.Generator) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from edgeq.ir import QuantParams
-from edgeq.ops.base import TorchTensor
+from edgeq.ops.base import NO_CLAMP, Clamp, TorchTensor
 from edgeq.torch_executor.fake_quant import fake_quantize, straight_through_round
 
 SMALLEST_RATIO = 2.0**-8
@@ -102,14 +102,24 @@ class ActivationQuantizer(nn.Module):
         self.zero_point.fill_(int(quant.zero_point))
         self._zero = int(quant.zero_point)
 
+    def is_learned(self) -> bool:
+        """Whether the step size is a parameter."""
+        return isinstance(self.scale, LearnedScale)
+
     def has_negative_codes(self) -> bool:
         """Whether a code stands for a number below zero."""
         return self._zero > -(1 << (self.bits - 1))
 
-    def forward(self, x: TorchTensor, scale: TorchTensor) -> TorchTensor:
-        """Rounds x to what codes stand for; `scale` is `self.scale()`, made once a pass."""
+    def forward(self, x: TorchTensor, scale: TorchTensor, clamp: Clamp = NO_CLAMP) -> TorchTensor:
+        """Rounds x, after an activation function, to what codes stand for.
+
+        Args:
+            x: Real values.
+            scale: `self.scale()`, made once a pass.
+            clamp: The activation function.
+        """
         half = 1 << (self.bits - 1)
-        return fake_quantize(x, scale, self._zero, -half, half - 1)
+        return fake_quantize(x, scale, self._zero, -half, half - 1, clamp=clamp)
 
     def average(self, x: TorchTensor, scale: TorchTensor, half_up: bool) -> TorchTensor:
         """Rounds averages of codes, half of which may lie exactly between two codes.
