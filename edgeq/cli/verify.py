@@ -32,8 +32,21 @@ FAILED_CHECK = 3
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 32))
 @click.option("--samples", type=click.IntRange(1), help="Use the first N inputs only.")
 @device_options(several=False)
+@click.option(
+    "--fit-share",
+    default=0.5,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of the inputs that temperatures are fitted on; the others judge them.",
+)
+@click.option("--max-accuracy-drop", type=float, metavar="POINTS", help="Gate: top-1 accuracy, in percent points.")
+@click.option("--max-ece", type=float, help="Gate: expected calibration error.")
+@click.option("--max-ece-increase", type=float, help="Gate: by how much it may exceed the float model's.")
+@click.option("--max-disagreement", type=float, metavar="SHARE", help="Gate: share of changed answers, 0.02 for 2 %.")
+@click.option("--confidence", type=float, help="Hold this one-sided bound against the gates, not the figure; 0.95 say.")
 @preprocessing_options
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to a file.")
+@click.option("--junit", "junit_path", type=click.Path(path_type=Path), help="Write the gates' verdicts as JUnit XML.")
 @click.option(
     "--report", "report_path", type=click.Path(path_type=Path), help="Write a self-contained HTML page."
 )
@@ -47,6 +60,12 @@ def command(
     device: str | None,
     runner: Path | None,
     timeout: float | None,
+    fit_share: float,
+    max_accuracy_drop: float | None,
+    max_ece: float | None,
+    max_ece_increase: float | None,
+    max_disagreement: float | None,
+    confidence: float | None,
     resize: int | None,
     crop: str | None,
     mean: str | None,
@@ -54,13 +73,21 @@ def command(
     channels: str | None,
     interpolation: str | None,
     json_path: Path | None,
+    junit_path: Path | None,
     report_path: Path | None,
 ) -> int:
-    """Compare the quantized model of DIR, or a .edgeq, .onnx or .tflite file, with the float model."""
+    """Compare the quantized model of DIR, or a .edgeq, .onnx or .tflite file, with the float model.
+
+    Exits with status 3, and a sentence for each, when a gate (--max-...) is not kept.
+    """
     from edgeq.device.device import TIMEOUT, open_device
     from edgeq.errors import UsageError
     from edgeq.outputs import write_text
-    from edgeq.verification import verify
+    from edgeq.verification import Gates, junit_xml, verify
+
+    gates = Gates(max_accuracy_drop, max_ece, max_ece_increase, max_disagreement, confidence)
+    if (junit_path is not None or confidence is not None) and not gates.any:
+        raise UsageError("--junit and --confidence are about gates, and none is asked: give a --max-... option.")
 
     if device is None and (runner is not None or timeout is not None):
         raise UsageError("--runner and --timeout need a device; add --device, or leave them out.")
@@ -76,6 +103,8 @@ def command(
             threads=threads,
             samples=samples,
             preprocessing=parse_preprocessing(resize, crop, mean, std, channels, interpolation),
+            gates=gates,
+            fit_share=fit_share,
             progress=True,
             device=connected,
         )
@@ -85,6 +114,11 @@ def command(
     if report_path is not None:
         write_text(report_path, verification.html())
         click.echo(f"report: {report_path}")
+    if junit_path is not None:
+        seconds = sum(verification.seconds.values())
+        write_text(junit_path, junit_xml(verification.gates, f"edgeq verify {target}", seconds))
+    for result in verification.gates:
+        click.echo(f"{'passed' if result.passed else 'FAILED'}: {result.sentence}", err=not result.passed)
     if verification.device is not None and not verification.device.exact:
         found = verification.device
         say(
@@ -93,4 +127,4 @@ def command(
             f"--device {found.device}"
         )
         return FAILED_CHECK
-    return 0
+    return 0 if verification.passed else FAILED_CHECK

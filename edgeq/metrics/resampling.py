@@ -13,6 +13,9 @@ from edgeq.metrics.calibration import bin_index, classwise_gaps
 
 RESAMPLES = 1000
 
+_BLOCK = 1 << 21
+"""Counts that are held at once: 16 MiB."""
+
 
 def resample_counts(n: int, resamples: int = RESAMPLES, seed: int = 0) -> Ints:
     """How often each of n inputs stands in each resample of n, drawn with replacement.
@@ -30,8 +33,21 @@ def resample_counts(n: int, resamples: int = RESAMPLES, seed: int = 0) -> Ints:
     """
     if n < 1 or resamples < 1:
         raise ValueError(f"n and resamples must be at least 1, not {n} and {resamples}.")
+    return _counts(np.random.default_rng(seed), resamples, n)
+
+
+def _each_resample(n: int, resamples: int, seed: int, statistic: Callable[[Floats], Floats]) -> Floats:
+    """The statistic of every resample, computed on blocks of counts (float64, shape (b, n)) of some megabytes."""
     rng = np.random.default_rng(seed)
-    counts: Ints = np.empty((resamples, n), dtype=np.int64)
+    size = max(1, min(resamples, _BLOCK // n))
+    values = []
+    for start in range(0, resamples, size):
+        values.append(statistic(_counts(rng, min(size, resamples - start), n).astype(np.float64)))
+    return np.concatenate(values)
+
+
+def _counts(rng: np.random.Generator, rows: int, n: int) -> Ints:
+    counts: Ints = np.empty((rows, n), dtype=np.int64)
     for row in counts:
         row[:] = np.bincount(rng.integers(0, n, n), minlength=n)
     return counts
@@ -52,9 +68,12 @@ def bootstrap_interval(
     Raises:
         ValueError: If an argument lies outside its range.
     """
-    counts = resample_counts(n, resamples, seed)
     positions = np.arange(n)
-    return percentile_interval([statistic(np.repeat(positions, row)) for row in counts], level)
+
+    def of_block(counts: Floats) -> Floats:
+        return np.array([statistic(np.repeat(positions, row)) for row in counts.astype(np.int64)])
+
+    return percentile_interval(_each_resample(n, resamples, seed, of_block), level)
 
 
 def percentile_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
@@ -90,8 +109,8 @@ def mean_interval(
     each = np.asarray(values, dtype=np.float64)
     if each.ndim != 1 or each.size == 0 or not np.isfinite(each).all():
         raise ValueError(f"values must be finite, of shape (n,) with n at least 1, not {each.shape}.")
-    counts = resample_counts(each.size, resamples, seed)
-    return percentile_interval(counts @ each / each.size, level)
+    means = _each_resample(each.size, resamples, seed, lambda counts: counts @ each / each.size)
+    return percentile_interval(means, level)
 
 
 def resampled_ece(
@@ -113,9 +132,7 @@ def resampled_ece(
         ValueError: If an argument lies outside its range.
     """
     gaps = _bin_gaps(confidence, correct, bins)
-    counts = resample_counts(len(gaps), resamples, seed)
-    result: Floats = np.abs(counts @ gaps).sum(axis=1) / len(gaps)
-    return result
+    return _each_resample(len(gaps), resamples, seed, lambda counts: np.abs(counts @ gaps).sum(axis=1) / len(gaps))
 
 
 def resampled_mce(
@@ -137,10 +154,13 @@ def resampled_mce(
         ValueError: If an argument lies outside its range.
     """
     gaps = _bin_gaps(confidence, correct, bins)
-    counts = resample_counts(len(gaps), resamples, seed)
-    members = counts @ _bin_members(confidence, correct, bins)
-    result: Floats = (np.abs(counts @ gaps) / np.maximum(members, 1.0)).max(axis=1)
-    return result
+    members = _bin_members(confidence, correct, bins)
+
+    def of_block(counts: Floats) -> Floats:
+        result: Floats = (np.abs(counts @ gaps) / np.maximum(counts @ members, 1.0)).max(axis=1)
+        return result
+
+    return _each_resample(len(gaps), resamples, seed, of_block)
 
 
 def resampled_classwise_error(
@@ -163,12 +183,13 @@ def resampled_classwise_error(
     """
     values = checked_probabilities(probabilities)
     truth = checked_labels(labels, *values.shape)
-    counts = resample_counts(len(truth), resamples, seed).astype(np.float64)
-    total = np.zeros(resamples)
-    for gap in classwise_gaps(values, truth, bins):
-        total += np.abs(counts @ gap).sum(axis=1)
-    result: Floats = total / values.size
-    return result
+    gaps = classwise_gaps(values, truth, bins)
+
+    def of_block(counts: Floats) -> Floats:
+        result: Floats = sum((np.abs(counts @ gap).sum(axis=1) for gap in gaps), np.zeros(len(counts))) / values.size
+        return result
+
+    return _each_resample(len(truth), resamples, seed, of_block)
 
 
 def _bin_members(confidence: ArrayLike, correct: ArrayLike, bins: int) -> Floats:

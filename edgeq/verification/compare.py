@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,21 +25,48 @@ class Quality:
         top1: Share of right answers.
         top5: Share of samples whose label is among the five highest logits; None for fewer than six classes.
         ece: Expected calibration error, 15 equal-width bins.
+        adaptive_ece: The same over 15 bins of equal mass.
+        classwise_ece: Mean over classes of the error of the class's own probability.
+        debiased_ece: Root of the debiased squared error; see `metrics.debiased_calibration_error`.
         mce: Largest gap of a bin.
         nll: Negative log-likelihood in nats.
         brier: Mean squared distance to the one-hot label, 0 to 2.
         mean_confidence: Mean top-1 probability.
         bins: The reliability diagram.
+        intervals: 95 % interval of each figure by its name: Wilson's of the shares, by seeded bootstrap of the rest.
     """
 
     top1: float
     top5: float | None
     ece: float
+    adaptive_ece: float
+    classwise_ece: float
+    debiased_ece: float
     mce: float
     nll: float
     brier: float
     mean_confidence: float
     bins: tuple[ReliabilityBin, ...]
+    intervals: Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What quantization does to the figures, on the same inputs.
+
+    Attributes:
+        top1: Accuracy of the quantized model less that of the float model.
+        top1_interval: 95 % interval of the paired difference, by bootstrap.
+        mcnemar_p: Exact two-sided p that both are equally often right.
+        ece: Expected calibration error of the quantized model less that of the float model.
+        ece_interval: 95 % interval of it, by paired bootstrap.
+    """
+
+    top1: float
+    top1_interval: tuple[float, float]
+    mcnemar_p: float
+    ece: float
+    ece_interval: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +83,9 @@ class Disagreement:
         both_wrong: Share where both are wrong, differently; None without labels.
         reference_tie_rate: Share of inputs where the float model's highest logit ties.
         quantized_tie_rate: The same of the quantized model.
+        top5_overlap: Mean share of the five best classes that both models name; None for fewer than six classes.
+        mean_kl: Mean KL divergence of the quantized model's distribution from the float model's, in nats.
+        largest_probability_change: Of any class on any input.
     """
 
     rate: float
@@ -65,6 +96,9 @@ class Disagreement:
     both_wrong: float | None
     reference_tie_rate: float
     quantized_tie_rate: float
+    top5_overlap: float | None
+    mean_kl: float
+    largest_probability_change: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +110,7 @@ class Comparison:
         classes: Number of classes.
         reference: The float model, or None without labels.
         quantized: The quantized model, or None without labels.
+        change: What differs between their figures, or None without labels.
         disagreement: Where they answer differently.
         logit_sqnr_db: Signal to noise ratio of the quantized logits; inf where they are equal.
         largest_logit_error: Largest absolute difference of a logit.
@@ -86,6 +121,7 @@ class Comparison:
     classes: int
     reference: Quality | None
     quantized: Quality | None
+    change: Change | None
     disagreement: Disagreement
     logit_sqnr_db: float
     largest_logit_error: float
@@ -98,26 +134,19 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Nested JSON values; null stands for what needs labels, and for an infinite SQNR."""
-        empty = dict.fromkeys(("top1", "top5", "ece", "mce", "nll", "brier", "mean_confidence", "bins"))
-        disagreement = asdict(self.disagreement)
-        disagreement["interval"] = list(self.disagreement.interval)
+        empty: dict[str, Any] = dict.fromkeys(Quality.__dataclass_fields__)
         return {
             "n": self.n,
             "classes": self.classes,
             "labelled": self.labelled,
-            "reference": _quality_json(self.reference) if self.reference else dict(empty),
-            "quantized": _quality_json(self.quantized) if self.quantized else dict(empty),
-            "disagreement": disagreement,
+            "reference": asdict(self.reference) if self.reference else dict(empty),
+            "quantized": asdict(self.quantized) if self.quantized else dict(empty),
+            "change": asdict(self.change) if self.change else None,
+            "disagreement": asdict(self.disagreement),
             "logit_sqnr_db": self.logit_sqnr_db if math.isfinite(self.logit_sqnr_db) else None,
             "logits_equal": self.largest_logit_error == 0.0,
             "largest_logit_error": self.largest_logit_error,
         }
-
-
-def _quality_json(quality: Quality) -> dict[str, Any]:
-    values = asdict(quality)
-    values["bins"] = [asdict(one) for one in quality.bins]
-    return values
 
 
 def compare(
@@ -150,6 +179,7 @@ def compare(
         classes=reference.shape[1],
         reference=None if truth is None else _quality(reference, truth),
         quantized=None if truth is None else _quality(quantized, truth),
+        change=None if truth is None else _change(reference, quantized, truth),
         disagreement=_disagreement(reference, quantized, truth),
         logit_sqnr_db=metrics.sqnr_db(reference, quantized),
         largest_logit_error=float(np.abs(reference - quantized).max()),
@@ -185,18 +215,66 @@ def _checked_labels(labels: ArrayLike, count: int, classes: int) -> NDArray[np.i
 
 def _quality(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> Quality:
     probabilities = metrics.softmax(logits)
-    # The largest float64 sum of a row may exceed 1 by rounding; a probability must not.
-    confidence = np.minimum(probabilities.max(axis=1), 1.0)
-    correct = metrics.predicted_class(logits) == labels
+    confidence, correct = _confidence(probabilities), metrics.predicted_class(logits) == labels
+    five = metrics.in_top_k(logits, labels, 5) if logits.shape[1] > 5 else None
+    rows = np.arange(len(labels))
+    nll = -metrics.log_softmax(logits)[rows, labels]
+    truth = np.zeros_like(probabilities)
+    truth[rows, labels] = 1.0
+    brier = ((probabilities - truth) ** 2).sum(axis=1)
+
+    def resampled(function: Callable[..., float]) -> tuple[float, float]:
+        return metrics.bootstrap_interval(lambda drawn: function(confidence[drawn], correct[drawn], BINS), len(labels))
+
+    intervals = {
+        "top1": metrics.wilson_interval(int(correct.sum()), len(correct)),
+        "ece": metrics.percentile_interval(metrics.resampled_ece(confidence, correct, BINS)),
+        "adaptive_ece": resampled(metrics.adaptive_calibration_error),
+        "classwise_ece": metrics.percentile_interval(metrics.resampled_classwise_error(probabilities, labels, BINS)),
+        "debiased_ece": resampled(metrics.debiased_calibration_error),
+        "mce": metrics.percentile_interval(metrics.resampled_mce(confidence, correct, BINS)),
+        "nll": metrics.mean_interval(nll),
+        "brier": metrics.mean_interval(brier),
+        "mean_confidence": metrics.mean_interval(confidence),
+    }
+    if five is not None:
+        intervals["top5"] = metrics.wilson_interval(int(five.sum()), len(five))
     return Quality(
         top1=float(correct.mean()),
-        top5=metrics.top_k_accuracy(logits, labels, 5) if logits.shape[1] > 5 else None,
+        top5=None if five is None else float(five.mean()),
         ece=metrics.expected_calibration_error(confidence, correct, BINS),
+        adaptive_ece=metrics.adaptive_calibration_error(confidence, correct, BINS),
+        classwise_ece=metrics.classwise_calibration_error(probabilities, labels, BINS),
+        debiased_ece=metrics.debiased_calibration_error(confidence, correct, BINS),
         mce=metrics.maximum_calibration_error(confidence, correct, BINS),
-        nll=metrics.negative_log_likelihood(logits, labels),
-        brier=metrics.brier_score(probabilities, labels),
+        nll=float(nll.mean()),
+        brier=float(brier.mean()),
         mean_confidence=float(confidence.mean()),
         bins=metrics.reliability_bins(confidence, correct, BINS),
+        intervals=intervals,
+    )
+
+
+def _confidence(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    # The largest float64 sum of a row may exceed 1 by rounding; a probability must not.
+    confidence: NDArray[np.float64] = np.minimum(probabilities.max(axis=1), 1.0)
+    return confidence
+
+
+def _change(
+    reference: NDArray[np.float64], quantized: NDArray[np.float64], labels: NDArray[np.int64]
+) -> Change:
+    right = [metrics.predicted_class(logits) == labels for logits in (reference, quantized)]
+    sure = [_confidence(metrics.softmax(logits)) for logits in (reference, quantized)]
+    # One seed draws the same inputs for both models, so that the differences are paired.
+    errors = [metrics.resampled_ece(one, hits, BINS) for one, hits in zip(sure, right, strict=True)]
+    ece = [metrics.expected_calibration_error(one, hits, BINS) for one, hits in zip(sure, right, strict=True)]
+    return Change(
+        top1=float(right[1].mean() - right[0].mean()),
+        top1_interval=metrics.mean_interval(right[1].astype(np.float64) - right[0].astype(np.float64)),
+        mcnemar_p=metrics.mcnemar_p(*right),
+        ece=ece[1] - ece[0],
+        ece_interval=metrics.percentile_interval(errors[1] - errors[0]),
     )
 
 
@@ -215,6 +293,9 @@ def _disagreement(
         both_wrong=None if split is None else split.both_wrong,
         reference_tie_rate=metrics.tie_rate(reference),
         quantized_tie_rate=metrics.tie_rate(quantized),
+        top5_overlap=metrics.top_k_overlap(reference, quantized) if reference.shape[1] > 5 else None,
+        mean_kl=float(metrics.kl_divergences(reference, quantized).mean()),
+        largest_probability_change=metrics.largest_probability_change(reference, quantized),
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-from edgeq.verification.compare import Comparison, Quality
+from edgeq.verification.compare import Change, Comparison, Quality
+from edgeq.verification.prediction import DisagreementPrediction
+from edgeq.verification.scaling import TemperatureScaling
 
 
 def metric_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
@@ -20,6 +22,9 @@ def metric_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
 
 _NUMBERS = (
     ("ECE, 15 bins", "ece"),
+    ("adaptive ECE", "adaptive_ece"),
+    ("class-wise ECE", "classwise_ece"),
+    ("debiased ECE", "debiased_ece"),
     ("MCE", "mce"),
     ("NLL (nats)", "nll"),
     ("Brier score", "brier"),
@@ -54,8 +59,54 @@ def disagreement_rows(comparison: Comparison) -> list[tuple[str, str]]:
     ):
         if share is not None:
             rows.append((f"  {name}", f"{100 * share:.2f} %"))
+    if one.top5_overlap is not None:
+        rows.append(("top-5 overlap", f"{100 * one.top5_overlap:.1f} %"))
+    rows.append(("mean KL divergence", f"{one.mean_kl:.4f} nats"))
+    rows.append(("largest change", f"{one.largest_probability_change:.3f} of a probability"))
     rows.append(("logit SQNR", format_sqnr(comparison.logit_sqnr_db)))
     return rows
+
+
+def change_rows(change: Change) -> list[tuple[str, str]]:
+    """The changes that decide, with their intervals."""
+    low, high = (100 * bound for bound in change.top1_interval)
+    return [
+        (
+            "change of accuracy",
+            f"{100 * change.top1:+.2f} points (95 % interval {low:+.2f} to {high:+.2f}; McNemar p "
+            f"{change.mcnemar_p:.2g})",
+        ),
+        (
+            "change of ECE",
+            f"{change.ece:+.4f} (95 % interval {change.ece_interval[0]:+.4f} to {change.ece_interval[1]:+.4f})",
+        ),
+    ]
+
+
+def scaling_lines(scaling: TemperatureScaling) -> list[str]:
+    """Temperature scaling as a small table."""
+    lines = [f"temperature scaling, fitted on {scaling.fitted_on} inputs, judged on {scaling.tested_on} others:"]
+    width = max(len(name) for name in scaling.rows)
+    for name, row in scaling.rows.items():
+        low, high = row.ece_interval
+        lines.append(
+            f"  {name.ljust(width)}  T {row.temperature:6.3f}  ECE {row.ece:.4f} ({low:.4f} to {high:.4f})  "
+            f"NLL {row.nll:.4f}"
+        )
+    return lines
+
+
+def prediction_lines(prediction: DisagreementPrediction) -> list[str]:
+    """How well the quantized model's uncertainty tells where it disagrees."""
+    lines = [f"disagreement predicted by the quantized model's uncertainty (base rate {prediction.base_rate:.2%}):"]
+    width = max(len(name) for name in prediction.quantized)
+    for name, one in prediction.quantized.items():
+        figures = "  ".join(
+            f"{label} {'n/a' if value is None else f'{value:.3f}'}"
+            for label, value in (("AUROC", one.auroc), ("AUPRC", one.auprc), ("TNR at 95 % TPR", one.tnr95))
+        )
+        lines.append(f"  {name.ljust(width)}  {figures}")
+    return lines
 
 
 def format_sqnr(value: float) -> str:
@@ -84,7 +135,7 @@ def format_table(comparison: Comparison, title: str = "quantized") -> str:
         lines.append("")
     else:
         lines.append(f"n = {comparison.n}; the data have no labels, so accuracy and calibration are unknown")
-    pairs = disagreement_rows(comparison)
+    pairs = [*(change_rows(comparison.change) if comparison.change else ()), *disagreement_rows(comparison)]
     width = max(len(name) for name, _ in pairs)
     lines += [f"{name.ljust(width)}  {value}" for name, value in pairs]
     return "\n".join(lines)

@@ -22,8 +22,12 @@ from edgeq.data import Batch, Dataset, Preprocessing, as_dataset, open_dataset
 from edgeq.data.files import file_digest
 from edgeq.errors import BackendError, DataError, UsageError
 from edgeq.verification.compare import Comparison, compare
+from edgeq.verification.examples import Example, worst_disagreements
+from edgeq.verification.gates import GateResult, Gates, check_gates
+from edgeq.verification.prediction import DisagreementPrediction, predict_disagreement
+from edgeq.verification.scaling import TemperatureScaling, scale_temperatures
 from edgeq.verification.subject import Subject, resolve
-from edgeq.verification.table import format_table
+from edgeq.verification.table import format_table, prediction_lines, scaling_lines
 
 if TYPE_CHECKING:
     from edgeq.device.backend import DeviceBackend
@@ -124,6 +128,10 @@ class Verification:
         seconds: Time spent in the reference backend, in the quantized backend, in data and preprocessing, in
             metrics.
         device: The device beside the host, where a device ran the quantized model.
+        prediction: Whether uncertainty tells where the models disagree, or None for models of one class.
+        scaling: What temperature scaling does, or None without labels or with too few inputs.
+        gates: The verdict of each gate that was asked.
+        examples: Inputs on which the models disagree, those with the largest change of probability first.
     """
 
     comparison: Comparison
@@ -131,13 +139,25 @@ class Verification:
     class_names: tuple[str, ...] | None
     seconds: Mapping[str, float] = field(default_factory=dict)
     device: DeviceCheck | None = None
+    prediction: DisagreementPrediction | None = None
+    scaling: TemperatureScaling | None = None
+    gates: tuple[GateResult, ...] = ()
+    examples: tuple[Example, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate that was asked is kept."""
+        return all(one.passed for one in self.gates)
 
     def to_json(self) -> dict[str, Any]:
-        """The comparison's values, with `provenance`, `seconds` and, from a device, `device` beside them."""
+        """The comparison's values, with the other parts beside them."""
         device = {} if self.device is None else {"device": {**asdict(self.device), "exact": self.device.exact}}
         return {
             **self.comparison.to_json(),
             **device,
+            "prediction": self.prediction.to_json() if self.prediction else None,
+            "scaling": self.scaling.to_json() if self.scaling else None,
+            "gates": [asdict(one) for one in self.gates],
             "provenance": self.provenance.to_json(),
             "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
         }
@@ -147,10 +167,14 @@ class Verification:
         title = " ".join(
             part for part in (self.provenance.scheme, self.provenance.backend.split(" ")[0]) if part
         )
-        table = format_table(self.comparison, title)
+        blocks = [[format_table(self.comparison, title)]]
+        if self.scaling is not None:
+            blocks.append(scaling_lines(self.scaling))
+        if self.prediction is not None and self.comparison.disagreement.count:
+            blocks.append(prediction_lines(self.prediction))
         if self.device is not None:
-            table += f"\n\ndevice  {self.device.device} {self.device.sentence(self.comparison.n)}"
-        return table
+            blocks.append([f"device  {self.device.device} {self.device.sentence(self.comparison.n)}"])
+        return "\n\n".join("\n".join(block) for block in blocks)
 
     def html(self) -> str:
         """The report: one self-contained HTML page.
@@ -173,6 +197,8 @@ def verify(
     samples: int | None = None,
     batch_size: int | None = None,
     threads: int | None = None,
+    gates: Gates | None = None,
+    fit_share: float = 0.5,
     progress: bool = False,
     device: Device | None = None,
 ) -> Verification:
@@ -191,6 +217,8 @@ def verify(
         samples: Use the first this many samples; None uses all.
         batch_size: Inputs that run at once; without it, as many as fit 32 MiB, at most 64.
         threads: Threads of each runtime; None lets it choose.
+        gates: Bounds that the quantized model must keep; their verdicts stand in the result.
+        fit_share: Of the inputs, the share that temperatures are fitted on; the rest judges them.
         progress: Whether a bar on a terminal's standard error shows how far it is.
         device: Runs the target in place of `backend`, with the native engine here beside it, bit for bit; connected.
 
@@ -202,6 +230,8 @@ def verify(
         raise UsageError(f"samples must be at least 1, not {samples}.")
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"The batch size must be at least 1, not {batch_size}.")
+    if not 0.0 < fit_share < 1.0:
+        raise UsageError(f"The share to fit temperatures on must lie in (0, 1), not {fit_share}.")
     if device is not None and backend != "native":
         raise UsageError(f"A device runs edgeq's own engine; leave out backend {backend}, or the device.")
     subject = resolve(target, reference, backend, threads)
@@ -209,7 +239,21 @@ def verify(
     with ExitStack() as stack:
         if device is not None:
             subject, host = _on_device(subject, device, threads, stack)
-        return _verify(subject, host, data, backend, preprocessing, samples, batch_size, progress)
+        asked = _Asked(backend, preprocessing, samples, batch_size, gates, fit_share, progress)
+        return _verify(subject, host, data, asked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The arguments of `verify` that say how."""
+
+    backend: str
+    preprocessing: Preprocessing | None
+    samples: int | None
+    batch_size: int | None
+    gates: Gates | None
+    fit_share: float
+    progress: bool
 
 
 def _on_device(
@@ -225,25 +269,19 @@ def _on_device(
     return replace(subject, quantized=there), _Beside(there, subject.quantized)
 
 
-def _verify(
-    subject: Subject,
-    host: _Beside | None,
-    data: Any,
-    backend: str,
-    preprocessing: Preprocessing | None,
-    samples: int | None,
-    batch_size: int | None,
-    progress: bool,
-) -> Verification:
+def _verify(subject: Subject, host: _Beside | None, data: Any, asked: _Asked) -> Verification:
     dataset = open_dataset(data) if isinstance(data, (str, os.PathLike)) else as_dataset(data)
-    chosen = preprocessing or subject.preprocessing
-    count = len(dataset) if samples is None else min(samples, len(dataset))
+    chosen = asked.preprocessing or subject.preprocessing
+    count = len(dataset) if asked.samples is None else min(asked.samples, len(dataset))
     clock = _Clock()
-    batches = _stream(dataset, chosen, count, batch_size, clock)
-    logits = _run(subject, batches, count, clock, progress, host)
+    batches = _stream(dataset, chosen, count, asked.batch_size, clock)
+    logits = _run(subject, batches, count, clock, asked.progress, host)
     labels = None if dataset.labels is None else dataset.labels[:count]
     started = time.perf_counter()
     comparison = compare(*logits, labels)
+    prediction = predict_disagreement(*logits)
+    scaling = None if labels is None else scale_temperatures(*logits, labels, asked.fit_share)
+    results = () if asked.gates is None else check_gates(asked.gates, *logits, labels)
     clock.seconds["metrics"] = time.perf_counter() - started
     found = None if host is None else host.finding()
     return Verification(
@@ -252,14 +290,18 @@ def _verify(
             subject,
             dataset,
             chosen,
-            preprocessing is not None,
-            samples,
-            backend,
+            asked.preprocessing is not None,
+            asked.samples,
+            asked.backend,
             None if found is None else found.device,
         ),
         class_names=subject.labels or dataset.class_names,
         seconds=clock.seconds,
         device=found,
+        prediction=prediction,
+        scaling=scaling,
+        gates=results,
+        examples=worst_disagreements(*logits, labels, dataset),
     )
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +56,14 @@ def test_figures_do_not_depend_on_the_batch(batch_size: int) -> None:
         result = verify(
             Linear("q", 0.5), data=samples(), reference=Linear("r"), preprocessing=RECORD, batch_size=size
         )
-        return result.comparison.disagreement
+        values = asdict(result.comparison.disagreement)
+        # A float product may round otherwise in another batch.
+        return {name: pytest.approx(value, rel=1e-5) if name in _SMOOTH else value for name, value in values.items()}
 
     assert figures(batch_size) == figures(None)
+
+
+_SMOOTH = ("mean_kl", "largest_probability_change")
 
 
 def test_the_first_samples() -> None:
