@@ -27,7 +27,7 @@ def auroc(scores: ArrayLike, positive: ArrayLike) -> float | None:
     Raises:
         ValueError: If n is 0, the shapes differ or a score is not finite.
     """
-    values, hits = _checked(scores, positive)
+    values, hits = checked_detection(scores, positive)
     positives = int(hits.sum())
     negatives = hits.size - positives
     if positives == 0 or negatives == 0:
@@ -53,7 +53,7 @@ def average_precision(scores: ArrayLike, positive: ArrayLike) -> float | None:
     Raises:
         ValueError: If n is 0, the shapes differ or a score is not finite.
     """
-    values, hits = _checked(scores, positive)
+    values, hits = checked_detection(scores, positive)
     if not hits.any() or hits.all():
         return None
     found, taken = _curve(values, hits)
@@ -75,7 +75,7 @@ def true_negative_rate(scores: ArrayLike, positive: ArrayLike, true_positive_rat
     Raises:
         ValueError: If n is 0, the shapes differ, a score is not finite, or the rate lies outside its range.
     """
-    values, hits = _checked(scores, positive)
+    values, hits = checked_detection(scores, positive)
     if not 0.0 < true_positive_rate <= 1.0:
         raise ValueError(f"true_positive_rate must lie in (0, 1], not {true_positive_rate}.")
     if not hits.any() or hits.all():
@@ -122,7 +122,7 @@ def logistic_auroc(scores: ArrayLike, positive: ArrayLike, seed: int = 0) -> flo
     Raises:
         ValueError: If n is 0, the shapes differ or a score is not finite.
     """
-    values, hits = _checked(scores, positive)
+    values, hits = checked_detection(scores, positive)
     rng = np.random.default_rng(seed)
     first = np.zeros(hits.size, dtype=np.bool_)
     for members in (np.flatnonzero(hits), np.flatnonzero(~hits)):
@@ -151,7 +151,7 @@ def roc_curve(scores: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floats] |
     Raises:
         ValueError: If n is 0, the shapes differ or a score is not finite.
     """
-    values, hits = _checked(scores, positive)
+    values, hits = checked_detection(scores, positive)
     if not hits.any() or hits.all():
         return None
     found, taken = _curve(values, hits)
@@ -188,7 +188,12 @@ def _logistic_slope(values: Floats, hits: Bools) -> float:
     return float(weights[0])
 
 
-def _checked(scores: ArrayLike, positive: ArrayLike) -> tuple[Floats, Bools]:
+def checked_detection(scores: ArrayLike, positive: ArrayLike) -> tuple[Floats, Bools]:
+    """Scores as float64 and whether each is a positive, both of shape (n,) with n at least 1.
+
+    Raises:
+        ValueError: If n is 0, the shapes differ or a score is not finite.
+    """
     values = np.asarray(scores, dtype=np.float64)
     hits = np.asarray(positive)
     if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():

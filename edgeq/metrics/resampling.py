@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from edgeq.metrics.arrays import Floats, Ints, checked_confidence, checked_labels, checked_probabilities
 from edgeq.metrics.calibration import bin_index, classwise_gaps
+from edgeq.metrics.detection import checked_detection
 
 RESAMPLES = 1000
 
@@ -161,6 +162,126 @@ def resampled_mce(
         return result
 
     return _each_resample(len(gaps), resamples, seed, of_block)
+
+
+def resampled_adaptive_error(
+    confidence: ArrayLike, correct: ArrayLike, bins: int = 15, resamples: int = RESAMPLES, seed: int = 0
+) -> Floats:
+    """The adaptive calibration error of each resample; see `adaptive_calibration_error`.
+
+    Args:
+        confidence: Top-1 probabilities, shape (n,).
+        correct: Whether the top-1 class is the label, shape (n,).
+        bins: Number of bins, at least 1.
+        resamples: At least 1.
+        seed: Of the draw.
+
+    Returns:
+        Shape (resamples,).
+
+    Raises:
+        ValueError: If an argument lies outside its range.
+    """
+
+    def error(values: Floats, hits: Floats, starts: Ints, sizes: Ints) -> float:
+        return float(np.abs(np.add.reduceat(hits - values, starts)).sum() / len(values))
+
+    return _resampled_runs(confidence, correct, bins, resamples, seed, error)
+
+
+def resampled_debiased_error(
+    confidence: ArrayLike, correct: ArrayLike, bins: int = 15, resamples: int = RESAMPLES, seed: int = 0
+) -> Floats:
+    """The debiased calibration error of each resample; see `debiased_calibration_error`.
+
+    Args:
+        confidence: Top-1 probabilities, shape (n,).
+        correct: Whether the top-1 class is the label, shape (n,).
+        bins: Number of bins, at least 1.
+        resamples: At least 1.
+        seed: Of the draw.
+
+    Returns:
+        Shape (resamples,).
+
+    Raises:
+        ValueError: If an argument lies outside its range.
+    """
+
+    def error(values: Floats, hits: Floats, starts: Ints, sizes: Ints) -> float:
+        kept = sizes > 1
+        if not kept.any():
+            return 0.0
+        accuracy = np.add.reduceat(hits, starts)[kept] / sizes[kept]
+        sure = np.add.reduceat(values, starts)[kept] / sizes[kept]
+        squares = (accuracy - sure) ** 2 - accuracy * (1.0 - accuracy) / (sizes[kept] - 1)
+        return float(np.sqrt(max(float((sizes[kept] * squares).sum()), 0.0) / int(sizes[kept].sum())))
+
+    return _resampled_runs(confidence, correct, bins, resamples, seed, error)
+
+
+def _resampled_runs(
+    confidence: ArrayLike,
+    correct: ArrayLike,
+    bins: int,
+    resamples: int,
+    seed: int,
+    error: Callable[[Floats, Floats, Ints, Ints], float],
+) -> Floats:
+    """An error over bins of equal mass of each resample. Copies of sorted values are sorted: one sort serves all."""
+    values, hits = checked_confidence(confidence, correct)
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, not {bins}.")
+    order = np.argsort(values, kind="stable")
+    values, outcomes = values[order], hits[order].astype(np.float64)
+    # As np.array_split cuts: longer runs first; of more bins than samples the rest are empty.
+    n = len(values)
+    sizes = np.full(min(bins, n), n // bins, dtype=np.int64)
+    sizes[: n % bins] += 1
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+
+    def of_block(counts: Floats) -> Floats:
+        copies = counts.astype(np.int64)[:, order]
+        return np.array([error(np.repeat(values, row), np.repeat(outcomes, row), starts, sizes) for row in copies])
+
+    return _each_resample(n, resamples, seed, of_block)
+
+
+def resampled_auroc(
+    scores: ArrayLike, positive: ArrayLike, resamples: int = RESAMPLES, seed: int = 0
+) -> Floats | None:
+    """The area under the ROC curve of each resample that has positives and negatives; see `auroc`.
+
+    Args:
+        scores: Finite, larger where a positive is expected, shape (n,).
+        positive: Whether it is one, shape (n,).
+        resamples: At least 1.
+        seed: Of the draw.
+
+    Returns:
+        One value a resample that has both, or None where none has.
+
+    Raises:
+        ValueError: If n is 0, the shapes differ or a score is not finite.
+    """
+    values, hits = checked_detection(scores, positive)
+    order = np.argsort(values, kind="stable")
+    starts = np.flatnonzero(np.diff(values[order], prepend=-np.inf))
+    positives, negatives = hits[order].astype(np.float64), (~hits[order]).astype(np.float64)
+
+    def of_block(counts: Floats) -> Floats:
+        drawn = counts[:, order]
+        found = np.add.reduceat(drawn * positives, starts, axis=1)
+        other = np.add.reduceat(drawn * negatives, starts, axis=1)
+        # Negatives below each score, half of those that tie with it.
+        below = np.cumsum(other, axis=1) - other / 2.0
+        pairs = found.sum(axis=1) * other.sum(axis=1)
+        area: Floats = np.divide((found * below).sum(axis=1), pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+        return area
+
+    areas = _each_resample(values.size, resamples, seed, of_block)
+    defined = areas[~np.isnan(areas)]
+    return defined if defined.size else None
 
 
 def resampled_classwise_error(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -223,15 +223,12 @@ def _quality(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> Quality:
     truth[rows, labels] = 1.0
     brier = ((probabilities - truth) ** 2).sum(axis=1)
 
-    def resampled(function: Callable[..., float]) -> tuple[float, float]:
-        return metrics.bootstrap_interval(lambda drawn: function(confidence[drawn], correct[drawn], BINS), len(labels))
-
     intervals = {
         "top1": metrics.wilson_interval(int(correct.sum()), len(correct)),
         "ece": metrics.percentile_interval(metrics.resampled_ece(confidence, correct, BINS)),
-        "adaptive_ece": resampled(metrics.adaptive_calibration_error),
+        "adaptive_ece": metrics.percentile_interval(metrics.resampled_adaptive_error(confidence, correct, BINS)),
         "classwise_ece": metrics.percentile_interval(metrics.resampled_classwise_error(probabilities, labels, BINS)),
-        "debiased_ece": resampled(metrics.debiased_calibration_error),
+        "debiased_ece": metrics.percentile_interval(metrics.resampled_debiased_error(confidence, correct, BINS)),
         "mce": metrics.percentile_interval(metrics.resampled_mce(confidence, correct, BINS)),
         "nll": metrics.mean_interval(nll),
         "brier": metrics.mean_interval(brier),

@@ -96,29 +96,18 @@ def predict_disagreement(reference_logits: ArrayLike, quantized_logits: ArrayLik
 
 
 def _judge(scores: metrics.arrays.Floats, disagrees: metrics.arrays.Bools) -> ScorePrediction:
-    area = metrics.auroc(scores, disagrees)
+    areas = metrics.resampled_auroc(scores, disagrees)
     curve = metrics.roc_curve(scores, disagrees)
     points = None
     if curve is not None:
         kept = np.unique(np.linspace(0, len(curve[0]) - 1, _CURVE_POINTS).round().astype(int))
         points = tuple((float(curve[0][i]), float(curve[1][i])) for i in kept)
     return ScorePrediction(
-        auroc=area,
-        auroc_interval=None if area is None else _interval(scores, disagrees),
+        auroc=metrics.auroc(scores, disagrees),
+        auroc_interval=None if areas is None else metrics.percentile_interval(areas),
         auprc=metrics.average_precision(scores, disagrees),
         tnr95=metrics.true_negative_rate(scores, disagrees),
         logistic_auroc=metrics.logistic_auroc(scores, disagrees),
         curve=points,
     )
 
-
-def _interval(scores: metrics.arrays.Floats, disagrees: metrics.arrays.Bools) -> tuple[float, float]:
-    """Bootstrap within the disagreeing and the agreeing inputs, so that no resample lacks either."""
-    groups = [np.flatnonzero(disagrees), np.flatnonzero(~disagrees)]
-    rng = np.random.default_rng(0)
-    kinds = np.repeat([True, False], [len(group) for group in groups])
-    areas = []
-    for _ in range(metrics.RESAMPLES):
-        drawn = np.concatenate([scores[rng.choice(group, len(group))] for group in groups])
-        areas.append(metrics.auroc(drawn, kinds))
-    return metrics.percentile_interval([area for area in areas if area is not None])

@@ -54,6 +54,20 @@ def test_export_then_verify(exported: dict[str, Path], tmp_path: Path, bits: str
     assert "http://" not in page.replace("http://www.w3.org/", "")
 
 
+def test_gates_decide_the_exit_status(exported: dict[str, Path], tmp_path: Path) -> None:
+    verdicts = tmp_path / "gates.xml"
+    words = ("verify", exported["w4a8"], "--data", "digits", "--junit", verdicts)
+    kept = edgeq(*words, "--max-disagreement", 0.25, "--max-accuracy-drop", 5, "--confidence", 0.95)
+    assert kept.stdout.count("passed: ") == 2
+    assert 'failures="0"' in verdicts.read_text()
+    failed = edgeq(*words, "--max-ece", 0.5, "--max-disagreement", 1e-9, "--confidence", 0.95, check=False)
+    assert failed.returncode == 3
+    assert "passed: The expected calibration error" in failed.stdout
+    assert "FAILED: The disagreement with the float model" in failed.stderr
+    assert 'failures="1"' in verdicts.read_text()
+    assert edgeq("verify", exported["w4a8"], "--data", "digits", "--junit", verdicts, check=False).returncode == 2
+
+
 def test_four_bit_changes_stand_in_the_manifest(exported: dict[str, Path]) -> None:
     changes = json.loads((exported["w4a8"] / "manifest.json").read_text())["changes"]
     assert [(change["requested"], change["done"]) for change in changes] == [("w4", "w8")]

@@ -21,6 +21,30 @@ def test_resampled_errors_equal_those_of_the_copies(n: int) -> None:
     mce = [metrics.maximum_calibration_error(confidence[p], correct[p]) for p in positions]
     np.testing.assert_allclose(metrics.resampled_ece(confidence, correct, resamples=20, seed=3), ece, atol=1e-12)
     np.testing.assert_allclose(metrics.resampled_mce(confidence, correct, resamples=20, seed=3), mce, atol=1e-12)
+    adaptive = [metrics.adaptive_calibration_error(confidence[p], correct[p]) for p in positions]
+    found = metrics.resampled_adaptive_error(confidence, correct, resamples=20, seed=3)
+    np.testing.assert_allclose(found, adaptive, atol=1e-12)
+    debiased = [metrics.debiased_calibration_error(confidence[p], correct[p]) for p in positions]
+    found = metrics.resampled_debiased_error(confidence, correct, resamples=20, seed=3)
+    np.testing.assert_allclose(found, debiased, atol=1e-7)
+
+
+@pytest.mark.parametrize("digits", [1, 9])
+def test_resampled_areas_equal_those_of_the_copies(digits: int) -> None:
+    scores, positive = answers(60, seed=4)
+    scores = np.round(scores, digits)
+    counts = metrics.resample_counts(60, 20, seed=3)
+    positions = [np.repeat(np.arange(60), row) for row in counts]
+    expected = [metrics.auroc(scores[p], positive[p]) for p in positions]
+    found = metrics.resampled_auroc(scores, positive, resamples=20, seed=3)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_resamples_without_positives_are_left_out() -> None:
+    found = metrics.resampled_auroc(np.arange(10.0), np.arange(10) == 9, resamples=200)
+    assert found is not None
+    assert 50 < len(found) < 200
+    assert metrics.resampled_auroc(np.arange(10.0), np.zeros(10, dtype=bool)) is None
 
 
 def test_resampled_classwise_error_equals_that_of_the_copies() -> None:
