@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote
 
@@ -102,7 +103,13 @@ def _qemu(text: str, where: str) -> tuple[str, ...]:
     name, comma, features = where.partition(",")
     cpu = name if name.startswith(("cortex-", "max")) else f"cortex-{name}"
     if cpu in CPUS_64:
-        return ("qemu-aarch64", "-cpu", f"{cpu}{comma}{features}")
+        return (_installed("qemu-aarch64"), "-cpu", f"{cpu}{comma}{features}")
     if cpu in CPUS_32:
-        return ("qemu-arm", "-cpu", f"{cpu}{comma}{features}")
+        return (_installed("qemu-arm"), "-cpu", f"{cpu}{comma}{features}")
     raise UsageError(f"{text}: emulated CPUs are {', '.join(CPUS_64 + CPUS_32)}, not {name}.")
+
+
+def _installed(program: str) -> str:
+    """The emulator under the name that it has here."""
+    static = f"{program}-static"
+    return static if shutil.which(program) is None and shutil.which(static) is not None else program

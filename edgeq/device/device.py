@@ -40,9 +40,12 @@ KEPT_FILES = 8
 # The pid of this shell names the folder of the session, so that the next session can tell which ones were left behind.
 _HOLD = """
 umask 077
+LC_ALL=C; export LC_ALL
 # Ends a line that the login shell may have begun.
 echo
 fact() { printf 'edgeq-fact %s %s\\n' "$1" "$(printf '%s' "$2" | tr '\\n' ' ')"; }
+# Whether a session's folder still has its shell: a pid alone may be another program's by now.
+holds() { grep -q edgeq-fact "/proc/${1##*.}/cmdline" 2> /dev/null; }
 shell=$(command -v sh)
 root=
 for try in FOLDERS; do
@@ -62,8 +65,14 @@ for try in FOLDERS; do
   break
 done
 if [ -n "$root" ]; then
+  # A line that fell silent may seem open to the device for hours: what is known to be lost ends now.
+  for old in LOST; do
+    holds "$old" || continue
+    [ -f "$old/pid" ] && kill -9 "$(cat "$old/pid")" 2> /dev/null
+    kill -9 "${old##*.}" && rm -rf "$old"
+  done
   for old in "$root"/run.*; do
-    kill -0 "${old##*.}" 2> /dev/null || rm -rf "$old"
+    holds "$old" || rm -rf "$old"
   done
   fact folder "$root"
   fact scratch "$scratch"
@@ -142,6 +151,7 @@ class Device:
         self._say = say or (lambda sentence: None)
         self._transport = _transport(self.address)
         self._scratch = ""
+        self._lost: list[str] = []
         self._placed: dict[tuple[Path, int, int], str] = {}
         self._runner: Runner | None = None
         self._info: dict[str, Any] | None = None
@@ -193,6 +203,7 @@ class Device:
         script = script.replace("OWNED", "false" if self.address.folder is not None else "true")
         # An emulator reads the runner; only a runner that starts by itself needs the right to.
         script = script.replace("EXECUTES", "false" if self.address.emulator else "true")
+        script = script.replace("LOST", " ".join(map(shlex.quote, self._lost)))
         self._placed.clear()
         lines = self._transport.open(script)
         found: dict[str, str] = {}
@@ -213,6 +224,7 @@ class Device:
             for reason in rejected:
                 self._say(f"{self.address.text}: uses {found['folder']}, since {reason}")
         self._scratch = found["scratch"]
+        self._lost.clear()
         self._facts = _facts(self.address, found, tuple(rejected))
 
     def _steadily(self, action: Callable[[], T]) -> T:
@@ -227,6 +239,7 @@ class Device:
                     self._connect()
                 return action()
             except ConnectionLost as error:
+                self._lost += [self._scratch] if self._scratch else []
                 self._scratch = ""
                 if pause is None:
                     raise DeviceError(
@@ -414,7 +427,6 @@ class Device:
             if done.status != 0:
                 raise self._refused(done, "the outputs could not be read")
             found.append(load_npy(here / name))
-        self._execute(f"rm -f {shlex.quote(self._scratch)}/*.npy")
         return found
 
     def clean(self) -> None:

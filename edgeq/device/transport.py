@@ -167,7 +167,8 @@ class Transport:
         """
         if self._holder is None or self._holder.poll() is not None:
             raise ConnectionLost(f"{self.address.text}: {self.cause(self._complaint())}")
-        framed = f"echo {BEGIN}; ( {script}\n); echo {END} $? >&2"
+        # Complaints are understood in English alone.
+        framed = f"LC_ALL=C; export LC_ALL; echo {BEGIN}; ( {script}\n); echo {END} $? >&2"
         source: IO[bytes] | int = stdin.open("rb") if stdin is not None else subprocess.DEVNULL
         try:
             process = subprocess.Popen(

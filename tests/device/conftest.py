@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -19,24 +20,33 @@ SOURCE = Path(__file__).parent.parent.parent
 SSHD = shutil.which("sshd") or ("/usr/sbin/sshd" if Path("/usr/sbin/sshd").is_file() else None)
 
 
+RUNNERS = (SOURCE / "build" / "runners", SOURCE / "build" / "aarch64-static" / "csrc" / "runner")
+"""Where static runners for 64-bit Arm are looked for; EDGEQ_TEST_RUNNERS names another folder."""
+
+BUILD = (
+    "edgeq cross --target linux-aarch64 -o build/runners, or cmake --preset aarch64 -B build/aarch64-static "
+    "-DEDGEQ_TESTS=OFF -DEDGEQ_RUNNER_STATIC=ON && cmake --build build/aarch64-static --target edgeq-runner"
+)
+
+
 @pytest.fixture(scope="session")
 def aarch64_runner() -> Path:
-    """A static edgeq-runner for 64-bit Arm: that of the source tree, or of EDGEQ_TEST_AARCH64_RUNNER."""
-    path = Path(
-        os.environ.get("EDGEQ_TEST_AARCH64_RUNNER", SOURCE / "build" / "aarch64" / "csrc" / "runner" / "edgeq-runner")
-    )
-    if not path.is_file():
-        pytest.skip(
-            f"{path} is not built: cmake --preset aarch64 -DEDGEQ_TESTS=OFF -DCMAKE_EXE_LINKER_FLAGS=-static && "
-            "cmake --build build/aarch64 --target edgeq-runner"
-        )
-    from edgeq.device.runners import read_runner
+    """A static edgeq-runner for 64-bit Arm, and qemu-aarch64 to run it."""
+    from edgeq.device.runners import find_runner
+    from edgeq.errors import DeviceError
 
-    if not read_runner(path).static:
-        pytest.skip(f"{path} is not static: configure with -DCMAKE_EXE_LINKER_FLAGS=-static")
     if shutil.which("qemu-aarch64") is None:
         pytest.skip("qemu-aarch64 is not installed: apt-get install qemu-user")
-    return path
+    places = [Path(os.environ["EDGEQ_TEST_RUNNERS"])] if "EDGEQ_TEST_RUNNERS" in os.environ else RUNNERS
+    for place in places:
+        if place.is_dir():
+            try:
+                found = find_runner("aarch64", place)
+            except DeviceError:
+                continue
+            if found.static:
+                return found.path
+    pytest.skip(f"no static runner for 64-bit Arm is built: {BUILD}")
 
 
 @pytest.fixture(scope="session")
@@ -114,9 +124,12 @@ class Server:
         for pid in self.connections():
             for child, parent in processes():
                 # Where the server gives up its rights, the connection is served by a child.
-                if parent == pid and "sshd" in (Path("/proc") / str(child) / "comm").read_text():
-                    os.kill(child, signal.SIGKILL)
-            os.kill(pid, signal.SIGKILL)
+                # A connection may end by itself meanwhile.
+                with contextlib.suppress(OSError):
+                    if parent == pid and "sshd" in (Path("/proc") / str(child) / "comm").read_text():
+                        os.kill(child, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def left(self) -> list[str]:
         """What lies in the folder that edgeq uses, without the files that it keeps."""
@@ -215,7 +228,8 @@ phone1) ;;
 phone2) echo "error: device unauthorized." >&2; echo "This adb server's \\$ADB_VENDOR_KEYS is not set" >&2; exit 1 ;;
 *) echo "error: device '$serial' not found" >&2; exit 1 ;;
 esac
-place() { printf '%s' "$1" | sed "s|/data/local/tmp|$FAKE_ADB_ROOT/data/local/tmp|g"; }
+tmp=/data/local/tmp
+place() { printf '%s' "$1" | sed "s|$FAKE_ADB_ROOT$tmp|$tmp|g; s|$tmp|$FAKE_ADB_ROOT$tmp|g"; }
 case $1 in
 push) cp "$2" "$(place "$3")" 2> "$FAKE_ADB_ROOT/said" || {
     echo "adb: error: failed to copy '$2' to '$3': remote $(sed 's/.*: //' "$FAKE_ADB_ROOT/said")" >&2; exit 1; }

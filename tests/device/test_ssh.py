@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -15,10 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from quantized_graphs import CASES, build
 
 from edgeq import Session
+from edgeq.device import ssh
 from edgeq.device.device import Device, open_device
 from edgeq.errors import DeviceError
+from edgeq.exporters.edgeq_file import encode
+from edgeq.passes import channels_last, lower
 
 A72 = "qemu-aarch64 -cpu cortex-a72"
 
@@ -86,12 +91,7 @@ def test_files_are_sent_only_when_they_change(
     with opened(server, aarch64_runner) as device:
         device.outputs(model, inputs(rng, model, 2))
         assert {path.name: path.stat().st_ino for path in server.kept()} == first
-        other = subprocess.run(
-            [sys.executable, "-m", "edgeq", "export", "--bits", "w8a8", "--calib", "digits", "--to", "edgeq", "-o",
-             str(tmp_path / "other")], check=False, capture_output=True, text=True,
-        )  # fmt: skip
-        assert other.returncode == 0, other.stderr
-        shutil.copy(tmp_path / "other" / "model.edgeq", model)
+        model.write_bytes(encode(lower(channels_last(build(CASES[0], "w8a8", 0)))))
         x = inputs(rng, model, 3)
         (found,) = device.outputs(model, x)
         np.testing.assert_array_equal(found, Session(model).run(x))
@@ -205,18 +205,56 @@ def test_a_device_that_stays_away_ends_the_run(server, demo: Path, aarch64_runne
             device.json(["bench", "{0}", "--seconds", "20"], files=[demo / "model.edgeq"])
         watcher.join()
     assert gone(server)
-    assert not any("bench" in words for words in command_lines())
+    assert emulators(server) == []
 
 
-def command_lines() -> list[str]:
+def emulators(server) -> list[str]:
+    """What still runs on the device."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 words = (entry / "cmdline").read_bytes().split(b"\0")
-                if words[0].endswith(b"qemu-aarch64"):
+                if words[0].endswith(b"qemu-aarch64") and any(str(server.home).encode() in word for word in words):
                     found.append(b" ".join(words).decode())
     return found
+
+
+def test_a_line_that_falls_silent_is_given_up(server, demo: Path, aarch64_runner: Path, monkeypatch) -> None:
+    options = [word.replace("Interval=5", "Interval=1").replace("Max=3", "Max=1") for word in ssh._OPTIONS]
+    monkeypatch.setattr(ssh, "_OPTIONS", options)
+    stopped: list[int] = []
+
+    def silence() -> None:
+        stopped.extend(server.connections())
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+
+    said: list[str] = []
+    try:
+        with opened(server, aarch64_runner, said) as device:
+            device.info()
+            watcher = when_it_runs(server, silence)
+            found = device.json(["bench", "{0}", "--seconds", "1", "--warm-up", "0"], files=[demo / "model.edgeq"])
+            watcher.join()
+            # The device still takes the first line for open, and yet nothing of it is left.
+            assert len(list((server.home / ".cache" / "edgeq").glob("run.*"))) == 1
+        assert found["latency"]["runs"] >= 20
+        assert "connecting again" in said[0]
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    assert gone(server)
+
+
+def test_the_device_cleans_up_when_this_side_dies(server, demo: Path, aarch64_runner: Path) -> None:
+    command = [sys.executable, "-m", "edgeq", "bench", str(demo), "--device", server.address(emulator=A72)]
+    command += ["--runner", str(aarch64_runner), "--seconds", "60"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    when_it_runs(server, process.kill).join()
+    process.wait()
+    assert gone(server)
+    assert emulators(server) == []
 
 
 def test_a_run_that_takes_too_long_is_ended(server, demo: Path, aarch64_runner: Path) -> None:
@@ -224,7 +262,7 @@ def test_a_run_that_takes_too_long_is_ended(server, demo: Path, aarch64_runner: 
         device.info()
         with pytest.raises(DeviceError, match=r"did not end within 1.5 s .*--timeout"):
             device.json(["bench", "{0}", "--seconds", "30"], files=[demo / "model.edgeq"], timeout=1.5)
-        assert not any("bench" in words for words in command_lines())
+        assert emulators(server) == []
         assert device.info()["architecture"] == "aarch64"
     assert gone(server)
 
@@ -279,6 +317,24 @@ def test_a_file_in_the_place_of_the_folder(server, aarch64_runner: Path, tmp_pat
     (tmp_path / "file").write_text("")
     address = server.address(emulator=A72, folder=str(tmp_path / "file" / "below"))
     with pytest.raises(DeviceError, match=r"no place for files.*Not a directory"), open_device(address):
+        pass
+
+
+@pytest.fixture
+def read_only_disk(server) -> Iterator[Path]:
+    """A home in which nothing can be written, not even by root."""
+    yield from mounted(server.home / ".cache", "ro")
+
+
+def test_a_home_that_is_read_only(server, read_only_disk: Path, aarch64_runner: Path) -> None:
+    said: list[str] = []
+    with opened(server, aarch64_runner, said) as device:
+        assert device.facts.folder.startswith(("/var/tmp/", "/tmp/"))
+        assert device.info()["architecture"] == "aarch64"
+        device.clean()
+    assert "Read-only file system" in said[0]
+    address = server.address(emulator=A72, folder=f"{read_only_disk}/edgeq")
+    with pytest.raises(DeviceError, match=r"no place for files.*Read-only file system"), open_device(address):
         pass
 
 
