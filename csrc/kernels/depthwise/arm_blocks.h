@@ -36,20 +36,29 @@ struct Sums {
   int32x4_t part[kQuarters];
 };
 
-/// Reads the biases of a block, or (kAt = kLanes) the bits of its scales, which lie behind them. The compiler would
-/// keep them in registers, of which the inner loops have none left.
+DepthwiseShape shape_of(const DepthwiseParams& p, int weight_bits) {
+  return {p.channels, p.kernel_h, p.kernel_w, p.stride_h, p.stride_w, p.dilation_h, p.dilation_w, weight_bits};
+}
+
+// The compiler would keep biases and scales in registers, of which the inner loops have none left.
+
+#if defined(__aarch64__)
+
+/// Reads eight words, kAt words from `from`. GCC 12 tears such pairs apart.
+template <int kAt>
+EDGEQ_INLINE void load_pair(const int32_t* from, int32x4_t& low, int32x4_t& high) {
+  __asm__ volatile("ldp %q0, %q1, [%2, %3]" : "=w"(low), "=w"(high) : "r"(from), "i"(kAt * 4), "m"(*from));
+}
+
+#endif
+
+/// Reads the biases of a block, or (kAt = kLanes) the bits of its scales, which lie behind them.
 template <int kAt>
 EDGEQ_INLINE Sums load_sums(const int32_t* bias) {
   Sums sums;
 #if defined(__aarch64__)
-  static_assert(kQuarters == 4, "two pairs");
-  // GCC 12 tears pairs apart.
-  __asm__ volatile("ldp %q0, %q1, [%2, %3]"
-                   : "=w"(sums.part[0]), "=w"(sums.part[1])
-                   : "r"(bias), "i"(kAt * 4), "m"(*bias));
-  __asm__ volatile("ldp %q0, %q1, [%2, %3]"
-                   : "=w"(sums.part[2]), "=w"(sums.part[3])
-                   : "r"(bias), "i"(kAt * 4 + 32), "m"(*bias));
+  load_pair<kAt>(bias, sums.part[0], sums.part[1]);
+  load_pair<kAt + 8>(bias, sums.part[2], sums.part[3]);
 #else
   __asm__("" : "+r"(bias));
 #pragma GCC unroll 4
@@ -110,16 +119,14 @@ class Requantize {
   const float32x4_t magic_;
 };
 
-/// One call: where rows are and where outputs go.
+/// One call: where rows are and where outputs go. Blocks have kWidth channels.
+template <int kWidth>
 class Call {
  public:
-  Call(const DepthwiseParams& params, int weight_bits)
-      : p(params),
-        shape_{params.channels, params.kernel_h,   params.kernel_w,   params.stride_h,
-               params.stride_w, params.dilation_h, params.dilation_w, weight_bits},
-        scratch_(shape_, params.width_out) {
-    whole_ = params.channels >= static_cast<size_t>(kLanes);
-    output_step = whole_ ? params.dst_pixel_stride : kLanes;
+  Call(const DepthwiseParams& params, const DepthwiseShape& shape)
+      : p(params), scratch_(shape, params.width_out) {
+    whole_ = params.channels >= kWidth;
+    output_step = whole_ ? params.dst_pixel_stride : kWidth;
     uint32_t narrow;
     std::memcpy(&narrow, params.packed, sizeof narrow);
     narrow_ = narrow != 0 && params.range.zp % 2 == 0 && params.range.min == -128 && params.range.max == 127;
@@ -128,17 +135,17 @@ class Call {
   using Function = void(const Call&, const Block&, size_t row_begin, size_t row_end);
 
   /// Calls one of the functions, the second where kNarrow holds, for each block of channels.
-  EDGEQ_INLINE void run(Function* any, Function* narrow, size_t row_begin, size_t row_end) const {
+  EDGEQ_INLINE void run(Function* any, Function* narrow, size_t block_bytes, size_t row_begin,
+                        size_t row_end) const {
     if (row_begin >= row_end) return;
     fill_zero_row(row_begin, row_end);
     Function* function = narrow_ ? narrow : any;
     const uint8_t* packed = p.packed + kDepthwiseHeader;
-    const size_t block_bytes = depthwise_block_bytes(shape_);
-    for (size_t first = 0; first < p.channels; first += kLanes, packed += block_bytes) {
+    for (size_t first = 0; first < p.channels; first += kWidth, packed += block_bytes) {
       Block block;
-      block.first = depthwise_block_first(first, p.channels);
+      block.first = depthwise_block_first(first, p.channels, kWidth);
       block.bias = reinterpret_cast<const int32_t*>(packed);
-      block.weights = reinterpret_cast<const int8_t*>(packed + 8 * kLanes);
+      block.weights = reinterpret_cast<const int8_t*>(packed + 8 * kWidth);
       function(*this, block, row_begin, row_end);
     }
     if (p.table != nullptr) look_up(row_begin, row_end);
@@ -151,7 +158,7 @@ class Call {
   }
 
   /// Where output row y of a block goes, `output_step` from pixel to pixel: to dst, unless there are fewer
-  /// channels than lanes. Then two rows wait in the scratch for finish().
+  /// channels than a block has. Then two rows wait in the scratch for finish().
   EDGEQ_INLINE int8_t* output(size_t y, size_t first) const {
     if (whole_) return p.dst + static_cast<ptrdiff_t>(y) * p.dst_row_stride + first;
     return codes(y);
@@ -171,18 +178,15 @@ class Call {
  private:
   int8_t* zero_row() const { return reinterpret_cast<int8_t*>(p.scratch + scratch_.zero_row); }
   int8_t* codes(size_t y) const {
-    return reinterpret_cast<int8_t*>(p.scratch + scratch_.codes) + y % 2 * p.width_out * kLanes;
+    return reinterpret_cast<int8_t*>(p.scratch + scratch_.codes) + y % 2 * p.width_out * kWidth;
   }
 
   EDGEQ_NOINLINE void store_few(size_t y) const {
     const int8_t* from = codes(y);
     int8_t* to = p.dst + static_cast<ptrdiff_t>(y) * p.dst_row_stride;
-    for (size_t x = 0; x < p.width_out; ++x, from += kLanes, to += p.dst_pixel_stride) {
-#if defined(__aarch64__)
-      store_first(to, vld1q_s8(from), p.channels);
-#else
-      store_first(to, vcombine_s8(vld1_s8(from), vdup_n_s8(0)), p.channels);
-#endif
+    for (size_t x = 0; x < p.width_out; ++x, from += kWidth, to += p.dst_pixel_stride) {
+      const int8x8_t low = vld1_s8(from);
+      store_first(to, vcombine_s8(low, kWidth == 16 ? vld1_s8(from + kWidth - 8) : low), p.channels);
     }
   }
 
@@ -192,7 +196,7 @@ class Call {
     for (size_t i = row_begin * p.stride_h; i <= last; ++i) {
       if (p.rows[i] != nullptr) continue;
       std::memset(zero_row(), p.zero_pixel[0],
-                  (p.width_in - 1) * static_cast<size_t>(p.src_pixel_stride) + p.channels + kLanes);
+                  (p.width_in - 1) * static_cast<size_t>(p.src_pixel_stride) + p.channels + kWidth);
       return;
     }
   }
@@ -215,7 +219,6 @@ class Call {
     }
   }
 
-  const DepthwiseShape shape_;
   const DepthwiseBlockScratch scratch_;
   bool whole_;
   bool narrow_;

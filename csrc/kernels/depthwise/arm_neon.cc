@@ -15,9 +15,10 @@ struct Products {
   int16x8_t half[kLanes / 8];
 };
 
+// With intrinsics GCC 12 copies lower halves and sums to other registers.
+
 EDGEQ_INLINE Products multiply(Bytes a, Bytes b) {
 #if defined(__aarch64__)
-  // With intrinsics GCC 12 copies lower halves and sums to other registers.
   Products products;
   __asm__("smull %0.8h, %1.8b, %2.8b" : "=w"(products.half[0]) : "w"(a), "w"(b));
   products.half[1] = vmull_high_s8(a, b);
@@ -33,6 +34,25 @@ EDGEQ_INLINE void multiply_add(Products& sum, Bytes a, Bytes b) {
   __asm__("smlal2 %0.8h, %1.16b, %2.16b" : "+w"(sum.half[1]) : "w"(a), "w"(b));
 #else
   sum.half[0] = vmlal_s8(sum.half[0], a, b);
+#endif
+}
+
+/// Products of two taps.
+EDGEQ_INLINE Products multiply_pair(Bytes a, Bytes b, Bytes c, Bytes d) {
+#if defined(__aarch64__)
+  Products products;
+  __asm__(
+      "smull %0.8h, %2.8b, %3.8b\n\t"
+      "smull2 %1.8h, %2.16b, %3.16b\n\t"
+      "smlal %0.8h, %4.8b, %5.8b\n\t"
+      "smlal2 %1.8h, %4.16b, %5.16b"
+      : "=&w"(products.half[0]), "=&w"(products.half[1])
+      : "w"(a), "w"(b), "w"(c), "w"(d));
+  return products;
+#else
+  Products products = multiply(a, b);
+  multiply_add(products, c, d);
+  return products;
 #endif
 }
 
@@ -86,7 +106,7 @@ EDGEQ_INLINE void load_weights(const int8_t* from, Bytes (&weights)[kTaps]) {
 
 /// Rows of a 3x3 kernel. The window's columns take turns: three outputs later each is back in its place.
 template <int kStride, int kBits, bool kNarrow>
-EDGEQ_NOINLINE void rows3(const Call& call, const Block& block, size_t row_begin, size_t row_end) {
+EDGEQ_NOINLINE void rows3(const Call<kLanes>& call, const Block& block, size_t row_begin, size_t row_end) {
   constexpr int kOld = 3 - kStride;
   const DepthwiseParams& p = call.p;
   Bytes weights[9];
@@ -108,13 +128,14 @@ EDGEQ_NOINLINE void rows3(const Call& call, const Block& block, size_t row_begin
       Products products;
 #pragma GCC unroll 9
       for (int t = 0; t < 9; ++t) {
-        const Bytes in = window[(first + t) % 3][t / 3];
+        const auto in = [&](int tap) EDGEQ_LAMBDA { return window[(first + tap) % 3][tap / 3]; };
         if (t % most_products(kBits) == 0) {
-          products = multiply(in, weights[t]);
+          products = t == 8 ? multiply(in(8), weights[8]) : multiply_pair(in(t), weights[t], in(t + 1), weights[t + 1]);
+          ++t;
         } else {
-          multiply_add(products, in, weights[t]);
+          multiply_add(products, in(t), weights[t]);
         }
-        if (t == 8 || t % most_products(kBits) == most_products(kBits) - 1)
+        if (t >= 8 || t % most_products(kBits) == most_products(kBits) - 1)
           sums = add_products(sums, products);
       }
       store_bytes(dst, requantize(sums, bias));
@@ -184,7 +205,7 @@ EDGEQ_NOINLINE void rows3(const Call& call, const Block& block, size_t row_begin
 }
 
 /// Copies a block's channels of padded input row `row`, padding included.
-EDGEQ_NOINLINE void copy_row(const Call& call, const Block& block, size_t row, int8_t* to) {
+EDGEQ_NOINLINE void copy_row(const Call<kLanes>& call, const Block& block, size_t row, int8_t* to) {
   const DepthwiseParams& p = call.p;
   const Bytes zero = load_bytes(p.zero_pixel + block.first);
   const size_t padded = call.padded_width();
@@ -271,7 +292,7 @@ EDGEQ_INLINE void sum_taps(const Taps<kKernel, kStride>& taps, const int8_t* col
 
 /// Rows of any kernel (kKernel 0), or of one of kKernel x kKernel that is not dilated.
 template <int kKernel, int kStride, int kBits, bool kNarrow>
-EDGEQ_NOINLINE void rows_copied(const Call& call, const Block& block, size_t row_begin, size_t row_end) {
+EDGEQ_NOINLINE void rows_copied(const Call<kLanes>& call, const Block& block, size_t row_begin, size_t row_end) {
   constexpr int kOutputs = kLanes == 16 && kBits == 4 ? 4 : 2;
   const DepthwiseParams& p = call.p;
   const Taps<kKernel, kStride> taps(p);
@@ -322,18 +343,22 @@ EDGEQ_NOINLINE void rows_copied(const Call& call, const Block& block, size_t row
 
 template <int kBits>
 void depthwise_neon(const DepthwiseParams& p, size_t row_begin, size_t row_end) {
-  const Call call(p, kBits);
+  const DepthwiseShape shape = shape_of(p, kBits);
+  const Call<kLanes> call(p, shape);
+  const auto run = [&](auto* any, auto* narrow) {
+    call.run(any, narrow, depthwise_block_bytes(shape), row_begin, row_end);
+  };
   const bool square = p.kernel_h == p.kernel_w && p.dilation_h == 1 && p.dilation_w == 1;
   if (square && p.kernel_w == 3 && p.stride_w == 1) {
-    call.run(&rows3<1, kBits, false>, &rows3<1, kBits, true>, row_begin, row_end);
+    run(&rows3<1, kBits, false>, &rows3<1, kBits, true>);
   } else if (square && p.kernel_w == 3 && p.stride_w == 2) {
-    call.run(&rows3<2, kBits, false>, &rows3<2, kBits, true>, row_begin, row_end);
+    run(&rows3<2, kBits, false>, &rows3<2, kBits, true>);
   } else if (square && p.kernel_w == 5 && p.stride_w == 1) {
-    call.run(&rows_copied<5, 1, kBits, false>, &rows_copied<5, 1, kBits, true>, row_begin, row_end);
+    run(&rows_copied<5, 1, kBits, false>, &rows_copied<5, 1, kBits, true>);
   } else if (square && p.kernel_w == 5 && p.stride_w == 2) {
-    call.run(&rows_copied<5, 2, kBits, false>, &rows_copied<5, 2, kBits, true>, row_begin, row_end);
+    run(&rows_copied<5, 2, kBits, false>, &rows_copied<5, 2, kBits, true>);
   } else {
-    call.run(&rows_copied<0, 0, kBits, false>, &rows_copied<0, 0, kBits, false>, row_begin, row_end);
+    run(&rows_copied<0, 0, kBits, false>, &rows_copied<0, 0, kBits, false>);
   }
 }
 

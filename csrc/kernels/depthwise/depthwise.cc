@@ -24,6 +24,11 @@ size_t no_scratch(const DepthwiseShape&, size_t, size_t, size_t) { return 0; }
 // The quad kernels keep the pointers of 16 input rows.
 [[maybe_unused]] bool takes_quads(const DepthwiseShape& shape) { return shape.kernel_h <= 15; }
 
+[[maybe_unused]] bool takes_quads8(const DepthwiseShape& shape) {
+  return shape.channels >= kDepthwiseQuadBlock && shape.kernel_h == 3 && shape.kernel_w == 3 &&
+         shape.dilation_h == 1 && shape.dilation_w == 1 && shape.stride_h == shape.stride_w && shape.stride_w <= 2;
+}
+
 size_t quads_scratch(const DepthwiseShape& shape, size_t width_in, size_t width_out, size_t src_pixel_stride,
                      size_t vector_bytes, size_t column_bytes) {
   const DepthwiseScratch scratch(shape, DepthwiseQuads(shape), width_out, vector_bytes, column_bytes);

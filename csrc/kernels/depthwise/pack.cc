@@ -182,38 +182,85 @@ void quads_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* 
 
 }  // namespace
 
+namespace {
+
+/// Bytes of blocks of `width` channels and the header before them.
+size_t all_blocks_bytes(const DepthwiseShape& shape, size_t width, size_t block_bytes) {
+  return kDepthwiseHeader + (shape.channels + width - 1) / width * block_bytes;
+}
+
+/// Packs header, biases and scales of blocks of `width` channels, and calls pack_weights(first channel, to) for each.
+template <typename PackWeights>
+void pack_blocks(const DepthwiseShape& shape, WeightView weights, const int32_t* bias, const float* scale,
+                 int32_t zp_in, size_t width, size_t block_bytes, uint8_t* packed,
+                 const PackWeights& pack_weights) {
+  uint32_t narrow = 1;
+  uint8_t* out = packed + kDepthwiseHeader;
+  for (size_t begin = 0; begin < shape.channels; begin += width, out += block_bytes) {
+    const size_t first = depthwise_block_first(begin, shape.channels, width);
+    for (size_t i = 0; i < width; ++i) {
+      const Folded folded = fold(shape, weights, bias, scale, zp_in, first + i);
+      std::memcpy(out + 4 * i, &folded.bias, 4);
+      std::memcpy(out + 4 * (width + i), &folded.scale, 4);
+      if (first + i < shape.channels && !narrow_results(shape, weights, folded.bias, folded.scale, first + i))
+        narrow = 0;
+    }
+    pack_weights(first, out + 8 * width);
+  }
+  std::memset(packed, 0, kDepthwiseHeader);
+  std::memcpy(packed, &narrow, sizeof narrow);
+}
+
+}  // namespace
+
 size_t depthwise_blocks_bytes(const DepthwiseShape& shape) {
-  const size_t blocks = (shape.channels + kDepthwiseBlock - 1) / kDepthwiseBlock;
-  return kDepthwiseHeader + blocks * depthwise_block_bytes(shape);
+  return all_blocks_bytes(shape, kDepthwiseBlock, depthwise_block_bytes(shape));
 }
 
 void depthwise_blocks_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
                            const float* scale, int32_t zp_in, uint8_t* packed) {
   const size_t taps = shape.kernel_h * shape.kernel_w;
-  uint32_t narrow = 1;
-  uint8_t* out = packed + kDepthwiseHeader;
-  for (size_t begin = 0; begin < shape.channels; begin += kDepthwiseBlock) {
-    const size_t first = depthwise_block_first(begin, shape.channels);
-    for (size_t i = 0; i < kDepthwiseBlock; ++i) {
-      const Folded folded = fold(shape, weights, bias, scale, zp_in, first + i);
-      std::memcpy(out + 4 * i, &folded.bias, 4);
-      std::memcpy(out + 4 * (kDepthwiseBlock + i), &folded.scale, 4);
-      if (first + i < shape.channels)
-        narrow &= narrow_results(shape, weights, folded.bias, folded.scale, first + i) ? 1u : 0u;
-    }
-    out += 8 * kDepthwiseBlock;
+  const auto pack_weights = [&](size_t first, uint8_t* to) {
     const auto weight = [&](size_t tap, size_t i) {
-      return tap < taps ? weight_at(shape, weights, tap / shape.kernel_w, tap % shape.kernel_w, first + i) : int8_t{0};
+      return tap < taps ? weight_at(shape, weights, tap / shape.kernel_w, tap % shape.kernel_w, first + i)
+                        : int8_t{0};
     };
-    const size_t together = shape.weight_bits == 4 ? 2 : 1;
-    for (size_t tap = 0; tap < taps; tap += together) {
+    for (size_t tap = 0; tap < taps; tap += shape.weight_bits == 4 ? 2 : 1) {
       for (size_t i = 0; i < kDepthwiseBlock; ++i) {
-        *out++ = together == 2 ? int4_pack(weight(tap, i), weight(tap + 1, i)) : static_cast<uint8_t>(weight(tap, i));
+        *to++ = shape.weight_bits == 4 ? int4_pack(weight(tap, i), weight(tap + 1, i))
+                                       : static_cast<uint8_t>(weight(tap, i));
       }
     }
-  }
-  std::memset(packed, 0, kDepthwiseHeader);
-  std::memcpy(packed, &narrow, sizeof narrow);
+  };
+  pack_blocks(shape, weights, bias, scale, zp_in, kDepthwiseBlock, depthwise_block_bytes(shape), packed,
+              pack_weights);
+}
+
+size_t depthwise_quads8_bytes(const DepthwiseShape& shape) {
+  return all_blocks_bytes(shape, kDepthwiseQuadBlock, depthwise_quad_block_bytes(shape));
+}
+
+void depthwise_quads8_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
+                           const float* scale, int32_t zp_in, uint8_t* packed) {
+  const auto pack_weights = [&](size_t first, uint8_t* to) {
+    for (size_t kx = 0; kx < 3; ++kx) {
+      // Byte j of the vectors of both halves.
+      const auto weight = [&](size_t half, size_t j) {
+        return weight_at(shape, weights, j % 4, kx, first + 4 * half + j / 4);
+      };
+      for (size_t j = 0; j < 16; ++j) {
+        if (shape.weight_bits == 4) {
+          *to++ = int4_pack(weight(0, j), weight(1, j));
+        } else {
+          to[j] = static_cast<uint8_t>(weight(0, j));
+          to[16 + j] = static_cast<uint8_t>(weight(1, j));
+        }
+      }
+      if (shape.weight_bits == 8) to += 32;
+    }
+  };
+  pack_blocks(shape, weights, bias, scale, zp_in, kDepthwiseQuadBlock, depthwise_quad_block_bytes(shape), packed,
+              pack_weights);
 }
 
 size_t depthwise_quads64_bytes(const DepthwiseShape& shape) {

@@ -46,11 +46,19 @@ namespace edgeq {
 //   | header [64] | block | block | ... |
 //
 // The first four bytes of the header are 1 where no result leaves an int16, zero point added or not (see
-// narrow_results), else 0. Block i holds channels depthwise_block_first(i * L) and the L - 1 next: the last
+// narrow_results), else 0. Block i holds channel depthwise_block_first(i * L) and the L - 1 next ones: the last
 // block ends with the last channel, so that it shares some with the one before and stores whole vectors.
 //
 //   | bias int32 [L] | scale float32 [L] | tap (0,0): weight [L] | tap (0,1) | ... |
 //   W4: two taps in one vector, the even one in the low nibbles.
+
+// Quads of 8 channels, for Arm with the dot product and 3x3 kernels: header and blocks as before with L = 8, and the
+// weights of a block are
+//
+//   | column 0: quads of channels 0 .. 3 [16], of channels 4 .. 7 [16] | column 1 | column 2 |
+//   W4: each column is one vector, channels 0 .. 3 in the low nibbles.
+//
+// A quad holds a column's three taps, from above, and a zero.
 
 /// How the bytes of a quad stand in memory.
 enum class QuadOrder { kQuads, kBytes, kWords };
@@ -105,16 +113,23 @@ struct DepthwiseScratch {
 
 constexpr size_t kDepthwiseBlock = sizeof(void*) == 8 ? 16 : 8;
 
-/// The first channel of the block that would begin at `first`.
-static inline size_t depthwise_block_first(size_t first, size_t channels) {
-  if (first + kDepthwiseBlock <= channels) return first;
-  return channels < kDepthwiseBlock ? 0 : channels - kDepthwiseBlock;
+/// The first channel of the block of `width` that would begin at `first`.
+static inline size_t depthwise_block_first(size_t first, size_t channels, size_t width) {
+  if (first + width <= channels) return first;
+  return channels < width ? 0 : channels - width;
 }
 
 /// Bytes of a block of kDepthwiseBlock channels.
 static inline size_t depthwise_block_bytes(const DepthwiseShape& shape) {
   const size_t taps = shape.kernel_h * shape.kernel_w;
   return kDepthwiseBlock * (8 + (shape.weight_bits == 4 ? (taps + 1) / 2 : taps));
+}
+
+constexpr size_t kDepthwiseQuadBlock = 8;
+
+/// Bytes of a block of kDepthwiseQuadBlock channels.
+static inline size_t depthwise_quad_block_bytes(const DepthwiseShape& shape) {
+  return kDepthwiseQuadBlock * 8 + 3 * (shape.weight_bits == 4 ? 16 : 32);
 }
 
 /// The scratch of the kernels that work on such blocks.
@@ -150,6 +165,10 @@ void depthwise_linear_pack(const DepthwiseShape& shape, WeightView weights, cons
 
 size_t depthwise_blocks_bytes(const DepthwiseShape& shape);
 void depthwise_blocks_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
+                           const float* scale, int32_t zp_in, uint8_t* packed);
+
+size_t depthwise_quads8_bytes(const DepthwiseShape& shape);
+void depthwise_quads8_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
                            const float* scale, int32_t zp_in, uint8_t* packed);
 
 // quads64 and quads32 for VNNI, words32 and bytes32 for AVX2.

@@ -1,0 +1,240 @@
+#include "kernels/depthwise/arm_blocks.h"
+
+// 3x3 kernels with the dot product, 8 channels and two output rows at a time. A column of input is read as pairs of
+// rows, 8 bytes each, and two table lookups make quads of it: the bytes of its rows, channel by channel. One dot
+// product then does three taps of four channels. At stride 1 the same quads serve both output rows: the second
+// one's weights are those of the first a byte higher. At stride 2 two rows of the input belong to both.
+//
+// The columns of a window stay in registers, each interleaved once.
+
+namespace edgeq {
+namespace {
+
+constexpr int kWidth = static_cast<int>(kDepthwiseQuadBlock);
+using QuadCall = Call<kWidth>;
+
+/// Indices of the bytes of channels 4 * kHalf .. 4 * kHalf + 3 in two pairs of rows.
+template <int kHalf>
+EDGEQ_INLINE int8x16_t quad_indices() {
+  alignas(16) static constexpr int8_t kFirst[16] = {0, 8, 16, 24, 1, 9, 17, 25, 2, 10, 18, 26, 3, 11, 19, 27};
+  return vaddq_s8(vld1q_s8(kFirst), vdupq_n_s8(4 * kHalf));
+}
+
+// Loads with a step to the next column and lookups in two registers take several instructions each with GCC 12.
+
+/// The quads of a column of three rows; the fourth byte is another's.
+EDGEQ_INLINE void read_three(const int8_t* (&row)[5], ptrdiff_t step, int8x16_t first, int8x16_t second,
+                             int8x16_t* quads) {
+  __asm__ volatile(
+      "ld1 {v30.8b}, [%2], %5\n\t"
+      "ld1 {v31.8b}, [%4], %5\n\t"
+      "ld1 {v30.d}[1], [%3], %5\n\t"
+      "tbl %0.16b, {v30.16b, v31.16b}, %6.16b\n\t"
+      "tbl %1.16b, {v30.16b, v31.16b}, %7.16b"
+      : "=&w"(quads[0]), "=w"(quads[1]), "+r"(row[0]), "+r"(row[1]), "+r"(row[2])
+      : "r"(step), "w"(first), "w"(second)
+      : "v30", "v31", "memory");
+}
+
+/// The quads of a column of four rows.
+EDGEQ_INLINE void read_four(const int8_t* (&row)[5], ptrdiff_t step, int8x16_t first, int8x16_t second,
+                            int8x16_t* quads) {
+  __asm__ volatile(
+      "ld1 {v30.8b}, [%2], %6\n\t"
+      "ld1 {v31.8b}, [%4], %6\n\t"
+      "ld1 {v30.d}[1], [%3], %6\n\t"
+      "ld1 {v31.d}[1], [%5], %6\n\t"
+      "tbl %0.16b, {v30.16b, v31.16b}, %7.16b\n\t"
+      "tbl %1.16b, {v30.16b, v31.16b}, %8.16b"
+      : "=&w"(quads[0]), "=w"(quads[1]), "+r"(row[0]), "+r"(row[1]), "+r"(row[2]), "+r"(row[3])
+      : "r"(step), "w"(first), "w"(second)
+      : "v30", "v31", "memory");
+}
+
+/// The quads of a column of five rows: of the first four, and of the last three.
+EDGEQ_INLINE void read_five(const int8_t* (&row)[5], ptrdiff_t step, int8x16_t first, int8x16_t second,
+                            int8x16_t* quads) {
+  __asm__ volatile(
+      "ld1 {v29.8b}, [%4], %9\n\t"
+      "ld1 {v30.8b}, [%6], %9\n\t"
+      "ld1 {v31.8b}, [%8], %9\n\t"
+      "ld1 {v29.d}[1], [%5], %9\n\t"
+      "ld1 {v30.d}[1], [%7], %9\n\t"
+      "tbl %0.16b, {v29.16b, v30.16b}, %10.16b\n\t"
+      "tbl %1.16b, {v29.16b, v30.16b}, %11.16b\n\t"
+      "tbl %2.16b, {v30.16b, v31.16b}, %10.16b\n\t"
+      "tbl %3.16b, {v30.16b, v31.16b}, %11.16b"
+      : "=&w"(quads[0]), "=&w"(quads[1]), "=&w"(quads[2]), "=w"(quads[3]), "+r"(row[0]), "+r"(row[1]),
+        "+r"(row[2]), "+r"(row[3]), "+r"(row[4])
+      : "r"(step), "w"(first), "w"(second)
+      : "v29", "v30", "v31", "memory");
+}
+
+/// Stores a row's codes, or those of two rows, and steps to the next output.
+template <int kRows>
+EDGEQ_INLINE void store_codes(int8_t*& dst0, int8_t*& dst1, ptrdiff_t step, int8x16_t codes) {
+  __asm__ volatile("st1 {%1.8b}, [%0], %2" : "+r"(dst0) : "w"(codes), "r"(step) : "memory");
+  if (kRows == 2) __asm__ volatile("st1 {%1.d}[1], [%0], %2" : "+r"(dst1) : "w"(codes), "r"(step) : "memory");
+}
+
+/// kRows output rows from row y. `weights`: of the first row by columns and halves of the channels, then (stride 1) of
+/// the second.
+template <int kStride, int kRows, bool kNarrow>
+EDGEQ_INLINE void rows3(const QuadCall& call, const Block& block, const int8x16_t (&weights)[2][3][2],
+                        const float32x4_t (&scale)[2], const Requantize<kNarrow>& requantize, size_t y) {
+  constexpr int kOld = 3 - kStride;
+  constexpr bool kShared = kStride == 1;  // both rows' windows have the same quads
+  const DepthwiseParams& p = call.p;
+  const int32_t* const bias = block.bias;
+  const int8x16_t first = quad_indices<0>();
+  const int8x16_t second = quad_indices<1>();
+  const ptrdiff_t pixel = p.src_pixel_stride;
+  const ptrdiff_t step = call.output_step;
+  const int8_t* row[5];
+  const size_t top = y * p.stride_h;
+#pragma GCC unroll 5
+  for (int k = 0; k < 3 + (kRows - 1) * kStride; ++k)
+    row[k] = call.input(top + static_cast<size_t>(k), block.first);
+  int8_t* dst0 = call.output(y, block.first);
+  int8_t* dst1 = kRows == 2 ? call.output(y + 1, block.first) : nullptr;
+
+  int8x16_t window[3][kRows == 2 && !kShared ? 4 : 2];
+  const auto next = [&](const int8_t* (&from)[5], ptrdiff_t by, int column) EDGEQ_LAMBDA {
+    if constexpr (kRows == 1) {
+      read_three(from, by, first, second, window[column]);
+    } else if constexpr (kShared) {
+      read_four(from, by, first, second, window[column]);
+    } else {
+      read_five(from, by, first, second, window[column]);
+    }
+  };
+  const auto emit = [&](int column) EDGEQ_LAMBDA {
+    int32x4_t sum[2 * kRows];
+#pragma GCC unroll 2
+    for (int r = 0; r < kRows; ++r) load_pair<0>(bias, sum[2 * r], sum[2 * r + 1]);
+#pragma GCC unroll 3
+    for (int kx = 0; kx < 3; ++kx) {
+      const auto& quads = window[(column + kx) % 3];
+#pragma GCC unroll 4
+      for (int i = 0; i < 2 * kRows; ++i) {
+        sum[i] = vdotq_s32(sum[i], quads[kShared ? i % 2 : i], weights[kShared ? i / 2 : 0][kx][i % 2]);
+      }
+    }
+    float32x4_t value[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      value[i] = i < 2 * kRows ? vmulq_f32(vcvtq_f32_s32(sum[i]), scale[i % 2]) : value[0];
+    }
+    store_codes<kRows>(dst0, dst1, step, requantize.codes(value));
+  };
+
+  const ptrdiff_t width = static_cast<ptrdiff_t>(p.width_in);
+  ptrdiff_t x = -static_cast<ptrdiff_t>(p.pad_left);  // the next column
+  const auto read = [&](int column) EDGEQ_LAMBDA {
+    if (x >= 0 && x < width) {
+      next(row, pixel, column);
+    } else {
+      const int8_t* zero[5];
+      for (const int8_t*& each : zero) each = p.zero_pixel + block.first;
+      next(zero, 0, column);
+    }
+    ++x;
+  };
+#pragma GCC unroll 2
+  for (int i = 0; i < kOld; ++i) read(i);
+  for (size_t left = p.width_out; left > 0;) {
+    ptrdiff_t rounds = 0;
+    if (x >= 0 && x < width) {
+      rounds = (width - x) / (3 * kStride);
+      const ptrdiff_t most = static_cast<ptrdiff_t>(left / 3);
+      rounds = rounds < most ? rounds : most;
+    }
+    if (rounds == 0) {
+#pragma GCC unroll 2
+      for (int i = 0; i < kStride; ++i) read(kOld + i);
+      emit(0);
+#pragma GCC unroll 2
+      for (int i = 0; i < kOld; ++i) {
+#pragma GCC unroll 4
+        for (size_t k = 0; k < sizeof window[0] / sizeof window[0][0]; ++k) window[i][k] = window[kStride + i][k];
+      }
+      --left;
+      continue;
+    }
+    left -= static_cast<size_t>(rounds) * 3;
+    x += rounds * 3 * kStride;
+    do {
+      // The window's columns take turns: three outputs later each is back in its place.
+      if constexpr (kStride == 1) {
+        next(row, pixel, 2);
+        emit(0);
+        next(row, pixel, 0);
+        emit(1);
+        next(row, pixel, 1);
+        emit(2);
+      } else {
+        next(row, pixel, 1);
+        next(row, pixel, 2);
+        emit(0);
+        next(row, pixel, 0);
+        next(row, pixel, 1);
+        emit(2);
+        next(row, pixel, 2);
+        next(row, pixel, 0);
+        emit(1);
+      }
+    } while (--rounds > 0);
+  }
+  call.finish(y);
+  if (kRows == 2) call.finish(y + 1);
+}
+
+template <int kStride, int kBits, bool kNarrow>
+EDGEQ_NOINLINE void block3(const QuadCall& call, const Block& block, size_t row_begin, size_t row_end) {
+  int8x16_t weights[2][3][2];
+#pragma GCC unroll 3
+  for (int kx = 0; kx < 3; ++kx) {
+    if (kBits == 8) {
+      weights[0][kx][0] = vld1q_s8(block.weights + 32 * kx);
+      weights[0][kx][1] = vld1q_s8(block.weights + 32 * kx + 16);
+    } else {
+      const int8x16_t both = vld1q_s8(block.weights + 16 * kx);
+      weights[0][kx][0] = vshrq_n_s8(vshlq_n_s8(both, 4), 4);
+      weights[0][kx][1] = vshrq_n_s8(both, 4);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i)
+      weights[1][kx][i] = vreinterpretq_s8_s32(vshlq_n_s32(vreinterpretq_s32_s8(weights[0][kx][i]), 8));
+  }
+  const float* scales = reinterpret_cast<const float*>(block.bias + kWidth);
+  const float32x4_t scale[2] = {vld1q_f32(scales), vld1q_f32(scales + 4)};
+  const Requantize<kNarrow> requantize(call.p.range);
+  size_t y = row_begin;
+  for (; y + 2 <= row_end; y += 2) rows3<kStride, 2>(call, block, weights, scale, requantize, y);
+  if (y < row_end) rows3<kStride, 1>(call, block, weights, scale, requantize, y);
+}
+
+template <int kBits>
+void depthwise_neondot(const DepthwiseParams& p, size_t row_begin, size_t row_end) {
+  const DepthwiseShape shape = shape_of(p, kBits);
+  const QuadCall call(p, shape);
+  const auto run = [&](auto* any, auto* narrow) {
+    call.run(any, narrow, depthwise_quad_block_bytes(shape), row_begin, row_end);
+  };
+  if (p.stride_w == 1) {
+    run(&block3<1, kBits, false>, &block3<1, kBits, true>);
+  } else {
+    run(&block3<2, kBits, false>, &block3<2, kBits, true>);
+  }
+}
+
+}  // namespace
+
+void depthwise_s8s8c_s8_2x8x4_neondot(const DepthwiseParams& p, size_t r0, size_t r1) {
+  depthwise_neondot<8>(p, r0, r1);
+}
+void depthwise_s8s4c_s8_2x8x4_neondot(const DepthwiseParams& p, size_t r0, size_t r1) {
+  depthwise_neondot<4>(p, r0, r1);
+}
+
+}  // namespace edgeq
