@@ -78,10 +78,11 @@ EDGEQ_INLINE void store_codes(int8_t*& dst0, int8_t*& dst1, ptrdiff_t step, int8
 }
 
 /// kRows output rows from row y. `weights`: of the first row by columns and halves of the channels, then (stride 1) of
-/// the second.
+/// the second. `padding`: the quads of a column of padding.
 template <int kStride, int kRows, bool kNarrow>
 EDGEQ_INLINE void rows3(const QuadCall& call, const Block& block, const int8x16_t (&weights)[2][3][2],
-                        const float32x4_t (&scale)[2], const Requantize<kNarrow>& requantize, size_t y) {
+                        const float32x4_t (&scale)[2], const int8_t (&padding)[2][16], const Turns& turns,
+                        const Requantize<kNarrow>& requantize, size_t y) {
   constexpr int kOld = 3 - kStride;
   constexpr bool kShared = kStride == 1;  // both rows' windows have the same quads
   const DepthwiseParams& p = call.p;
@@ -98,92 +99,85 @@ EDGEQ_INLINE void rows3(const QuadCall& call, const Block& block, const int8x16_
   int8_t* dst0 = call.output(y, block.first);
   int8_t* dst1 = kRows == 2 ? call.output(y + 1, block.first) : nullptr;
 
-  int8x16_t window[3][kRows == 2 && !kShared ? 4 : 2];
-  const auto next = [&](const int8_t* (&from)[5], ptrdiff_t by, int column) EDGEQ_LAMBDA {
+  constexpr int kQuads = kRows == 2 && !kShared ? 4 : 2;
+  int8x16_t window[3][kQuads];
+  const auto next = [&](int column) EDGEQ_LAMBDA {
     if constexpr (kRows == 1) {
-      read_three(from, by, first, second, window[column]);
+      read_three(row, pixel, first, second, window[column]);
     } else if constexpr (kShared) {
-      read_four(from, by, first, second, window[column]);
+      read_four(row, pixel, first, second, window[column]);
     } else {
-      read_five(from, by, first, second, window[column]);
+      read_five(row, pixel, first, second, window[column]);
     }
   };
   const auto emit = [&](int column) EDGEQ_LAMBDA {
-    int32x4_t sum[2 * kRows];
-#pragma GCC unroll 2
-    for (int r = 0; r < kRows; ++r) load_pair<0>(bias, sum[2 * r], sum[2 * r + 1]);
-#pragma GCC unroll 3
-    for (int kx = 0; kx < 3; ++kx) {
-      const auto& quads = window[(column + kx) % 3];
-#pragma GCC unroll 4
-      for (int i = 0; i < 2 * kRows; ++i) {
-        sum[i] = vdotq_s32(sum[i], quads[kShared ? i % 2 : i], weights[kShared ? i / 2 : 0][kx][i % 2]);
-      }
-    }
     float32x4_t value[4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      value[i] = i < 2 * kRows ? vmulq_f32(vcvtq_f32_s32(sum[i]), scale[i % 2]) : value[0];
+#pragma GCC unroll 2
+    for (int r = 0; r < kRows; ++r) {
+      int32x4_t sum[2];
+      load_pair<0>(bias, sum[0], sum[1]);
+#pragma GCC unroll 3
+      for (int kx = 0; kx < 3; ++kx) {
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; ++i) {
+          const int8x16_t quads = window[(column + kx) % 3][kShared ? i : 2 * r + i];
+          sum[i] = vdotq_s32(sum[i], quads, weights[kShared ? r : 0][kx][i]);
+        }
+      }
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i) value[2 * r + i] = vmulq_f32(vcvtq_f32_s32(sum[i]), scale[i]);
     }
+    if (kRows == 1) value[2] = value[3] = value[0];
     store_codes<kRows>(dst0, dst1, step, requantize.codes(value));
   };
 
-  const ptrdiff_t width = static_cast<ptrdiff_t>(p.width_in);
-  ptrdiff_t x = -static_cast<ptrdiff_t>(p.pad_left);  // the next column
+  size_t x = size_t{0} - p.pad_left;  // the next column, huge if negative
   const auto read = [&](int column) EDGEQ_LAMBDA {
-    if (x >= 0 && x < width) {
-      next(row, pixel, column);
+    if (x < p.width_in) {
+      next(column);
     } else {
-      const int8_t* zero[5];
-      for (const int8_t*& each : zero) each = p.zero_pixel + block.first;
-      next(zero, 0, column);
+#pragma GCC unroll 4
+      for (int i = 0; i < kQuads; ++i) window[column][i] = vld1q_s8(padding[i % 2]);
     }
     ++x;
   };
 #pragma GCC unroll 2
   for (int i = 0; i < kOld; ++i) read(i);
-  for (size_t left = p.width_out; left > 0;) {
-    ptrdiff_t rounds = 0;
-    if (x >= 0 && x < width) {
-      rounds = (width - x) / (3 * kStride);
-      const ptrdiff_t most = static_cast<ptrdiff_t>(left / 3);
-      rounds = rounds < most ? rounds : most;
-    }
-    if (rounds == 0) {
+  size_t left = turns.before;
+  for (bool last = false;; last = true) {
+    for (; left > 0; --left) {
 #pragma GCC unroll 2
       for (int i = 0; i < kStride; ++i) read(kOld + i);
       emit(0);
 #pragma GCC unroll 2
       for (int i = 0; i < kOld; ++i) {
 #pragma GCC unroll 4
-        for (size_t k = 0; k < sizeof window[0] / sizeof window[0][0]; ++k) window[i][k] = window[kStride + i][k];
+        for (int k = 0; k < kQuads; ++k) window[i][k] = window[kStride + i][k];
       }
-      --left;
-      continue;
     }
-    left -= static_cast<size_t>(rounds) * 3;
-    x += rounds * 3 * kStride;
-    do {
-      // The window's columns take turns: three outputs later each is back in its place.
+    if (last) break;
+    for (size_t turn = turns.turns; turn > 0; --turn) {
       if constexpr (kStride == 1) {
-        next(row, pixel, 2);
+        next(2);
         emit(0);
-        next(row, pixel, 0);
+        next(0);
         emit(1);
-        next(row, pixel, 1);
+        next(1);
         emit(2);
       } else {
-        next(row, pixel, 1);
-        next(row, pixel, 2);
+        next(1);
+        next(2);
         emit(0);
-        next(row, pixel, 0);
-        next(row, pixel, 1);
+        next(0);
+        next(1);
         emit(2);
-        next(row, pixel, 2);
-        next(row, pixel, 0);
+        next(2);
+        next(0);
         emit(1);
       }
-    } while (--rounds > 0);
+    }
+    left = turns.after;
+    x += 3 * kStride * turns.turns;
   }
   call.finish(y);
   if (kRows == 2) call.finish(y + 1);
@@ -209,9 +203,16 @@ EDGEQ_NOINLINE void block3(const QuadCall& call, const Block& block, size_t row_
   const float* scales = reinterpret_cast<const float*>(block.bias + kWidth);
   const float32x4_t scale[2] = {vld1q_f32(scales), vld1q_f32(scales + 4)};
   const Requantize<kNarrow> requantize(call.p.range);
+  const Turns turns = Turns::of<kStride>(call.p);
+  const int8x8_t zero = vld1_s8(call.p.zero_pixel + block.first);
+  const int16x8_t twice = vreinterpretq_s16_s8(vzip1q_s8(vcombine_s8(zero, zero), vcombine_s8(zero, zero)));
+  int8_t padding[2][16];
+  vst1q_s8(padding[0], vreinterpretq_s8_s16(vzip1q_s16(twice, twice)));
+  vst1q_s8(padding[1], vreinterpretq_s8_s16(vzip2q_s16(twice, twice)));
   size_t y = row_begin;
-  for (; y + 2 <= row_end; y += 2) rows3<kStride, 2>(call, block, weights, scale, requantize, y);
-  if (y < row_end) rows3<kStride, 1>(call, block, weights, scale, requantize, y);
+  for (; y + 2 <= row_end; y += 2)
+    rows3<kStride, 2>(call, block, weights, scale, padding, turns, requantize, y);
+  if (y < row_end) rows3<kStride, 1>(call, block, weights, scale, padding, turns, requantize, y);
 }
 
 template <int kBits>

@@ -74,6 +74,30 @@ struct Block {
   size_t first;  // channel
 };
 
+/// How a row's outputs are computed where a window of three columns stays in registers: the kOld columns before the
+/// first output's last kStride, then outputs in three parts. Only the second part's columns are known to lie
+/// in the image; in it three outputs make a turn, after which every column of the window is back in its
+/// place.
+struct Turns {
+  template <int kStride>
+  static EDGEQ_INLINE Turns of(const DepthwiseParams& p) {
+    const ptrdiff_t x = 3 - kStride - static_cast<ptrdiff_t>(p.pad_left);  // the first output's first new column
+    const size_t outside = x < 0 ? (static_cast<size_t>(-x) + kStride - 1) / kStride : 0;
+    Turns turns;
+    turns.before = outside < p.width_out ? outside : p.width_out;
+    const ptrdiff_t inside = static_cast<ptrdiff_t>(p.width_in) - x - static_cast<ptrdiff_t>(turns.before) * kStride;
+    const size_t most = (p.width_out - turns.before) / 3;
+    const size_t fit = inside < 0 ? 0 : static_cast<size_t>(inside) / (3 * kStride);
+    turns.turns = fit < most ? fit : most;
+    turns.after = p.width_out - turns.before - 3 * turns.turns;
+    return turns;
+  }
+
+  size_t before;
+  size_t turns;
+  size_t after;
+};
+
 /// Requantizes whole blocks. kNarrow: no result leaves int16 (pack.h), the zero point is even and the range that of
 /// int8. Then adding 1.5 * 2^23 + zp in float32 rounds to nearest even (see round_half_even; an even addend
 /// keeps ties on even sums), the low 16 bits of the sum are the integer, and narrowing with saturation clamps.
@@ -101,7 +125,13 @@ class Requantize {
         word[i] = vuzp1q_s16(vreinterpretq_s16_f32(vaddq_f32(value[2 * i], magic_)),
                              vreinterpretq_s16_f32(vaddq_f32(value[2 * i + 1], magic_)));
       }
-      return vqmovn_high_s16(vqmovn_s16(word[0]), word[1]);
+      Bytes result;  // GCC 12 would copy the lower half
+      __asm__(
+          "sqxtn %0.8b, %1.8h\n\t"
+          "sqxtn2 %0.16b, %2.8h"
+          : "=&w"(result)
+          : "w"(word[0]), "w"(word[1]));
+      return result;
     }
     return round_to_range(value[0], value[1], value[2], value[3], range_);
 #else

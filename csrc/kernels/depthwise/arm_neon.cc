@@ -104,7 +104,7 @@ EDGEQ_INLINE void load_weights(const int8_t* from, Bytes (&weights)[kTaps]) {
   }
 }
 
-/// Rows of a 3x3 kernel. The window's columns take turns: three outputs later each is back in its place.
+/// Rows of a 3x3 kernel.
 template <int kStride, int kBits, bool kNarrow>
 EDGEQ_NOINLINE void rows3(const Call<kLanes>& call, const Block& block, size_t row_begin, size_t row_end) {
   constexpr int kOld = 3 - kStride;
@@ -115,51 +115,60 @@ EDGEQ_NOINLINE void rows3(const Call<kLanes>& call, const Block& block, size_t r
   const int32_t* const bias = block.bias;
   const ptrdiff_t pixel = p.src_pixel_stride;
   const ptrdiff_t step = call.output_step;
-  const ptrdiff_t width = static_cast<ptrdiff_t>(p.width_in);
+  const Turns turns = Turns::of<kStride>(p);
   for (size_t y = row_begin; y < row_end; ++y) {
     const int8_t* row[3];
 #pragma GCC unroll 3
     for (int k = 0; k < 3; ++k) row[k] = call.input(y * p.stride_h + static_cast<size_t>(k), block.first);
+    ptrdiff_t offset = 0;
     int8_t* dst = call.output(y, block.first);
 
     Bytes window[3][3];  // columns of three pixels, one below the other
     const auto emit = [&](int first) EDGEQ_LAMBDA {
       Sums sums = load_sums<0>(bias);
       Products products;
-#pragma GCC unroll 9
-      for (int t = 0; t < 9; ++t) {
-        const auto in = [&](int tap) EDGEQ_LAMBDA { return window[(first + tap) % 3][tap / 3]; };
-        if (t % most_products(kBits) == 0) {
-          products = t == 8 ? multiply(in(8), weights[8]) : multiply_pair(in(t), weights[t], in(t + 1), weights[t + 1]);
-          ++t;
+      const auto in = [&](int t) EDGEQ_LAMBDA { return window[(first + t) % 3][t / 3]; };
+#pragma GCC unroll 4
+      for (int t = 0; t < 8; t += 2) {
+        if (kBits == 8 || t == 0) {
+          products = multiply_pair(in(t), weights[t], in(t + 1), weights[t + 1]);
         } else {
           multiply_add(products, in(t), weights[t]);
+          multiply_add(products, in(t + 1), weights[t + 1]);
         }
-        if (t >= 8 || t % most_products(kBits) == most_products(kBits) - 1)
-          sums = add_products(sums, products);
+        if (kBits == 8) sums = add_products(sums, products);
       }
+      if (kBits == 8) {
+        products = multiply(in(8), weights[8]);
+      } else {
+        multiply_add(products, in(8), weights[8]);
+      }
+      sums = add_products(sums, products);
       store_bytes(dst, requantize(sums, bias));
       dst += step;
     };
 
-    ptrdiff_t x = -static_cast<ptrdiff_t>(p.pad_left);  // the next column
-    const auto read = [&](int column) EDGEQ_LAMBDA {
-      const bool inside = x >= 0 && x < width;
+    size_t x = size_t{0} - p.pad_left;  // the next column, huge if negative
+    const auto next = [&](int column) EDGEQ_LAMBDA {
 #pragma GCC unroll 3
-      for (int k = 0; k < 3; ++k)
-        window[column][k] = load_bytes(inside ? row[k] + x * pixel : p.zero_pixel + block.first);
+      for (int k = 0; k < 3; ++k) window[column][k] = load_bytes(row[k] + offset);
+      offset += pixel;
+    };
+    const auto read = [&](int column) EDGEQ_LAMBDA {
+      if (x < p.width_in) {
+        next(column);
+      } else {
+        const Bytes zero = load_bytes(p.zero_pixel + block.first);
+#pragma GCC unroll 3
+        for (int k = 0; k < 3; ++k) window[column][k] = zero;
+      }
       ++x;
     };
 #pragma GCC unroll 2
     for (int i = 0; i < kOld; ++i) read(i);
-    for (size_t left = p.width_out; left > 0;) {
-      ptrdiff_t rounds = 0;
-      if (x >= 0 && x < width) {
-        rounds = (width - x) / (3 * kStride);
-        const ptrdiff_t most = static_cast<ptrdiff_t>(left / 3);
-        rounds = rounds < most ? rounds : most;
-      }
-      if (rounds == 0) {
+    size_t left = turns.before;
+    for (bool last = false;; last = true) {
+      for (; left > 0; --left) {
 #pragma GCC unroll 2
         for (int i = 0; i < kStride; ++i) read(kOld + i);
         emit(0);
@@ -168,18 +177,9 @@ EDGEQ_NOINLINE void rows3(const Call<kLanes>& call, const Block& block, size_t r
 #pragma GCC unroll 3
           for (int k = 0; k < 3; ++k) window[i][k] = window[kStride + i][k];
         }
-        --left;
-        continue;
       }
-      left -= static_cast<size_t>(rounds) * 3;
-      ptrdiff_t offset = x * pixel;
-      x += rounds * 3 * kStride;
-      const auto next = [&](int column) EDGEQ_LAMBDA {
-#pragma GCC unroll 3
-        for (int k = 0; k < 3; ++k) window[column][k] = load_bytes(row[k] + offset);
-        offset += pixel;
-      };
-      do {
+      if (last) break;
+      for (size_t turn = turns.turns; turn > 0; --turn) {
         if constexpr (kStride == 1) {
           next(2);
           emit(0);
@@ -198,7 +198,9 @@ EDGEQ_NOINLINE void rows3(const Call<kLanes>& call, const Block& block, size_t r
           next(0);
           emit(1);
         }
-      } while (--rounds > 0);
+      }
+      left = turns.after;
+      x += 3 * kStride * turns.turns;
     }
     call.finish(y);
   }
