@@ -1,5 +1,10 @@
+#include <type_traits>
+
 #include "kernels/gemm/arm_tile.h"
 #include "kernels/gemm/neon_blocks.h"
+#if defined(__aarch64__)
+#include "kernels/gemm/arm64_neon_tile.h"
+#endif
 
 // NEON without a dot product. A tile is four rows by four channels; each of its sums is a vector of partial
 // sums, for every fourth or eighth place of the depth, which are added up at the end.
@@ -46,41 +51,58 @@ struct Operands {
   const act_t* const* rows;  // kMr addresses for each tap
   size_t taps;
   size_t groups;          // whole groups of 16 channels in a tap
-  bool half;              // and a group of 8
-  const int8_t* weights;  // in the form of W8
+  size_t half;            // 1: and a group of 8
+  size_t products;        // of a lane
 };
 
 /// Sums of a tile, without bias.
 template <size_t kRows>
 struct WideSums {
   EDGEQ_INLINE WideSums() {
+#pragma GCC unroll 4
     for (size_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
       for (size_t j = 0; j < kNr; ++j) sums[r][j] = vdupq_n_s32(0);
     }
   }
 
+  static EDGEQ_INLINE void sum(const Operands& x, const int8_t*& w, int32x4_t (&total)[kRows]) {
+    WideSums tile;
+    const act_t* const* rows = x.rows;
+    for (size_t t = x.taps; t > 0; --t, rows += kMr) tile.add_tap(x, rows, w);
+#pragma GCC unroll 4
+    for (size_t r = 0; r < kRows; ++r) total[r] = tile.row(r);
+  }
+
   EDGEQ_INLINE void add_tap(const Operands& x, const act_t* const* rows, const int8_t*& w) {
     const int8_t* a[kRows];
+#pragma GCC unroll 4
     for (size_t r = 0; r < kRows; ++r) a[r] = rows[r];
     for (size_t left = x.groups; left > 0; --left) {
       int8x16_t b[kNr];
+#pragma GCC unroll 4
       for (size_t j = 0; j < kNr; ++j) b[j] = vld1q_s8(w + 16 * j);
       w += 16 * kNr;
+#pragma GCC unroll 4
       for (size_t r = 0; r < kRows; ++r) {
         const int8x16_t row = vld1q_s8(a[r]);
         a[r] += 16;
+#pragma GCC unroll 4
         for (size_t j = 0; j < kNr; ++j) {
           const int16x8_t low = vmull_s8(vget_low_s8(row), vget_low_s8(b[j]));
           sums[r][j] = vpadalq_s16(sums[r][j], multiply_high(low, row, b[j]));
         }
       }
     }
-    if (!x.half) return;
+    if (x.half == 0) return;
     int8x8_t b[kNr];
+#pragma GCC unroll 4
     for (size_t j = 0; j < kNr; ++j) b[j] = vld1_s8(w + 8 * j);
     w += 8 * kNr;
+#pragma GCC unroll 4
     for (size_t r = 0; r < kRows; ++r) {
       const int8x8_t row = vld1_s8(a[r]);
+#pragma GCC unroll 4
       for (size_t j = 0; j < kNr; ++j) sums[r][j] = vpadalq_s16(sums[r][j], vmull_s8(row, b[j]));
     }
   }
@@ -99,27 +121,42 @@ struct NarrowSums {
 
   EDGEQ_INLINE NarrowSums() {
     clear();
+#pragma GCC unroll 4
     for (size_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
       for (size_t j = 0; j < kNr; ++j) wide[r][j] = vdupq_n_s32(0);
     }
   }
 
   EDGEQ_INLINE void clear() {
     room = kMost;
+#pragma GCC unroll 4
     for (size_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
       for (size_t j = 0; j < kNr; ++j) sums[r][j] = vdupq_n_s16(0);
     }
   }
 
   EDGEQ_INLINE void widen() {
+#pragma GCC unroll 4
     for (size_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
       for (size_t j = 0; j < kNr; ++j) wide[r][j] = vpadalq_s16(wide[r][j], sums[r][j]);
     }
     clear();
   }
 
+  static EDGEQ_INLINE void sum(const Operands& x, const int8_t*& w, int32x4_t (&total)[kRows]) {
+    NarrowSums tile;
+    const act_t* const* rows = x.rows;
+    for (size_t t = x.taps; t > 0; --t, rows += kMr) tile.add_tap(x, rows, w);
+#pragma GCC unroll 4
+    for (size_t r = 0; r < kRows; ++r) total[r] = tile.row(r);
+  }
+
   EDGEQ_INLINE void add_tap(const Operands& x, const act_t* const* rows, const int8_t*& w) {
     const int8_t* a[kRows];
+#pragma GCC unroll 4
     for (size_t r = 0; r < kRows; ++r) a[r] = rows[r];
     for (size_t left = x.groups; left > 0;) {
       if (room < 2) widen();
@@ -128,11 +165,14 @@ struct NarrowSums {
       room -= 2 * run;
       for (; run > 0; --run) {
         int8x16_t b[kNr];
+#pragma GCC unroll 4
         for (size_t j = 0; j < kNr; ++j) b[j] = vld1q_s8(w + 16 * j);
         w += 16 * kNr;
+#pragma GCC unroll 4
         for (size_t r = 0; r < kRows; ++r) {
           const int8x16_t row = vld1q_s8(a[r]);
           a[r] += 16;
+#pragma GCC unroll 4
           for (size_t j = 0; j < kNr; ++j) {
             sums[r][j] = vmlal_s8(sums[r][j], vget_low_s8(row), vget_low_s8(b[j]));
             sums[r][j] = multiply_high(sums[r][j], row, b[j]);
@@ -140,20 +180,24 @@ struct NarrowSums {
         }
       }
     }
-    if (!x.half) return;
+    if (x.half == 0) return;
     if (room < 1) widen();
     --room;
     int8x8_t b[kNr];
+#pragma GCC unroll 4
     for (size_t j = 0; j < kNr; ++j) b[j] = vld1_s8(w + 8 * j);
     w += 8 * kNr;
+#pragma GCC unroll 4
     for (size_t r = 0; r < kRows; ++r) {
       const int8x8_t row = vld1_s8(a[r]);
+#pragma GCC unroll 4
       for (size_t j = 0; j < kNr; ++j) sums[r][j] = vmlal_s8(sums[r][j], row, b[j]);
     }
   }
 
   EDGEQ_INLINE int32x4_t row(size_t r) const {
     int32x4_t all[kNr];
+#pragma GCC unroll 4
     for (size_t j = 0; j < kNr; ++j) all[j] = vpadalq_s16(wide[r][j], sums[r][j]);
     return add_lanes(all[0], all[1], all[2], all[3]);
   }
@@ -162,6 +206,56 @@ struct NarrowSums {
   int16x8_t sums[kRows][kNr];
   int32x4_t wide[kRows][kNr];
 };
+
+#if defined(__aarch64__)
+
+/// The sums of a whole tile of 8-bit weights.
+struct WideTile {
+  static EDGEQ_INLINE void sum(const Operands& x, const int8_t*& w, int32x4_t (&sums)[4]) {
+    sum_wide_tile(x.rows, x.taps, x.groups, x.half, w, sums);
+  }
+};
+
+/// Those of 4-bit weights.
+struct NarrowTile {
+  static EDGEQ_INLINE void sum(const Operands& x, const int8_t*& w, int32x4_t (&sums)[4]) {
+    if (x.products <= kNarrowProducts) {
+      sum_narrow_tile(x.rows, x.taps, x.groups, x.half, x.products, w, sums);
+    } else {
+      sum_deep(x, w, sums);
+    }
+  }
+
+  static EDGEQ_NOINLINE void sum_deep(const Operands& x, const int8_t*& w, int32x4_t (&sums)[4]) {
+    constexpr size_t kMostGroups = kNarrowProducts / 2;
+    int32x4_t wide[16] = {};
+    const size_t of_tap = 2 * x.groups + x.half;
+    const act_t* const* rows = x.rows;
+    if (of_tap <= kNarrowProducts) {
+      const size_t most = kNarrowProducts / of_tap;
+      for (size_t left = x.taps; left > 0;) {
+        const size_t taps = left < most ? left : most;
+        add_narrow_tile(rows, taps, x.groups, x.half, 0, w, wide);
+        rows += taps * kMr;
+        left -= taps;
+      }
+    } else {
+      for (size_t t = x.taps; t > 0; --t, rows += kMr) {
+        size_t first = 0;
+        for (; x.groups - first > kMostGroups; first += kMostGroups)
+          add_narrow_tile(rows, 1, kMostGroups, 0, 16 * first, w, wide);
+        const size_t rest = x.groups - first;
+        const bool with_half = x.half != 0 && rest < kMostGroups;
+        add_narrow_tile(rows, 1, rest, with_half, 16 * first, w, wide);
+        if (x.half != 0 && !with_half) add_narrow_tile(rows, 1, 0, 1, 16 * x.groups, w, wide);
+      }
+    }
+    for (size_t r = 0; r < 4; ++r)
+      sums[r] = add_lanes(wide[4 * r], wide[4 * r + 1], wide[4 * r + 2], wide[4 * r + 3]);
+  }
+};
+
+#endif
 
 /// What all tiles of a call share.
 struct Epilogue {
@@ -208,6 +302,7 @@ EDGEQ_INLINE void finish_tile(const Epilogue& epilogue, const Place& place, cons
     if (kRows > 3) store_lane<3>(dst + 3 * place.dst_stride, words);
     return;
   }
+#pragma GCC unroll 4
   for (size_t r = 0; r < kRows; ++r, dst += place.dst_stride) {
     store_first(dst, codes, place.columns);
     codes = vextq_s8(codes, codes, 4);
@@ -220,15 +315,14 @@ void tile_row(const Epilogue& epilogue, const Operands& x, Place place, const ui
               size_t columns) {
   for (;;) {
     const int8_t* w = reinterpret_cast<const int8_t*>(panel + kHeader);
-    Sums sums;
-    const act_t* const* rows = x.rows;
-    for (size_t t = x.taps; t > 0; --t, rows += kMr) sums.add_tap(x, rows, w);
+    int32x4_t sums[kRows];
+    Sums::sum(x, w, sums);
     const int32x4_t bias = vld1q_s32(reinterpret_cast<const int32_t*>(panel));
     const float32x4_t scale = vld1q_f32(reinterpret_cast<const float*>(panel + kNr * 4));
-    int32x4_t total[kRows];
-    for (size_t r = 0; r < kRows; ++r) total[r] = vaddq_s32(sums.row(r), bias);
+#pragma GCC unroll 4
+    for (size_t r = 0; r < kRows; ++r) sums[r] = vaddq_s32(sums[r], bias);
     place.columns = columns < kNr ? columns : kNr;
-    finish_tile<kRows>(epilogue, place, total, scale);
+    finish_tile<kRows>(epilogue, place, sums, scale);
     if (columns <= kNr) return;
     columns -= kNr;
     panel = reinterpret_cast<const uint8_t*>(w);
@@ -269,27 +363,32 @@ void unpack_panel(const uint8_t* from, size_t k, size_t taps, uint8_t* to) {
   }
 }
 
-template <template <size_t> class Sums>
+template <int kBits>
 EDGEQ_INLINE void run_rows(const Epilogue& epilogue, Operands x, Place place, const uint8_t* panel,
                            size_t columns, size_t rows) {
   if (kTileRows < kMr && rows > kTileRows) {
-    run_rows<Sums>(epilogue, x, place, panel, columns, kTileRows);
+    run_rows<kBits>(epilogue, x, place, panel, columns, kTileRows);
     x.rows += kTileRows;
     place.dst += static_cast<ptrdiff_t>(kTileRows) * place.dst_stride;
     if (place.src != nullptr) place.src += static_cast<ptrdiff_t>(kTileRows) * place.src_stride;
     rows -= kTileRows;
   }
+  constexpr bool kNarrow = kBits == 4;
   switch (rows) {
 #if defined(__aarch64__)
     case 4:
-      return tile_row<Sums<4>, 4>(epilogue, x, place, panel, columns);
+      return tile_row<std::conditional_t<kNarrow, NarrowTile, WideTile>, 4>(epilogue, x, place, panel,
+                                                                            columns);
     case 3:
-      return tile_row<Sums<3>, 3>(epilogue, x, place, panel, columns);
+      return tile_row<std::conditional_t<kNarrow, NarrowSums<3>, WideSums<3>>, 3>(epilogue, x, place, panel,
+                                                                                  columns);
 #endif
     case 2:
-      return tile_row<Sums<2>, 2>(epilogue, x, place, panel, columns);
+      return tile_row<std::conditional_t<kNarrow, NarrowSums<2>, WideSums<2>>, 2>(epilogue, x, place, panel,
+                                                                                  columns);
     default:
-      return tile_row<Sums<1>, 1>(epilogue, x, place, panel, columns);
+      return tile_row<std::conditional_t<kNarrow, NarrowSums<1>, WideSums<1>>, 1>(epilogue, x, place, panel,
+                                                                                  columns);
   }
 }
 
@@ -304,7 +403,8 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
   x.rows = addresses;
   x.taps = p.taps;
   x.groups = blocks.tap_depth / 16;
-  x.half = blocks.tap_depth % 16 != 0;
+  x.half = blocks.tap_depth / 8 % 2;
+  x.products = blocks.tap_depth / 8 * p.taps;
   Place place{};
   place.dst_stride = p.dst_row_stride;
   place.src_stride = p.residual.row_stride;
@@ -327,11 +427,7 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
       place.src = p.residual.src == nullptr
                       ? nullptr
                       : p.residual.src + static_cast<ptrdiff_t>(i) * p.residual.row_stride + column;
-      if (kBits == 4) {
-        run_rows<NarrowSums>(epilogue, x, place, weights, columns, rows);
-      } else {
-        run_rows<WideSums>(epilogue, x, place, weights, columns, rows);
-      }
+      run_rows<kBits>(epilogue, x, place, weights, columns, rows);
     }
   }
 }

@@ -1,0 +1,268 @@
+#ifndef EDGEQ_KERNELS_GEMM_ARM64_NEON_TILE_H_
+#define EDGEQ_KERNELS_GEMM_ARM64_NEON_TILE_H_
+
+// The whole tiles of the plain NEON kernels on 64 bits: four rows by four channels. They are written out,
+// because compilers keep too many products in flight and the sums in memory, and an asm statement takes fewer
+// operands than there are sums:
+//
+//   v0 .. v15     sums, 4 * row + channel
+//   v16 .. v23    rows, 32 channels of each at most
+//   v24 .. v27    weights: 16 channels of each output channel
+//   v28 .. v31    products (W8), or the weights of the next 16 channels (W4)
+//
+// An in-order core would wait where an instruction takes what the one before it yields: the four products of
+// a row go through their steps side by side.
+
+#include "kernels/arm_vectors.h"
+#include "kernels/gemm/neon_blocks.h"
+
+namespace edgeq {
+namespace {
+
+// clang-format off
+#define EDGEQ_LOAD_32 \
+  "ldp q16, q17, [%[a0]], #32\n\t" \
+  "ldp q18, q19, [%[a1]], #32\n\t" \
+  "ldp q20, q21, [%[a2]], #32\n\t" \
+  "ldp q22, q23, [%[a3]], #32\n\t"
+#define EDGEQ_LOAD_16 \
+  "ldr q16, [%[a0]], #16\n\t" \
+  "ldr q18, [%[a1]], #16\n\t" \
+  "ldr q20, [%[a2]], #16\n\t" \
+  "ldr q22, [%[a3]], #16\n\t"
+#define EDGEQ_LOAD_8 \
+  "ldr d16, [%[a0]]\n\t" \
+  "ldr d18, [%[a1]]\n\t" \
+  "ldr d20, [%[a2]]\n\t" \
+  "ldr d22, [%[a3]]\n\t"
+#define EDGEQ_WEIGHTS_16 "ld1 {v24.16b, v25.16b, v26.16b, v27.16b}, [%[w]], #64\n\t"
+#define EDGEQ_NEXT_WEIGHTS_16 "ld1 {v28.16b, v29.16b, v30.16b, v31.16b}, [%[w]], #64\n\t"
+#define EDGEQ_WEIGHTS_8 "ld1 {v24.8b, v25.8b, v26.8b, v27.8b}, [%[w]], #32\n\t"
+
+// ---- W8 ----
+
+// The products of the row in register v<a> with four channels, and their sums in pairs: added to the sums in
+// v<s0> to v<s3> (sadalp), or beginning these (saddlp).
+#define EDGEQ_PRODUCTS_8(a) \
+  "smull v28.8h, v" #a ".8b, v24.8b\n\t" \
+  "smull v29.8h, v" #a ".8b, v25.8b\n\t" \
+  "smull v30.8h, v" #a ".8b, v26.8b\n\t" \
+  "smull v31.8h, v" #a ".8b, v27.8b\n\t"
+#define EDGEQ_PRODUCTS_16(a) \
+  EDGEQ_PRODUCTS_8(a) \
+  "smlal2 v28.8h, v" #a ".16b, v24.16b\n\t" \
+  "smlal2 v29.8h, v" #a ".16b, v25.16b\n\t" \
+  "smlal2 v30.8h, v" #a ".16b, v26.16b\n\t" \
+  "smlal2 v31.8h, v" #a ".16b, v27.16b\n\t"
+#define EDGEQ_WIDEN(add, s0, s1, s2, s3) \
+  #add " v" #s0 ".4s, v28.8h\n\t" \
+  #add " v" #s1 ".4s, v29.8h\n\t" \
+  #add " v" #s2 ".4s, v30.8h\n\t" \
+  #add " v" #s3 ".4s, v31.8h\n\t"
+#define EDGEQ_W8_THREE_ROWS(add, a0, a1, a2) \
+  EDGEQ_PRODUCTS_16(a0) EDGEQ_WIDEN(add, 0, 1, 2, 3) \
+  EDGEQ_PRODUCTS_16(a1) EDGEQ_WIDEN(add, 4, 5, 6, 7) \
+  EDGEQ_PRODUCTS_16(a2) EDGEQ_WIDEN(add, 8, 9, 10, 11)
+#define EDGEQ_W8_16(add, a0, a1, a2, a3) \
+  EDGEQ_W8_THREE_ROWS(add, a0, a1, a2) \
+  EDGEQ_PRODUCTS_16(a3) EDGEQ_WIDEN(add, 12, 13, 14, 15)
+#define EDGEQ_W8_BEGIN EDGEQ_LOAD_16 EDGEQ_WEIGHTS_16 EDGEQ_W8_16(saddlp, 16, 18, 20, 22)
+#define EDGEQ_W8_ADD_16 EDGEQ_LOAD_16 EDGEQ_WEIGHTS_16 EDGEQ_W8_16(sadalp, 16, 18, 20, 22)
+// The second weights load while the last sums of the first are added.
+#define EDGEQ_W8_ADD_32 \
+  EDGEQ_LOAD_32 EDGEQ_WEIGHTS_16 EDGEQ_W8_THREE_ROWS(sadalp, 16, 18, 20) \
+  EDGEQ_PRODUCTS_16(22) EDGEQ_WEIGHTS_16 EDGEQ_WIDEN(sadalp, 12, 13, 14, 15) \
+  EDGEQ_W8_16(sadalp, 17, 19, 21, 23)
+#define EDGEQ_W8_ADD_8 \
+  EDGEQ_LOAD_8 EDGEQ_WEIGHTS_8 \
+  EDGEQ_PRODUCTS_8(16) EDGEQ_WIDEN(sadalp, 0, 1, 2, 3) \
+  EDGEQ_PRODUCTS_8(18) EDGEQ_WIDEN(sadalp, 4, 5, 6, 7) \
+  EDGEQ_PRODUCTS_8(20) EDGEQ_WIDEN(sadalp, 8, 9, 10, 11) \
+  EDGEQ_PRODUCTS_8(22) EDGEQ_WIDEN(sadalp, 12, 13, 14, 15)
+
+// ---- W4 ----
+
+// Products of the row in v<a> with the weights in v<b0> to v<b3>, added to the sums in v<s0> to v<s3> (smlal),
+// or beginning them (smull).
+#define EDGEQ_LOW_PRODUCTS(multiply, a, b0, b1, b2, b3, s0, s1, s2, s3) \
+  #multiply " v" #s0 ".8h, v" #a ".8b, v" #b0 ".8b\n\t" \
+  #multiply " v" #s1 ".8h, v" #a ".8b, v" #b1 ".8b\n\t" \
+  #multiply " v" #s2 ".8h, v" #a ".8b, v" #b2 ".8b\n\t" \
+  #multiply " v" #s3 ".8h, v" #a ".8b, v" #b3 ".8b\n\t"
+#define EDGEQ_W4_ROW(multiply, a, b0, b1, b2, b3, s0, s1, s2, s3) \
+  EDGEQ_LOW_PRODUCTS(multiply, a, b0, b1, b2, b3, s0, s1, s2, s3) \
+  "smlal2 v" #s0 ".8h, v" #a ".16b, v" #b0 ".16b\n\t" \
+  "smlal2 v" #s1 ".8h, v" #a ".16b, v" #b1 ".16b\n\t" \
+  "smlal2 v" #s2 ".8h, v" #a ".16b, v" #b2 ".16b\n\t" \
+  "smlal2 v" #s3 ".8h, v" #a ".16b, v" #b3 ".16b\n\t"
+#define EDGEQ_W4_16(multiply, a0, a1, a2, a3, b0, b1, b2, b3) \
+  EDGEQ_W4_ROW(multiply, a0, b0, b1, b2, b3, 0, 1, 2, 3) \
+  EDGEQ_W4_ROW(multiply, a1, b0, b1, b2, b3, 4, 5, 6, 7) \
+  EDGEQ_W4_ROW(multiply, a2, b0, b1, b2, b3, 8, 9, 10, 11) \
+  EDGEQ_W4_ROW(multiply, a3, b0, b1, b2, b3, 12, 13, 14, 15)
+#define EDGEQ_W4_BEGIN EDGEQ_LOAD_16 EDGEQ_WEIGHTS_16 EDGEQ_W4_16(smull, 16, 18, 20, 22, 24, 25, 26, 27)
+#define EDGEQ_W4_ADD_16 EDGEQ_LOAD_16 EDGEQ_WEIGHTS_16 EDGEQ_W4_16(smlal, 16, 18, 20, 22, 24, 25, 26, 27)
+#define EDGEQ_W4_ADD_32 \
+  EDGEQ_LOAD_32 EDGEQ_WEIGHTS_16 EDGEQ_NEXT_WEIGHTS_16 \
+  EDGEQ_W4_16(smlal, 16, 18, 20, 22, 24, 25, 26, 27) \
+  EDGEQ_W4_16(smlal, 17, 19, 21, 23, 28, 29, 30, 31)
+#define EDGEQ_W4_ADD_8 \
+  EDGEQ_LOAD_8 EDGEQ_WEIGHTS_8 \
+  EDGEQ_LOW_PRODUCTS(smlal, 16, 24, 25, 26, 27, 0, 1, 2, 3) \
+  EDGEQ_LOW_PRODUCTS(smlal, 18, 24, 25, 26, 27, 4, 5, 6, 7) \
+  EDGEQ_LOW_PRODUCTS(smlal, 20, 24, 25, 26, 27, 8, 9, 10, 11) \
+  EDGEQ_LOW_PRODUCTS(smlal, 22, 24, 25, 26, 27, 12, 13, 14, 15)
+
+// ---- both ----
+
+#define EDGEQ_NEXT_TAP \
+  "ldp %[a0], %[a1], [%[rows]], #16\n\t" \
+  "ldp %[a2], %[a3], [%[rows]], #16\n\t"
+#define EDGEQ_FROM_OFFSET \
+  "add %[a0], %[a0], %[offset]\n\t" \
+  "add %[a1], %[a1], %[offset]\n\t" \
+  "add %[a2], %[a2], %[offset]\n\t" \
+  "add %[a3], %[a3], %[offset]\n\t"
+#define EDGEQ_ZERO(s) "movi v" #s ".4s, #0\n\t"
+// The sums of all taps. `first` is whatever follows the addresses of a tap.
+#define EDGEQ_TAPS(first, begin, add_16, add_32, add_8) \
+  EDGEQ_NEXT_TAP first \
+  "cbz %[groups], 5f\n\t" \
+  begin \
+  "sub %[left], %[groups], #1\n\t" \
+  "2:\n\t" \
+  "tbz %[left], #0, 3f\n\t" \
+  add_16 \
+  "3:\n\t" \
+  "lsr %[left], %[left], #1\n\t" \
+  "cbz %[left], 4f\n\t" \
+  "1:\n\t" \
+  "sub %[left], %[left], #1\n\t" \
+  add_32 \
+  "cbnz %[left], 1b\n\t" \
+  "4:\n\t" \
+  "cbz %[half], 6f\n\t" \
+  add_8 \
+  "6:\n\t" \
+  "subs %[taps], %[taps], #1\n\t" \
+  "b.eq 7f\n\t" \
+  EDGEQ_NEXT_TAP first \
+  "mov %[left], %[groups]\n\t" \
+  "b 2b\n\t" \
+  "5:\n\t" \
+  EDGEQ_ZERO(0) EDGEQ_ZERO(1) EDGEQ_ZERO(2) EDGEQ_ZERO(3) EDGEQ_ZERO(4) EDGEQ_ZERO(5) EDGEQ_ZERO(6) \
+  EDGEQ_ZERO(7) EDGEQ_ZERO(8) EDGEQ_ZERO(9) EDGEQ_ZERO(10) EDGEQ_ZERO(11) EDGEQ_ZERO(12) EDGEQ_ZERO(13) \
+  EDGEQ_ZERO(14) EDGEQ_ZERO(15) \
+  "b 4b\n\t" \
+  "7:\n\t"
+
+// Sums of the lanes of four vectors, in v<to>.
+#define EDGEQ_ADD_PAIRS(type, to, a, b) "addp v" #to "." #type ", v" #a "." #type ", v" #b "." #type "\n\t"
+#define EDGEQ_WIDE_LANES(to, s0, s1, s2, s3) \
+  EDGEQ_ADD_PAIRS(4s, s0, s0, s1) EDGEQ_ADD_PAIRS(4s, s2, s2, s3) EDGEQ_ADD_PAIRS(4s, to, s0, s2)
+#define EDGEQ_SADDLP(s) "saddlp v" #s ".4s, v" #s ".8h\n\t"
+
+#define EDGEQ_TILE_SCALARS \
+  [a0] "=&r"(a0), [a1] "=&r"(a1), [a2] "=&r"(a2), [a3] "=&r"(a3), [left] "=&r"(left), [rows] "+r"(rows), \
+  [taps] "+r"(taps), [w] "+r"(w)
+#define EDGEQ_TILE_CLOBBERS \
+  "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", \
+  "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31", "memory", "cc"
+// clang-format on
+
+/// Sums of a tile of 8-bit weights, without bias; moves `w` behind the weights of the panel.
+EDGEQ_INLINE void sum_wide_tile(const act_t* const* rows, size_t taps, size_t groups, size_t half,
+                                const int8_t*& w, int32x4_t (&sums)[4]) {
+  const act_t *a0, *a1, *a2, *a3;
+  size_t left;
+  register int32x4_t s0 __asm__("v0");
+  register int32x4_t s1 __asm__("v1");
+  register int32x4_t s2 __asm__("v2");
+  register int32x4_t s3 __asm__("v3");
+  __asm__ volatile(
+      EDGEQ_TAPS("", EDGEQ_W8_BEGIN, EDGEQ_W8_ADD_16, EDGEQ_W8_ADD_32, EDGEQ_W8_ADD_8)  //
+      EDGEQ_WIDE_LANES(0, 0, 1, 2, 3) EDGEQ_WIDE_LANES(1, 4, 5, 6, 7) EDGEQ_WIDE_LANES(2, 8, 9, 10, 11)
+          EDGEQ_WIDE_LANES(3, 12, 13, 14, 15)
+      : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS
+      : [groups] "r"(groups), [half] "r"(half)
+      : EDGEQ_TILE_CLOBBERS);
+  sums[0] = s0;
+  sums[1] = s1;
+  sums[2] = s2;
+  sums[3] = s3;
+}
+
+/// Most products that the 16-bit lanes of W4 add.
+constexpr size_t kNarrowProducts = 36;
+
+/// The same for 4-bit weights in the form of W8, where no lane adds more than kNarrowProducts: `products` of
+/// them. Pairs of lanes are added in 16 bits as long as they fit.
+EDGEQ_INLINE void sum_narrow_tile(const act_t* const* rows, size_t taps, size_t groups, size_t half,
+                                  size_t products, const int8_t*& w, int32x4_t (&sums)[4]) {
+  const act_t *a0, *a1, *a2, *a3;
+  size_t left;
+  register int32x4_t s0 __asm__("v0");
+  register int32x4_t s1 __asm__("v1");
+  register int32x4_t s2 __asm__("v2");
+  register int32x4_t s3 __asm__("v3");
+  __asm__ volatile(
+      EDGEQ_TAPS("", EDGEQ_W4_BEGIN, EDGEQ_W4_ADD_16, EDGEQ_W4_ADD_32, EDGEQ_W4_ADD_8)  //
+      "cmp %[products], #18\n\t"
+      "b.hi 8f\n\t"  //
+      EDGEQ_ADD_PAIRS(8h, 0, 0, 1) EDGEQ_ADD_PAIRS(8h, 2, 2, 3) EDGEQ_ADD_PAIRS(8h, 4, 4, 5)
+          EDGEQ_ADD_PAIRS(8h, 6, 6, 7) EDGEQ_ADD_PAIRS(8h, 8, 8, 9) EDGEQ_ADD_PAIRS(8h, 10, 10, 11)
+              EDGEQ_ADD_PAIRS(8h, 12, 12, 13) EDGEQ_ADD_PAIRS(8h, 14, 14, 15)
+      "cmp %[products], #9\n\t"
+      "b.hi 9f\n\t"  //
+      EDGEQ_ADD_PAIRS(8h, 0, 0, 2) EDGEQ_ADD_PAIRS(8h, 1, 4, 6) EDGEQ_ADD_PAIRS(8h, 2, 8, 10)
+          EDGEQ_ADD_PAIRS(8h, 3, 12, 14) EDGEQ_SADDLP(0) EDGEQ_SADDLP(1) EDGEQ_SADDLP(2) EDGEQ_SADDLP(3)
+      "b 1f\n\t"
+      "8:\n\t"  //
+      EDGEQ_SADDLP(0) EDGEQ_SADDLP(1) EDGEQ_SADDLP(2) EDGEQ_SADDLP(3) EDGEQ_SADDLP(4) EDGEQ_SADDLP(5)
+          EDGEQ_SADDLP(6) EDGEQ_SADDLP(7) EDGEQ_SADDLP(8) EDGEQ_SADDLP(9) EDGEQ_SADDLP(10) EDGEQ_SADDLP(11)
+              EDGEQ_SADDLP(12) EDGEQ_SADDLP(13) EDGEQ_SADDLP(14) EDGEQ_SADDLP(15)
+                  EDGEQ_WIDE_LANES(0, 0, 1, 2, 3) EDGEQ_WIDE_LANES(1, 4, 5, 6, 7)
+                      EDGEQ_WIDE_LANES(2, 8, 9, 10, 11) EDGEQ_WIDE_LANES(3, 12, 13, 14, 15)
+      "b 1f\n\t"
+      "9:\n\t"  //
+      EDGEQ_SADDLP(0) EDGEQ_SADDLP(2) EDGEQ_SADDLP(4) EDGEQ_SADDLP(6) EDGEQ_SADDLP(8) EDGEQ_SADDLP(10)
+          EDGEQ_SADDLP(12) EDGEQ_SADDLP(14) EDGEQ_ADD_PAIRS(4s, 0, 0, 2) EDGEQ_ADD_PAIRS(4s, 1, 4, 6)
+              EDGEQ_ADD_PAIRS(4s, 2, 8, 10) EDGEQ_ADD_PAIRS(4s, 3, 12, 14)
+      "1:"
+      : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS
+      : [groups] "r"(groups), [half] "r"(half), [products] "r"(products)
+      : EDGEQ_TILE_CLOBBERS);
+  sums[0] = s0;
+  sums[1] = s1;
+  sums[2] = s2;
+  sums[3] = s3;
+}
+
+// clang-format off
+#define EDGEQ_WIDEN_PAIR(s0, s1, place) \
+  "ldp q16, q17, [%[wide], #" #place "]\n\t" \
+  "sadalp v16.4s, v" #s0 ".8h\n\t" \
+  "sadalp v17.4s, v" #s1 ".8h\n\t" \
+  "stp q16, q17, [%[wide], #" #place "]\n\t"
+// clang-format on
+
+/// Adds some taps of 4-bit weights, or a part of one from channel `offset` on, to the sums of 32 bits in
+/// memory; no lane adds more than kNarrowProducts.
+EDGEQ_INLINE void add_narrow_tile(const act_t* const* rows, size_t taps, size_t groups, size_t half,
+                                  size_t offset, const int8_t*& w, int32x4_t* wide) {
+  const act_t *a0, *a1, *a2, *a3;
+  size_t left;
+  __asm__ volatile(
+      EDGEQ_TAPS(EDGEQ_FROM_OFFSET, EDGEQ_W4_BEGIN, EDGEQ_W4_ADD_16, EDGEQ_W4_ADD_32, EDGEQ_W4_ADD_8)  //
+      EDGEQ_WIDEN_PAIR(0, 1, 0) EDGEQ_WIDEN_PAIR(2, 3, 32) EDGEQ_WIDEN_PAIR(4, 5, 64)
+          EDGEQ_WIDEN_PAIR(6, 7, 96) EDGEQ_WIDEN_PAIR(8, 9, 128) EDGEQ_WIDEN_PAIR(10, 11, 160)
+              EDGEQ_WIDEN_PAIR(12, 13, 192) EDGEQ_WIDEN_PAIR(14, 15, 224)
+      : EDGEQ_TILE_SCALARS
+      : [groups] "r"(groups), [half] "r"(half), [offset] "r"(offset), [wide] "r"(wide)
+      : "v0", "v1", "v2", "v3", EDGEQ_TILE_CLOBBERS);
+}
+
+}  // namespace
+}  // namespace edgeq
+
+#endif  // EDGEQ_KERNELS_GEMM_ARM64_NEON_TILE_H_
