@@ -115,19 +115,27 @@ namespace {
 
 // ---- both ----
 
+#define EDGEQ_FIRST_TAP \
+  "ldp %[a0], %[a1], [%[rows]]\n\t" \
+  "ldp %[a2], %[a3], [%[rows], #16]\n\t"
 #define EDGEQ_NEXT_TAP \
-  "ldp %[a0], %[a1], [%[rows]], #16\n\t" \
-  "ldp %[a2], %[a3], [%[rows]], #16\n\t"
+  "ldp %[a0], %[a1], [%[rows], #32]!\n\t" \
+  "ldp %[a2], %[a3], [%[rows], #16]\n\t"
 #define EDGEQ_FROM_OFFSET \
   "add %[a0], %[a0], %[offset]\n\t" \
   "add %[a1], %[a1], %[offset]\n\t" \
   "add %[a2], %[a2], %[offset]\n\t" \
   "add %[a3], %[a3], %[offset]\n\t"
 #define EDGEQ_ZERO(s) "movi v" #s ".4s, #0\n\t"
-// The sums of all taps. `first` is whatever follows the addresses of a tap.
-#define EDGEQ_TAPS(first, begin, add_16, add_32, add_8) \
-  EDGEQ_NEXT_TAP first \
-  "cbz %[groups], 5f\n\t" \
+// The sums of all taps: `next` leads from one to the next, `first` is whatever follows the addresses of a tap.
+#define EDGEQ_TAPS(first, begin, add_16, add_32, add_8, next) \
+  EDGEQ_FIRST_TAP first \
+  "cbnz %[groups], 5f\n\t" \
+  EDGEQ_ZERO(0) EDGEQ_ZERO(1) EDGEQ_ZERO(2) EDGEQ_ZERO(3) EDGEQ_ZERO(4) EDGEQ_ZERO(5) EDGEQ_ZERO(6) \
+  EDGEQ_ZERO(7) EDGEQ_ZERO(8) EDGEQ_ZERO(9) EDGEQ_ZERO(10) EDGEQ_ZERO(11) EDGEQ_ZERO(12) EDGEQ_ZERO(13) \
+  EDGEQ_ZERO(14) EDGEQ_ZERO(15) \
+  "b 4f\n\t" \
+  "5:\n\t" \
   begin \
   "sub %[left], %[groups], #1\n\t" \
   "2:\n\t" \
@@ -144,17 +152,14 @@ namespace {
   "cbz %[half], 6f\n\t" \
   add_8 \
   "6:\n\t" \
+  next \
+  "7:\n\t"
+#define EDGEQ_LOOP_OVER_TAPS(first) \
   "subs %[taps], %[taps], #1\n\t" \
   "b.eq 7f\n\t" \
   EDGEQ_NEXT_TAP first \
   "mov %[left], %[groups]\n\t" \
-  "b 2b\n\t" \
-  "5:\n\t" \
-  EDGEQ_ZERO(0) EDGEQ_ZERO(1) EDGEQ_ZERO(2) EDGEQ_ZERO(3) EDGEQ_ZERO(4) EDGEQ_ZERO(5) EDGEQ_ZERO(6) \
-  EDGEQ_ZERO(7) EDGEQ_ZERO(8) EDGEQ_ZERO(9) EDGEQ_ZERO(10) EDGEQ_ZERO(11) EDGEQ_ZERO(12) EDGEQ_ZERO(13) \
-  EDGEQ_ZERO(14) EDGEQ_ZERO(15) \
-  "b 4b\n\t" \
-  "7:\n\t"
+  "b 2b\n\t"
 
 // Sums of the lanes of four vectors, in v<to>.
 #define EDGEQ_ADD_PAIRS(type, to, a, b) "addp v" #to "." #type ", v" #a "." #type ", v" #b "." #type "\n\t"
@@ -163,14 +168,18 @@ namespace {
 #define EDGEQ_SADDLP(s) "saddlp v" #s ".4s, v" #s ".8h\n\t"
 
 #define EDGEQ_TILE_SCALARS \
-  [a0] "=&r"(a0), [a1] "=&r"(a1), [a2] "=&r"(a2), [a3] "=&r"(a3), [left] "=&r"(left), [rows] "+r"(rows), \
-  [taps] "+r"(taps), [w] "+r"(w)
+  [a0] "=&r"(a0), [a1] "=&r"(a1), [a2] "=&r"(a2), [a3] "=&r"(a3), [left] "=&r"(left), [w] "+r"(w)
+#define EDGEQ_TAP_SCALARS [rows] "+r"(rows), [taps] "+r"(taps)
 #define EDGEQ_TILE_CLOBBERS \
   "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", \
   "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31", "memory", "cc"
+#define EDGEQ_WIDE_END \
+  EDGEQ_WIDE_LANES(0, 0, 1, 2, 3) EDGEQ_WIDE_LANES(1, 4, 5, 6, 7) EDGEQ_WIDE_LANES(2, 8, 9, 10, 11) \
+  EDGEQ_WIDE_LANES(3, 12, 13, 14, 15)
 // clang-format on
 
 /// Sums of a tile of 8-bit weights, without bias; moves `w` behind the weights of the panel.
+template <bool kOneTap>
 EDGEQ_INLINE void sum_wide_tile(const act_t* const* rows, size_t taps, size_t groups, size_t half,
                                 const int8_t*& w, int32x4_t (&sums)[4]) {
   const act_t *a0, *a1, *a2, *a3;
@@ -179,13 +188,19 @@ EDGEQ_INLINE void sum_wide_tile(const act_t* const* rows, size_t taps, size_t gr
   register int32x4_t s1 __asm__("v1");
   register int32x4_t s2 __asm__("v2");
   register int32x4_t s3 __asm__("v3");
-  __asm__ volatile(
-      EDGEQ_TAPS("", EDGEQ_W8_BEGIN, EDGEQ_W8_ADD_16, EDGEQ_W8_ADD_32, EDGEQ_W8_ADD_8)  //
-      EDGEQ_WIDE_LANES(0, 0, 1, 2, 3) EDGEQ_WIDE_LANES(1, 4, 5, 6, 7) EDGEQ_WIDE_LANES(2, 8, 9, 10, 11)
-          EDGEQ_WIDE_LANES(3, 12, 13, 14, 15)
-      : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS
-      : [groups] "r"(groups), [half] "r"(half)
-      : EDGEQ_TILE_CLOBBERS);
+  if (kOneTap) {
+    __asm__ volatile(
+        EDGEQ_TAPS("", EDGEQ_W8_BEGIN, EDGEQ_W8_ADD_16, EDGEQ_W8_ADD_32, EDGEQ_W8_ADD_8, "") EDGEQ_WIDE_END
+        : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS
+        : [rows] "r"(rows), [groups] "r"(groups), [half] "r"(half)
+        : EDGEQ_TILE_CLOBBERS);
+  } else {
+    __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W8_BEGIN, EDGEQ_W8_ADD_16, EDGEQ_W8_ADD_32, EDGEQ_W8_ADD_8,
+                                EDGEQ_LOOP_OVER_TAPS("")) EDGEQ_WIDE_END
+                     : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS, EDGEQ_TAP_SCALARS
+                     : [groups] "r"(groups), [half] "r"(half)
+                     : EDGEQ_TILE_CLOBBERS);
+  }
   sums[0] = s0;
   sums[1] = s1;
   sums[2] = s2;
@@ -195,8 +210,39 @@ EDGEQ_INLINE void sum_wide_tile(const act_t* const* rows, size_t taps, size_t gr
 /// Most products that the 16-bit lanes of W4 add.
 constexpr size_t kNarrowProducts = 36;
 
+// clang-format off
+#define EDGEQ_NARROW_END \
+  "cmp %[products], #9\n\t" \
+  "b.hi 8f\n\t" \
+  EDGEQ_ADD_PAIRS(8h, 0, 0, 1) EDGEQ_ADD_PAIRS(8h, 2, 2, 3) EDGEQ_ADD_PAIRS(8h, 4, 4, 5) \
+  EDGEQ_ADD_PAIRS(8h, 6, 6, 7) EDGEQ_ADD_PAIRS(8h, 8, 8, 9) EDGEQ_ADD_PAIRS(8h, 10, 10, 11) \
+  EDGEQ_ADD_PAIRS(8h, 12, 12, 13) EDGEQ_ADD_PAIRS(8h, 14, 14, 15) \
+  EDGEQ_ADD_PAIRS(8h, 0, 0, 2) EDGEQ_ADD_PAIRS(8h, 1, 4, 6) EDGEQ_ADD_PAIRS(8h, 2, 8, 10) \
+  EDGEQ_ADD_PAIRS(8h, 3, 12, 14) \
+  EDGEQ_SADDLP(0) EDGEQ_SADDLP(1) EDGEQ_SADDLP(2) EDGEQ_SADDLP(3) \
+  "b 1f\n\t" \
+  "8:\n\t" \
+  "cmp %[products], #18\n\t" \
+  "b.hi 9f\n\t" \
+  EDGEQ_ADD_PAIRS(8h, 0, 0, 1) EDGEQ_ADD_PAIRS(8h, 2, 2, 3) EDGEQ_ADD_PAIRS(8h, 4, 4, 5) \
+  EDGEQ_ADD_PAIRS(8h, 6, 6, 7) EDGEQ_ADD_PAIRS(8h, 8, 8, 9) EDGEQ_ADD_PAIRS(8h, 10, 10, 11) \
+  EDGEQ_ADD_PAIRS(8h, 12, 12, 13) EDGEQ_ADD_PAIRS(8h, 14, 14, 15) \
+  EDGEQ_SADDLP(0) EDGEQ_SADDLP(2) EDGEQ_SADDLP(4) EDGEQ_SADDLP(6) EDGEQ_SADDLP(8) EDGEQ_SADDLP(10) \
+  EDGEQ_SADDLP(12) EDGEQ_SADDLP(14) \
+  EDGEQ_ADD_PAIRS(4s, 0, 0, 2) EDGEQ_ADD_PAIRS(4s, 1, 4, 6) EDGEQ_ADD_PAIRS(4s, 2, 8, 10) \
+  EDGEQ_ADD_PAIRS(4s, 3, 12, 14) \
+  "b 1f\n\t" \
+  "9:\n\t" \
+  EDGEQ_SADDLP(0) EDGEQ_SADDLP(1) EDGEQ_SADDLP(2) EDGEQ_SADDLP(3) EDGEQ_SADDLP(4) EDGEQ_SADDLP(5) \
+  EDGEQ_SADDLP(6) EDGEQ_SADDLP(7) EDGEQ_SADDLP(8) EDGEQ_SADDLP(9) EDGEQ_SADDLP(10) EDGEQ_SADDLP(11) \
+  EDGEQ_SADDLP(12) EDGEQ_SADDLP(13) EDGEQ_SADDLP(14) EDGEQ_SADDLP(15) \
+  EDGEQ_WIDE_END \
+  "1:"
+// clang-format on
+
 /// The same for 4-bit weights in the form of W8, where no lane adds more than kNarrowProducts: `products` of
 /// them. Pairs of lanes are added in 16 bits as long as they fit.
+template <bool kOneTap>
 EDGEQ_INLINE void sum_narrow_tile(const act_t* const* rows, size_t taps, size_t groups, size_t half,
                                   size_t products, const int8_t*& w, int32x4_t (&sums)[4]) {
   const act_t *a0, *a1, *a2, *a3;
@@ -205,33 +251,19 @@ EDGEQ_INLINE void sum_narrow_tile(const act_t* const* rows, size_t taps, size_t 
   register int32x4_t s1 __asm__("v1");
   register int32x4_t s2 __asm__("v2");
   register int32x4_t s3 __asm__("v3");
-  __asm__ volatile(
-      EDGEQ_TAPS("", EDGEQ_W4_BEGIN, EDGEQ_W4_ADD_16, EDGEQ_W4_ADD_32, EDGEQ_W4_ADD_8)  //
-      "cmp %[products], #18\n\t"
-      "b.hi 8f\n\t"  //
-      EDGEQ_ADD_PAIRS(8h, 0, 0, 1) EDGEQ_ADD_PAIRS(8h, 2, 2, 3) EDGEQ_ADD_PAIRS(8h, 4, 4, 5)
-          EDGEQ_ADD_PAIRS(8h, 6, 6, 7) EDGEQ_ADD_PAIRS(8h, 8, 8, 9) EDGEQ_ADD_PAIRS(8h, 10, 10, 11)
-              EDGEQ_ADD_PAIRS(8h, 12, 12, 13) EDGEQ_ADD_PAIRS(8h, 14, 14, 15)
-      "cmp %[products], #9\n\t"
-      "b.hi 9f\n\t"  //
-      EDGEQ_ADD_PAIRS(8h, 0, 0, 2) EDGEQ_ADD_PAIRS(8h, 1, 4, 6) EDGEQ_ADD_PAIRS(8h, 2, 8, 10)
-          EDGEQ_ADD_PAIRS(8h, 3, 12, 14) EDGEQ_SADDLP(0) EDGEQ_SADDLP(1) EDGEQ_SADDLP(2) EDGEQ_SADDLP(3)
-      "b 1f\n\t"
-      "8:\n\t"  //
-      EDGEQ_SADDLP(0) EDGEQ_SADDLP(1) EDGEQ_SADDLP(2) EDGEQ_SADDLP(3) EDGEQ_SADDLP(4) EDGEQ_SADDLP(5)
-          EDGEQ_SADDLP(6) EDGEQ_SADDLP(7) EDGEQ_SADDLP(8) EDGEQ_SADDLP(9) EDGEQ_SADDLP(10) EDGEQ_SADDLP(11)
-              EDGEQ_SADDLP(12) EDGEQ_SADDLP(13) EDGEQ_SADDLP(14) EDGEQ_SADDLP(15)
-                  EDGEQ_WIDE_LANES(0, 0, 1, 2, 3) EDGEQ_WIDE_LANES(1, 4, 5, 6, 7)
-                      EDGEQ_WIDE_LANES(2, 8, 9, 10, 11) EDGEQ_WIDE_LANES(3, 12, 13, 14, 15)
-      "b 1f\n\t"
-      "9:\n\t"  //
-      EDGEQ_SADDLP(0) EDGEQ_SADDLP(2) EDGEQ_SADDLP(4) EDGEQ_SADDLP(6) EDGEQ_SADDLP(8) EDGEQ_SADDLP(10)
-          EDGEQ_SADDLP(12) EDGEQ_SADDLP(14) EDGEQ_ADD_PAIRS(4s, 0, 0, 2) EDGEQ_ADD_PAIRS(4s, 1, 4, 6)
-              EDGEQ_ADD_PAIRS(4s, 2, 8, 10) EDGEQ_ADD_PAIRS(4s, 3, 12, 14)
-      "1:"
-      : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS
-      : [groups] "r"(groups), [half] "r"(half), [products] "r"(products)
-      : EDGEQ_TILE_CLOBBERS);
+  if (kOneTap) {
+    __asm__ volatile(
+        EDGEQ_TAPS("", EDGEQ_W4_BEGIN, EDGEQ_W4_ADD_16, EDGEQ_W4_ADD_32, EDGEQ_W4_ADD_8, "") EDGEQ_NARROW_END
+        : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS
+        : [rows] "r"(rows), [groups] "r"(groups), [half] "r"(half), [products] "r"(products)
+        : EDGEQ_TILE_CLOBBERS);
+  } else {
+    __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W4_BEGIN, EDGEQ_W4_ADD_16, EDGEQ_W4_ADD_32, EDGEQ_W4_ADD_8,
+                                EDGEQ_LOOP_OVER_TAPS("")) EDGEQ_NARROW_END
+                     : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS, EDGEQ_TAP_SCALARS
+                     : [groups] "r"(groups), [half] "r"(half), [products] "r"(products)
+                     : EDGEQ_TILE_CLOBBERS);
+  }
   sums[0] = s0;
   sums[1] = s1;
   sums[2] = s2;
@@ -253,11 +285,12 @@ EDGEQ_INLINE void add_narrow_tile(const act_t* const* rows, size_t taps, size_t 
   const act_t *a0, *a1, *a2, *a3;
   size_t left;
   __asm__ volatile(
-      EDGEQ_TAPS(EDGEQ_FROM_OFFSET, EDGEQ_W4_BEGIN, EDGEQ_W4_ADD_16, EDGEQ_W4_ADD_32, EDGEQ_W4_ADD_8)  //
+      EDGEQ_TAPS(EDGEQ_FROM_OFFSET, EDGEQ_W4_BEGIN, EDGEQ_W4_ADD_16, EDGEQ_W4_ADD_32, EDGEQ_W4_ADD_8,
+                 EDGEQ_LOOP_OVER_TAPS(EDGEQ_FROM_OFFSET))  //
       EDGEQ_WIDEN_PAIR(0, 1, 0) EDGEQ_WIDEN_PAIR(2, 3, 32) EDGEQ_WIDEN_PAIR(4, 5, 64)
           EDGEQ_WIDEN_PAIR(6, 7, 96) EDGEQ_WIDEN_PAIR(8, 9, 128) EDGEQ_WIDEN_PAIR(10, 11, 160)
               EDGEQ_WIDEN_PAIR(12, 13, 192) EDGEQ_WIDEN_PAIR(14, 15, 224)
-      : EDGEQ_TILE_SCALARS
+      : EDGEQ_TILE_SCALARS, EDGEQ_TAP_SCALARS
       : [groups] "r"(groups), [half] "r"(half), [offset] "r"(offset), [wide] "r"(wide)
       : "v0", "v1", "v2", "v3", EDGEQ_TILE_CLOBBERS);
 }

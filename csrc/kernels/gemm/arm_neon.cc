@@ -53,6 +53,7 @@ struct Operands {
   size_t groups;          // whole groups of 16 channels in a tap
   size_t half;            // 1: and a group of 8
   size_t products;        // of a lane
+  size_t panel_bytes;
 };
 
 /// Sums of a tile, without bias.
@@ -210,48 +211,51 @@ struct NarrowSums {
 #if defined(__aarch64__)
 
 /// The sums of a whole tile of 8-bit weights.
+template <bool kOneTap>
 struct WideTile {
   static EDGEQ_INLINE void sum(const Operands& x, const int8_t*& w, int32x4_t (&sums)[4]) {
-    sum_wide_tile(x.rows, x.taps, x.groups, x.half, w, sums);
+    sum_wide_tile<kOneTap>(x.rows, x.taps, x.groups, x.half, w, sums);
   }
 };
 
+/// Sums of 4-bit weights that do not fit the lanes.
+EDGEQ_NOINLINE void sum_deep(const Operands& x, const int8_t*& w, int32x4_t (&sums)[4]) {
+  constexpr size_t kMostGroups = kNarrowProducts / 2;
+  int32x4_t wide[16] = {};
+  const size_t of_tap = 2 * x.groups + x.half;
+  const act_t* const* rows = x.rows;
+  if (of_tap <= kNarrowProducts) {
+    const size_t most = kNarrowProducts / of_tap;
+    for (size_t left = x.taps; left > 0;) {
+      const size_t taps = left < most ? left : most;
+      add_narrow_tile(rows, taps, x.groups, x.half, 0, w, wide);
+      rows += taps * kMr;
+      left -= taps;
+    }
+  } else {
+    for (size_t t = x.taps; t > 0; --t, rows += kMr) {
+      size_t first = 0;
+      for (; x.groups - first > kMostGroups; first += kMostGroups)
+        add_narrow_tile(rows, 1, kMostGroups, 0, 16 * first, w, wide);
+      const size_t rest = x.groups - first;
+      const bool with_half = x.half != 0 && rest < kMostGroups;
+      add_narrow_tile(rows, 1, rest, with_half, 16 * first, w, wide);
+      if (x.half != 0 && !with_half) add_narrow_tile(rows, 1, 0, 1, 16 * x.groups, w, wide);
+    }
+  }
+  for (size_t r = 0; r < 4; ++r)
+    sums[r] = add_lanes(wide[4 * r], wide[4 * r + 1], wide[4 * r + 2], wide[4 * r + 3]);
+}
+
 /// Those of 4-bit weights.
+template <bool kOneTap>
 struct NarrowTile {
   static EDGEQ_INLINE void sum(const Operands& x, const int8_t*& w, int32x4_t (&sums)[4]) {
     if (x.products <= kNarrowProducts) {
-      sum_narrow_tile(x.rows, x.taps, x.groups, x.half, x.products, w, sums);
+      sum_narrow_tile<kOneTap>(x.rows, x.taps, x.groups, x.half, x.products, w, sums);
     } else {
       sum_deep(x, w, sums);
     }
-  }
-
-  static EDGEQ_NOINLINE void sum_deep(const Operands& x, const int8_t*& w, int32x4_t (&sums)[4]) {
-    constexpr size_t kMostGroups = kNarrowProducts / 2;
-    int32x4_t wide[16] = {};
-    const size_t of_tap = 2 * x.groups + x.half;
-    const act_t* const* rows = x.rows;
-    if (of_tap <= kNarrowProducts) {
-      const size_t most = kNarrowProducts / of_tap;
-      for (size_t left = x.taps; left > 0;) {
-        const size_t taps = left < most ? left : most;
-        add_narrow_tile(rows, taps, x.groups, x.half, 0, w, wide);
-        rows += taps * kMr;
-        left -= taps;
-      }
-    } else {
-      for (size_t t = x.taps; t > 0; --t, rows += kMr) {
-        size_t first = 0;
-        for (; x.groups - first > kMostGroups; first += kMostGroups)
-          add_narrow_tile(rows, 1, kMostGroups, 0, 16 * first, w, wide);
-        const size_t rest = x.groups - first;
-        const bool with_half = x.half != 0 && rest < kMostGroups;
-        add_narrow_tile(rows, 1, rest, with_half, 16 * first, w, wide);
-        if (x.half != 0 && !with_half) add_narrow_tile(rows, 1, 0, 1, 16 * x.groups, w, wide);
-      }
-    }
-    for (size_t r = 0; r < 4; ++r)
-      sums[r] = add_lanes(wide[4 * r], wide[4 * r + 1], wide[4 * r + 2], wide[4 * r + 3]);
   }
 };
 
@@ -260,12 +264,19 @@ struct NarrowTile {
 /// What all tiles of a call share.
 struct Epilogue {
   explicit Epilogue(const GemmParams& p)
-      : range(p.range), sum_range(p.residual.range), table(p.table), residual(p.residual) {}
+      : range(p.range),
+        sum_range(p.residual.range),
+        table(p.table),
+        residual(p.residual),
+        plain(p.table == nullptr && p.residual.src == nullptr),
+        clamps(p.range.min != kActMin || p.range.max != kActMax) {}
 
   RangeVectors range;
   RangeVectors sum_range;
   const act_t* table;
   const GemmResidual& residual;
+  bool plain;   // nothing follows the rounding
+  bool clamps;  // the range is not that of int8
 };
 
 /// Where a tile's codes go.
@@ -308,6 +319,45 @@ EDGEQ_INLINE void finish_tile(const Epilogue& epilogue, const Place& place, cons
     codes = vextq_s8(codes, codes, 4);
   }
 }
+
+#if defined(__aarch64__)
+
+template <int kLane>
+EDGEQ_INLINE void store_next(act_t*& to, int8x16_t codes) {
+  __asm__ volatile("st1 {%1.s}[%2], [%0], #4" : "+r"(to) : "w"(codes), "i"(kLane) : "memory");
+}
+
+/// Four rows times some whole panels, with nothing after the rounding. kClamp: the range is not that of int8.
+template <typename Sums, bool kClamp>
+void whole_tiles(const RangeVectors& range, const Operands& x, const Place& place, const uint8_t* panel,
+                 size_t panels) {
+  act_t* d0 = place.dst;
+  act_t* d1 = d0 + place.dst_stride;
+  act_t* d2 = d1 + place.dst_stride;
+  act_t* d3 = d2 + place.dst_stride;
+  do {
+    const int8_t* w = reinterpret_cast<const int8_t*>(panel + kHeader);
+    int32x4_t sums[4];
+    Sums::sum(x, w, sums);
+    const int32x4_t bias = vld1q_s32(reinterpret_cast<const int32_t*>(panel));
+    const float32x4_t scale = vld1q_f32(reinterpret_cast<const float*>(panel + kNr * 4));
+    const auto rounded = [&](int32x4_t sum) {
+      return vcvtnq_s32_f32(vmulq_f32(vcvtq_f32_s32(vaddq_s32(sum, bias)), scale));
+    };
+    const auto with_zp = [&](int32x4_t a, int32x4_t b) {
+      return vqaddq_s16(vqmovn_high_s32(vqmovn_s32(rounded(a)), rounded(b)), range.zp);
+    };
+    int8x16_t codes = vqmovn_high_s16(vqmovn_s16(with_zp(sums[0], sums[1])), with_zp(sums[2], sums[3]));
+    if (kClamp) codes = vminq_s8(vmaxq_s8(codes, range.min), range.max);
+    store_next<0>(d0, codes);
+    store_next<1>(d1, codes);
+    store_next<2>(d2, codes);
+    store_next<3>(d3, codes);
+    panel = reinterpret_cast<const uint8_t*>(w);
+  } while (--panels != 0);
+}
+
+#endif
 
 /// A tile of rows times some panels.
 template <typename Sums, size_t kRows>
@@ -363,6 +413,26 @@ void unpack_panel(const uint8_t* from, size_t k, size_t taps, uint8_t* to) {
   }
 }
 
+#if defined(__aarch64__)
+template <typename Tile>
+EDGEQ_INLINE void run_tile(const Epilogue& epilogue, const Operands& x, Place place, const uint8_t* panel,
+                           size_t columns) {
+  const size_t panels = columns / kNr;
+  if (epilogue.plain && panels != 0) {
+    if (epilogue.clamps) {
+      whole_tiles<Tile, true>(epilogue.range, x, place, panel, panels);
+    } else {
+      whole_tiles<Tile, false>(epilogue.range, x, place, panel, panels);
+    }
+    columns -= panels * kNr;
+    if (columns == 0) return;
+    panel += panels * x.panel_bytes;
+    place.dst += panels * kNr;
+  }
+  tile_row<Tile, 4>(epilogue, x, place, panel, columns);
+}
+#endif
+
 template <int kBits>
 EDGEQ_INLINE void run_rows(const Epilogue& epilogue, Operands x, Place place, const uint8_t* panel,
                            size_t columns, size_t rows) {
@@ -376,9 +446,14 @@ EDGEQ_INLINE void run_rows(const Epilogue& epilogue, Operands x, Place place, co
   constexpr bool kNarrow = kBits == 4;
   switch (rows) {
 #if defined(__aarch64__)
-    case 4:
-      return tile_row<std::conditional_t<kNarrow, NarrowTile, WideTile>, 4>(epilogue, x, place, panel,
-                                                                            columns);
+    case 4: {
+      if (x.taps == 1) {
+        return run_tile<std::conditional_t<kNarrow, NarrowTile<true>, WideTile<true>>>(epilogue, x, place,
+                                                                                       panel, columns);
+      }
+      return run_tile<std::conditional_t<kNarrow, NarrowTile<false>, WideTile<false>>>(epilogue, x, place,
+                                                                                       panel, columns);
+    }
     case 3:
       return tile_row<std::conditional_t<kNarrow, NarrowSums<3>, WideSums<3>>, 3>(epilogue, x, place, panel,
                                                                                   columns);
@@ -392,6 +467,20 @@ EDGEQ_INLINE void run_rows(const Epilogue& epilogue, Operands x, Place place, co
   }
 }
 
+/// Writes the addresses of some rows: kMr for each tap, of which `rows` exist.
+EDGEQ_INLINE void find_rows(const GemmLhs& lhs, size_t taps, size_t first, size_t rows,
+                            const act_t** addresses) {
+  if (lhs.pixel_offset == nullptr) {
+    // An address beyond the last row is not used.
+    const act_t* row = lhs_row(lhs, 0, first);
+    for (size_t r = 0; r < kMr; ++r) addresses[r] = row + static_cast<ptrdiff_t>(r) * lhs.row_stride;
+    return;
+  }
+  for (size_t t = 0; t < taps; ++t, addresses += kMr) {
+    for (size_t r = 0; r < rows; ++r) addresses[r] = lhs_row(lhs, t, first + r);
+  }
+}
+
 template <int kBits>
 void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end) {
   const NeonBlocks blocks = neon_blocks(p.k, p.taps, kBits);
@@ -402,6 +491,7 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
   Operands x{};
   x.rows = addresses;
   x.taps = p.taps;
+  x.panel_bytes = blocks.panel_bytes;
   x.groups = blocks.tap_depth / 16;
   x.half = blocks.tap_depth / 8 % 2;
   x.products = blocks.tap_depth / 8 * p.taps;
@@ -420,9 +510,7 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
     }
     for (size_t i = row_begin; i < row_end; i += kMr) {
       const size_t rows = row_end - i < kMr ? row_end - i : kMr;
-      for (size_t t = 0; t < p.taps; ++t) {
-        for (size_t r = 0; r < rows; ++r) addresses[t * kMr + r] = lhs_row(p.lhs, t, i + r);
-      }
+      find_rows(p.lhs, p.taps, i, rows, addresses);
       place.dst = p.dst + static_cast<ptrdiff_t>(i) * p.dst_row_stride + column;
       place.src = p.residual.src == nullptr
                       ? nullptr
