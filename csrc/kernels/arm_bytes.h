@@ -48,7 +48,12 @@ EDGEQ_INLINE void interleave_16(const uint8_t* a, const uint8_t* b, uint8_t* dst
 
 /// dst[2 * i] = a[i], dst[2 * i + 1] = b[i]; count at least 16. The last block overlaps the one before it.
 EDGEQ_INLINE void interleave2(const uint8_t* a, const uint8_t* b, size_t count, uint8_t* dst) {
-  for (size_t i = 0; i + 16 < count; i += 16) interleave_16(a + i, b + i, dst + 2 * i);
+  size_t i = 0;
+  for (; i + 32 < count; i += 32) {
+    interleave_16(a + i, b + i, dst + 2 * i);
+    interleave_16(a + i + 16, b + i + 16, dst + 2 * i + 32);
+  }
+  if (i + 16 < count) interleave_16(a + i, b + i, dst + 2 * i);
   const size_t last = count - 16;
   interleave_16(a + last, b + last, dst + 2 * last);
 }

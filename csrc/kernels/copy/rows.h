@@ -55,6 +55,19 @@ inline void interleave_rows(const InterleaveParams& p) {
     return;
   }
   uint8_t* dst = p.dst;
+  if (p.groups == 2 && wide) {
+    const ptrdiff_t channels = static_cast<ptrdiff_t>(p.channels);
+    const uint8_t* a = p.src[0];
+    const uint8_t* b = p.src[1];
+    const ptrdiff_t stride_a = p.src_row_stride[0], stride_b = p.src_row_stride[1];
+    const bool one = stride_a == channels && stride_b == channels && p.dst_row_stride == 2 * channels;
+    const size_t rows = one ? 1 : p.rows;
+    const size_t count = one ? p.rows * p.channels : p.channels;
+    for (size_t i = 0; i < rows; ++i, a += stride_a, b += stride_b, dst += p.dst_row_stride) {
+      interleave2(a, b, count, dst);
+    }
+    return;
+  }
   for (size_t i = 0; i < p.rows; ++i, dst += p.dst_row_stride) {
     const auto src = [&](size_t g) { return p.src[g] + static_cast<ptrdiff_t>(i) * p.src_row_stride[g]; };
     // Blocks of 16 channels, the last of which overlaps the one before it.
@@ -64,8 +77,6 @@ inline void interleave_rows(const InterleaveParams& p) {
     };
     if (p.groups == 1) {
       copy_row(src(0), p.channels, dst);
-    } else if (p.groups == 2 && wide) {
-      interleave2(src(0), src(1), p.channels, dst);
     } else if (p.groups == 3 && wide) {
       by_16([&](size_t c) { interleave3(src(0) + c, src(1) + c, src(2) + c, dst + 3 * c); });
     } else if (p.groups == 4 && wide) {

@@ -112,26 +112,37 @@ template <typename V, int kStride>
 void max_pool_3x3(const PoolParams& p, size_t y, const WindowRows& rows, size_t first, size_t channels) {
   const act_t* row[3];
   for (size_t r = 0; r < 3; ++r) row[r] = rows.row[r < rows.count ? r : 0] + first;
-  const ptrdiff_t last = static_cast<ptrdiff_t>(p.width_in) - 1;
-  const auto column = [&](ptrdiff_t x) {
-    const ptrdiff_t offset = (x < 0 ? 0 : x > last ? last : x) * p.src_pixel_stride;
+  const auto lowest = V::set1_byte(p.range.min);
+  const auto highest = V::set1_byte(p.range.max);
+  // Copies, which no store can change, and no function that takes their addresses: the loop in the middle
+  // keeps everything in registers.
+  const ptrdiff_t step_in = p.src_pixel_stride, step_out = p.dst_pixel_stride;
+  const ptrdiff_t pad = static_cast<ptrdiff_t>(p.pad_left), last = static_cast<ptrdiff_t>(p.width_in) - 1;
+  const ptrdiff_t outputs = static_cast<ptrdiff_t>(p.width_out);
+  const auto column = [row, step_in](ptrdiff_t x) __attribute__((always_inline)) {
+    const ptrdiff_t offset = x * step_in;
     return V::max_bytes(V::max_bytes(V::load(row[0] + offset), V::load(row[1] + offset)),
                         V::load(row[2] + offset));
   };
-  const auto lowest = V::set1_byte(p.range.min);
-  const auto highest = V::set1_byte(p.range.max);
-  act_t* dst = row_out(p, y) + first;
-  ptrdiff_t x = -static_cast<ptrdiff_t>(p.pad_left);
-  auto left = column(x);
-  auto middle = kStride == 1 ? column(x + 1) : left;
-  for (size_t i = 0; i < p.width_out; ++i, x += kStride, dst += p.dst_pixel_stride) {
-    if (kStride == 2) middle = column(x + 1);
-    const auto right = column(x + 2);
+  const auto nearest = [column, last](ptrdiff_t x) __attribute__((always_inline)) {
+    return column(x < 0 ? 0 : x > last ? last : x);
+  };
+  auto left = nearest(-pad);
+  auto middle = kStride == 1 ? nearest(1 - pad) : left;
+  act_t* const dst = row_out(p, y) + first;
+  const auto put = [&](ptrdiff_t i, const auto& at) __attribute__((always_inline)) {
+    const ptrdiff_t x = i * kStride - pad;
+    if (kStride == 2) middle = at(x + 1);
+    const auto right = at(x + 2);
     const auto merged = V::max_bytes(V::max_bytes(left, middle), right);
-    V::store(dst, V::min_bytes(V::max_bytes(merged, lowest), highest), channels);
+    V::store(dst + i * step_out, V::min_bytes(V::max_bytes(merged, lowest), highest), channels);
     left = kStride == 1 ? middle : right;
     middle = right;
-  }
+  };
+  ptrdiff_t i = 0;
+  for (; i < outputs && i * kStride < pad; ++i) put(i, nearest);
+  for (; i < outputs && i * kStride + 2 <= last + pad; ++i) put(i, column);
+  for (; i < outputs; ++i) put(i, nearest);
 }
 
 template <typename V, typename Half, int kStride>

@@ -40,19 +40,29 @@ class Quantizer {
   }
 
   EDGEQ_NOINLINE void operator()(const float* src, size_t count, int8_t* codes) const {
+    const size_t blocks = count / 16;
+    for (size_t i = 0; i < blocks; ++i) {
+      // Without a call in it, the loop keeps its constants in registers.
+      if (multiplies_) i += multiply_blocks(src + 16 * i, blocks - i, codes + 16 * i);
+      if (i < blocks) vst1q_s8(codes + 16 * i, divided_block(src + 16 * i));
+    }
+    if (count % 16 == 0) return;
+    float rest[16] = {};
+    std::memcpy(rest, src + 16 * blocks, count % 16 * sizeof(float));
+    store_first(codes + 16 * blocks, divided_block(rest), count % 16);
+  }
+
+ private:
+  /// Blocks of 16 up to the first one with an element near a tie, at most `blocks`; their number.
+  EDGEQ_INLINE size_t multiply_blocks(const float* src, size_t blocks, int8_t* codes) const {
     const int16x8_t zp = vdupq_n_s16(static_cast<int16_t>(range_.zp));
     const int8x16_t min = vdupq_n_s8(static_cast<int8_t>(range_.min));
     const int8x16_t max = vdupq_n_s8(static_cast<int8_t>(range_.max));
     const float32x4_t reciprocal = vdupq_n_f32(reciprocal_);
-    // j + kFromTie has none of the mask's bits where j is -2, -1, 0 or 1 from a tie.
+    // j + from_tie has none of the mask's bits where j is -2, -1, 0 or 1 from a tie.
     const int16x8_t from_tie = vdupq_n_s16(2 - 4096);
     const int16x8_t mask = vdupq_n_s16(0x1FFC);
-    float rest[16] = {};
-    while (count > 0) {
-      if (count < 16) {
-        std::memcpy(rest, src, count * sizeof(float));
-        src = rest;
-      }
+    for (size_t i = 0; i < blocks; ++i, src += 16, codes += 16) {
       int32x4_t j[4];
 #pragma GCC unroll 4
       for (int v = 0; v < 4; ++v) j[v] = vcvtq_n_s32_f32(vmulq_f32(vld1q_f32(src + 4 * v), reciprocal), 13);
@@ -60,26 +70,15 @@ class Quantizer {
       const int16x8_t high = low_words(j[2], j[3]);
       const uint8x16_t far = vreinterpretq_u8_u16(
           vandq_u16(vtstq_s16(vaddq_s16(low, from_tie), mask), vtstq_s16(vaddq_s16(high, from_tie), mask)));
-      int8x16_t q;
-      if (__builtin_expect(multiplies_ && all_set(far), 1)) {
-        q = vcombine_s8(vqmovn_s16(vqaddq_s16(round_quotients(j[0], j[1]), zp)),
-                        vqmovn_s16(vqaddq_s16(round_quotients(j[2], j[3]), zp)));
-        q = vminq_s8(vmaxq_s8(q, min), max);
-      } else {
-        q = divided_block(src);
-      }
-      if (count < 16) {
-        store_first(codes, q, count);
-        return;
-      }
-      vst1q_s8(codes, q);
-      count -= 16;
-      src += 16;
-      codes += 16;
+      if (__builtin_expect(!all_set(far), 0)) return i;
+      const int16x8_t q_low = vqaddq_s16(round_quotients(j[0], j[1]), zp);
+      const int16x8_t q_high = vqaddq_s16(round_quotients(j[2], j[3]), zp);
+      const int8x16_t q = vcombine_s8(vqmovn_s16(q_low), vqmovn_s16(q_high));
+      vst1q_s8(codes, vminq_s8(vmaxq_s8(q, min), max));
     }
+    return blocks;
   }
 
- private:
   static EDGEQ_INLINE int16x8_t low_words(int32x4_t a, int32x4_t b) {
 #if defined(__aarch64__)
     return vuzp1q_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b));
