@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import textwrap
+import threading
 from typing import Any
 
 import click
@@ -41,6 +43,11 @@ def cli(debug: bool) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line; exits with 0 only on success, 1 on an error, 2 on wrong usage, 130 when interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # Ended from outside, a command still removes its scratch files, here and on devices.
+    # nohup's choice stays.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _leave)
     debug = "--debug" in arguments
     # The place of --debug does not matter: it is one switch of the whole command.
     arguments = (["--debug"] if debug else []) + [word for word in arguments if word != "--debug"]
@@ -77,6 +84,10 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"internal error ({type(error).__name__}: {error}); --debug shows where", 70)
     else:
         sys.exit(status if isinstance(status, int) else 0)
+
+
+def _leave(number: int, frame: object) -> None:
+    sys.exit(128 + number)
 
 
 def _fail(message: str, status: int) -> None:

@@ -22,6 +22,9 @@ _OPTIONS = (
     "ForwardAgent=no",
     "ClearAllForwardings=yes",
     "RequestTTY=no",
+    # What ssh_config may ask for people who log in.
+    "RemoteCommand=none",
+    "LogLevel=ERROR",
 )
 
 _LONGEST_FOLDER = 60

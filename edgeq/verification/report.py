@@ -75,7 +75,7 @@ def _values(verification: Verification) -> dict[str, Any]:
         "provenance": provenance,
         "title": " ".join(part for part in (provenance.model, provenance.scheme) if part)
         or provenance.target,
-        "verdict": verdict(comparison),
+        "verdict": _verdict(verification),
         "rows": metric_rows(comparison),
         "models": models,
         "split": split_parts(comparison),
@@ -83,6 +83,14 @@ def _values(verification: Verification) -> dict[str, Any]:
         "geometry": diagram,
         "facts": _facts(verification),
     }
+
+
+def _verdict(verification: Verification) -> tuple[str, str]:
+    """The verdict on the comparison, and on the device where one ran the model."""
+    headline, rest = verdict(verification.comparison)
+    if verification.device is not None:
+        rest += f" {verification.device.device} {verification.device.sentence(verification.comparison.n)}."
+    return headline, rest
 
 
 def verdict(comparison: Comparison) -> tuple[str, str]:
@@ -147,7 +155,6 @@ def _facts(verification: Verification) -> list[tuple[str, str]]:
         ("quantized model", one.target),
         ("its SHA-256", one.target_sha256 or "not a file"),
         ("run by", one.backend),
-        *([("device", verification.device.sentence(verification.comparison.n))] if verification.device else []),
         ("float model", one.reference),
         ("its SHA-256", one.reference_sha256 or "not a file"),
         ("run by", one.reference_backend),

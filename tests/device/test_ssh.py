@@ -247,14 +247,20 @@ def test_a_line_that_falls_silent_is_given_up(server, demo: Path, aarch64_runner
     assert gone(server)
 
 
-def test_the_device_cleans_up_when_this_side_dies(server, demo: Path, aarch64_runner: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_the_device_cleans_up_when_this_side_ends(
+    server, demo: Path, aarch64_runner: Path, tmp_path: Path, monkeypatch, number: int
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     command = [sys.executable, "-m", "edgeq", "bench", str(demo), "--device", server.address(emulator=A72)]
     command += ["--runner", str(aarch64_runner), "--seconds", "60"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    when_it_runs(server, process.kill).join()
-    process.wait()
+    when_it_runs(server, lambda: process.send_signal(number)).join()
+    assert process.wait() == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number]
     assert gone(server)
     assert emulators(server) == []
+    # Nobody can clean up after what ends without notice.
+    assert number == signal.SIGKILL or list(tmp_path.iterdir()) == []
 
 
 def test_a_run_that_takes_too_long_is_ended(server, demo: Path, aarch64_runner: Path) -> None:
