@@ -118,6 +118,15 @@ struct NeonDot {
       }
     }
 
+    template <typename Visit>
+    EDGEQ_INLINE void each(Visit visit) {
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+        for (int i = 0; i < kVectors; ++i) visit(at[r][i]);
+      }
+    }
+
     EDGEQ_INLINE void store(int32_t* to) const {
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {

@@ -45,6 +45,22 @@ struct NeonI8mm {
       }
     }
 
+    /// Half the output channels of a unit.
+    template <int kHalf>
+    EDGEQ_INLINE void multiply_half(const int8x16_t (&rows)[kPairs], const int8_t*& w) {
+      int8x16_t b[kVectors];
+      load_registers(w, b);
+      w += 16 * kVectors;
+      EDGEQ_ORDER(w, at[kPairs - 1][kHalf == 0 ? kBlocks - 1 : kVectors - 1]);
+#pragma GCC unroll 4
+      for (int r = 0; r < kPairs; ++r) {
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) {
+          at[r][kHalf * kVectors + v] = vmmlaq_s32(at[r][kHalf * kVectors + v], rows[r], b[v]);
+        }
+      }
+    }
+
     /// Adds the products of a unit, and moves past it.
     template <int>
     EDGEQ_INLINE void multiply(const int8_t*& a, const int8_t*& w) {
@@ -52,21 +68,17 @@ struct NeonI8mm {
       load_registers(a, rows);
       a += kTileUnit;
       EDGEQ_ORDER(a, at[kPairs - 1][kBlocks - 1]);
-#pragma GCC unroll 2
-      for (int half = 0; half < 2; ++half) {
-        int8x16_t b[kVectors];
-        load_registers(w, b);
-        w += 16 * kVectors;
-        EDGEQ_ORDER(w, at[kPairs - 1][half * kVectors]);
-#pragma GCC unroll 4
-        for (int r = 0; r < kPairs; ++r) {
-#pragma GCC unroll 4
-          for (int v = 0; v < kVectors; ++v) {
-            int32x4_t& sum = at[r][half * kVectors + v];
-            sum = vmmlaq_s32(sum, rows[r], b[v]);
-          }
-        }
-      }
+      multiply_half<0>(rows, w);
+      multiply_half<1>(rows, w);
+    }
+
+    /// Codes of four blocks; where there are fewer the last one stands in.
+    template <Finish kFinish, int kFirst>
+    EDGEQ_INLINE int8x16_t quad(int r, const float* scale, const SmallProducts& small) const {
+      constexpr int kThird = kFirst + 2 < kBlocks ? kFirst + 2 : kFirst;
+      return requantize_small<kFinish>(at[r][kFirst], at[r][kFirst + 1], at[r][kThird], at[r][kThird + 1],
+                                       vld1q_f32(scale + 4 * kFirst), vld1q_f32(scale + 4 * kFirst + 4),
+                                       vld1q_f32(scale + 4 * kThird), vld1q_f32(scale + 4 * kThird + 4), small);
     }
 
     /// Codes of each row, from the first byte of its register on: pairs of codes of two rows alternate until
@@ -76,21 +88,22 @@ struct NeonI8mm {
 #pragma GCC unroll 4
       for (int r = 0; r < kPairs; ++r) {
         int8x16_t half[2];
-#pragma GCC unroll 2
-        for (int h = 0; h < 2; ++h) {
-          if (4 * h >= kBlocks) {
-            half[h] = half[0];
-            continue;
-          }
-          const auto block = [&](int i) { return 4 * h + i < kBlocks ? 4 * h + i : kBlocks - 1; };
-          const auto s = [&](int i) { return vld1q_f32(scale + 4 * block(i)); };
-          half[h] = requantize_small<kFinish>(at[r][block(0)], at[r][block(1)], at[r][block(2)],
-                                              at[r][block(3)], s(0), s(1), s(2), s(3), small);
-        }
+        half[0] = quad<kFinish, 0>(r, scale, small);
+        half[1] = half[0];
+        if constexpr (kBlocks > 4) half[1] = quad<kFinish, 4>(r, scale, small);
         const int16x8_t low = vreinterpretq_s16_s8(half[0]);
         const int16x8_t high = vreinterpretq_s16_s8(half[1]);
         q[2 * r] = vreinterpretq_s8_s16(vuzp1q_s16(low, high));
         q[2 * r + 1] = vreinterpretq_s8_s16(vuzp2q_s16(low, high));
+      }
+    }
+
+    template <typename Visit>
+    EDGEQ_INLINE void each(Visit visit) {
+#pragma GCC unroll 8
+      for (int r = 0; r < kPairs; ++r) {
+#pragma GCC unroll 8
+        for (int i = 0; i < kBlocks; ++i) visit(at[r][i]);
       }
     }
 

@@ -125,14 +125,27 @@ EDGEQ_INLINE void store_row(act_t* to, int8x16_t q) {
   }
 }
 
+/// Copies codes that a tile left aside, because its rows or columns are not all there.
+EDGEQ_NOINLINE void copy_codes(const act_t* from, const SumsPlace& place, act_t* to, ptrdiff_t stride) {
+  for (size_t r = 0; r < place.rows; ++r) {
+    store_first(to, vld1q_s8(from), place.columns);
+    from += kArm64TileColumns;
+    to += stride;
+  }
+}
+
 template <typename Dot, int kRows, int kVectors, Finish kFinish>
-EDGEQ_NOINLINE void run_tiles(const GemmParams& p, const Tiles& tiles) {
+EDGEQ_NOINLINE void run_tiles(const GemmParams& p, const Tiles& tiles_ref) {
+  const Tiles tiles = tiles_ref;  // a copy: stores of bytes could change anything else
   const SmallProducts small(p.range);
   const int8_t* lhs = tiles.lhs;
   act_t* dst = tiles.dst;
-  const ptrdiff_t stride = tiles.dst_stride;
-  const bool whole = tiles.place.columns == 4 * kVectors;
   SumsPlace place = tiles.place;
+  act_t codes[kRows * kArm64TileColumns];
+  const bool whole = place.columns == 4 * kVectors && place.rows == kRows;
+  const ptrdiff_t stride = whole ? tiles.dst_stride : static_cast<ptrdiff_t>(kArm64TileColumns);
+  const ptrdiff_t tile_step = whole ? kRows * stride : 0;
+  act_t* to = whole ? dst : codes;
   for (size_t left = tiles.count; left > 0; --left) {
     typename Dot::template Sums<kRows, kVectors> sums;
     sums.start(tiles.bias);
@@ -148,6 +161,9 @@ EDGEQ_NOINLINE void run_tiles(const GemmParams& p, const Tiles& tiles) {
       if (tiles.unit) sums.template multiply<2>(a, w);
       if (Dot::kKr == 4 && tiles.half) sums.template multiply<1>(a, w);
     } while (--rounds > 0);
+    // All sums are in registers here. Without this the compiler keeps a copy of each in memory for what follows,
+    // and writes it in every round of the loop.
+    sums.each([](int32x4_t& sum) { asm("" : "+w"(sum)); });
     if constexpr (kFinish == Finish::kMemory) {
       alignas(16) int32_t stored[kRows * 16];
       sums.store(stored);
@@ -156,14 +172,13 @@ EDGEQ_NOINLINE void run_tiles(const GemmParams& p, const Tiles& tiles) {
     } else {
       int8x16_t q[kRows];
       sums.template codes<kFinish>(tiles.scale, small, q);
-      if (whole) {
 #pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) store_row<kVectors>(dst + r * stride, q[r]);
-      } else {
-#pragma GCC unroll 1
-        for (int r = 0; r < kRows; ++r) store_first(dst + r * stride, q[r], place.columns);
+      for (int r = 0; r < kRows; ++r) store_row<kVectors>(to + r * stride, q[r]);
+      to += tile_step;
+      if (!whole) {
+        copy_codes(codes, place, dst, tiles.dst_stride);
+        dst += kRows * tiles.dst_stride;
       }
-      dst += kRows * stride;
     }
   }
 }
@@ -183,33 +198,14 @@ void run_panel(const GemmParams& p, Tiles& tiles, size_t rows) {
   if (rest == 0) return;
   tiles.count = 1;
   tiles.place.rows = rest;
-  const size_t computed = rest == 5 ? 6 : rest == 3 ? 4 : rest < Dot::kLeastRows ? Dot::kLeastRows : rest;
-  act_t codes[kArm64TileRows * kArm64TileColumns];
-  act_t* const dst = tiles.dst;
-  const size_t columns = tiles.place.columns;
-  const bool aside = computed != rest && kFinish != Finish::kMemory;
-  const ptrdiff_t stride = tiles.dst_stride;
-  if (aside) {
-    tiles.dst = codes;
-    tiles.dst_stride = kArm64TileColumns;
-  }
-  switch (computed) {
-    case 6:
-      run_tiles<Dot, 6, kVectors, kFinish>(p, tiles);
-      break;
-    case 4:
-      run_tiles<Dot, 4, kVectors, kFinish>(p, tiles);
-      break;
-    case 2:
-      run_tiles<Dot, 2, kVectors, kFinish>(p, tiles);
-      break;
-    default:
-      run_tiles<Dot, static_cast<int>(Dot::kLeastRows), kVectors, kFinish>(p, tiles);
-      break;
-  }
-  if (!aside) return;
-  for (size_t r = 0; r < rest; ++r) {
-    std::memcpy(dst + static_cast<ptrdiff_t>(r) * stride, codes + r * kArm64TileColumns, columns);
+  if (rest == 5) {
+    run_tiles<Dot, 6, kVectors, kFinish>(p, tiles);
+  } else if (rest >= 3) {
+    run_tiles<Dot, 4, kVectors, kFinish>(p, tiles);
+  } else if (rest == 2) {
+    run_tiles<Dot, 2, kVectors, kFinish>(p, tiles);
+  } else {
+    run_tiles<Dot, static_cast<int>(Dot::kLeastRows), kVectors, kFinish>(p, tiles);
   }
 }
 
