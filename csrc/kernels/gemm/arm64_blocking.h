@@ -45,8 +45,13 @@ static inline Arm64Blocking arm64_blocking(size_t depth, int weight_bits) {
   return blocking;
 }
 
-/// Depth of the interleaved rows: each tap in units of eight channels.
-static inline size_t arm64_depth(size_t k, size_t taps) { return taps * ((k + 7) / 8 * 8); }
+/// Channels of a row that are interleaved with those of the others at a time.
+constexpr size_t kArm64Unit = 16;
+
+/// Depth of the interleaved rows: each tap in whole units.
+static inline size_t arm64_depth(size_t k, size_t taps) {
+  return taps * ((k + kArm64Unit - 1) / kArm64Unit * kArm64Unit);
+}
 
 }  // namespace edgeq
 

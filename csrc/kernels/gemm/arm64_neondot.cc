@@ -10,8 +10,9 @@ struct NeonDot {
   static constexpr bool kTwice = false;
   static constexpr size_t kLeastRows = 1;
 
-  /// A unit of eight channels: channels 0 to 3 of rows 0 to 3, channels 4 to 7 of the same, rows 4 and 5.
-  static EDGEQ_INLINE void interleave(const int8_t* const (&row)[kArm64TileRows], size_t units, int8_t* to) {
+  /// A unit: rows 4 and 5, then groups 0 to 3 of rows 0 to 3. In this order a tile reads what its first two
+  /// groups need, which fills the registers, and then the rest.
+  static EDGEQ_INLINE int8_t* interleave(const int8_t* const (&row)[kArm64TileRows], size_t units, int8_t* to) {
     const int8_t* r0 = row[0];
     const int8_t* r1 = row[1];
     const int8_t* r2 = row[2];
@@ -19,19 +20,20 @@ struct NeonDot {
     const int8_t* r4 = row[4];
     const int8_t* r5 = row[5];
     const auto load = [](const int8_t*& from) {
-      const int32x2_t words = vreinterpret_s32_s8(vld1_s8(from));
-      from += kRowUnit;
-      return words;
+      const int8x16_t unit = vld1q_s8(from);
+      from += kArm64Unit;
+      return unit;
     };
+    const auto words = [](int8x16_t unit) { return vreinterpretq_s32_s8(unit); };
     for (; units > 0; --units) {
-      const int32x2x4_t rows = {{load(r0), load(r1), load(r2), load(r3)}};
-      vst4_s32(reinterpret_cast<int32_t*>(to), rows);
-      std::memcpy(to + 32, r4, 8);
-      std::memcpy(to + 40, r5, 8);
-      r4 += kRowUnit;
-      r5 += kRowUnit;
-      to += kTileUnit;
+      vst1q_s8(to, load(r4));
+      vst1q_s8(to + 16, load(r5));
+      to += 32;
+      const int32x4x4_t rows = {{words(load(r0)), words(load(r1)), words(load(r2)), words(load(r3))}};
+      vst4q_s32(reinterpret_cast<int32_t*>(to), rows);
+      to += 64;
     }
+    return to;
   }
 
   template <int kRows, int kVectors>
@@ -54,35 +56,48 @@ struct NeonDot {
       for (int v = 0; v < kVectors; ++v) at[r][v] = vdotq_laneq_s32(at[r][v], w[v], rows, kLane);
     }
 
-    /// Adds the products of kGroups = 1 or 2 groups, and moves past them.
-    template <int kGroups>
-    EDGEQ_INLINE void multiply(const int8_t*& a, const int8_t*& w) {
-      int8x16_t rows[kRows > 4 ? 3 : 2];
-      load_registers(a, rows);
-      a += kTileUnit;
-      EDGEQ_ORDER(a, at[kRows - 1][kVectors - 1]);
-#pragma GCC unroll 2
-      for (int g = 0; g < kGroups; ++g) {
-        int8x16_t b[kVectors];
-        load_registers(w, b);
-        w += 16 * kVectors;
-        EDGEQ_ORDER(w, at[kRows - 1][kVectors - 1]);
-        add_row<0>(0, b, rows[g]);
-        if constexpr (kRows > 1) add_row<1>(1, b, rows[g]);
-        if constexpr (kRows > 2) {
-          add_row<2>(2, b, rows[g]);
-          add_row<3>(3, b, rows[g]);
-        }
-        if constexpr (kRows > 4) {
-          if (g == 0) {
-            add_row<0>(4, b, rows[2]);
-            add_row<2>(5, b, rows[2]);
-          } else {
-            add_row<1>(4, b, rows[2]);
-            add_row<3>(5, b, rows[2]);
-          }
-        }
+    /// Adds the products of group kGroup: `four` holds it of rows 0 to 3; r4 and r5 a unit of one row each.
+    template <int kGroup>
+    EDGEQ_INLINE void multiply_group(int8x16_t four, int8x16_t r4, int8x16_t r5, const int8_t*& w) {
+      int8x16_t b[kVectors];
+      load_registers(w, b);
+      w += 16 * kVectors;
+      EDGEQ_ORDER(w, at[kRows - 1][kVectors - 1]);
+      add_row<0>(0, b, four);
+      if constexpr (kRows > 1) add_row<1>(1, b, four);
+      if constexpr (kRows > 2) {
+        add_row<2>(2, b, four);
+        add_row<3>(3, b, four);
       }
+      if constexpr (kRows > 4) {
+        add_row<kGroup>(4, b, r4);
+        add_row<kGroup>(5, b, r5);
+      }
+    }
+
+    /// Adds the products of the first kChannels of a unit, and moves past it.
+    template <int kChannels>
+    EDGEQ_INLINE void multiply(const int8_t*& a, const int8_t*& w) {
+      int8x16_t first[4];  // rows 4 and 5, groups 0 and 1
+      if constexpr (kRows > 4) {
+        load_registers(a, first);
+      } else {
+        first[0] = first[1] = vdupq_n_s8(0);
+        first[2] = vld1q_s8(a + 32);
+        first[3] = vld1q_s8(a + 48);
+      }
+      a += 64;
+      EDGEQ_ORDER(a, at[kRows - 1][kVectors - 1]);
+      multiply_group<0>(first[2], first[0], first[1], w);
+      if constexpr (kChannels > 4) multiply_group<1>(first[3], first[0], first[1], w);
+      if constexpr (kChannels > 8) {
+        int8x16_t second[2];
+        load_registers(a, second);
+        multiply_group<2>(second[0], first[0], first[1], w);
+        if constexpr (kChannels > 12) multiply_group<3>(second[1], first[0], first[1], w);
+      }
+      a += 32;
+      EDGEQ_ORDER(a, at[kRows - 1][kVectors - 1]);
     }
 
     /// Codes of each row, from the first byte of its register on.

@@ -9,25 +9,31 @@ struct NeonI8mm {
   static constexpr bool kTwice = true;
   static constexpr size_t kLeastRows = 2;
 
-  /// A unit of eight channels: those of each row in turn.
-  static EDGEQ_INLINE void interleave(const int8_t* const (&row)[kArm64TileRows], size_t units, int8_t* to) {
-    const int8_t* from[kArm64TileRows] = {row[0], row[1], row[2], row[3], row[4], row[5]};
-    for (; units > 1; units -= 2) {
-#pragma GCC unroll 8
-      for (size_t r = 0; r < kArm64TileRows; ++r) {
-        uint64_t low;
-        uint64_t high;
-        std::memcpy(&low, from[r], 8);
-        std::memcpy(&high, from[r] + 8, 8);
-        std::memcpy(to + 8 * r, &low, 8);
-        std::memcpy(to + kTileUnit + 8 * r, &high, 8);
-        from[r] += 2 * kRowUnit;
-      }
-      to += 2 * kTileUnit;
+  /// A unit: channels 0 to 7 of each row in turn, then channels 8 to 15.
+  static EDGEQ_INLINE int8_t* interleave(const int8_t* const (&row)[kArm64TileRows], size_t units, int8_t* to) {
+    const int8_t* r0 = row[0];
+    const int8_t* r1 = row[1];
+    const int8_t* r2 = row[2];
+    const int8_t* r3 = row[3];
+    const int8_t* r4 = row[4];
+    const int8_t* r5 = row[5];
+    const auto load = [](const int8_t*& from) {
+      const int64x2_t unit = vreinterpretq_s64_s8(vld1q_s8(from));
+      from += kArm64Unit;
+      return unit;
+    };
+    const auto store = [](int8_t* at, int64x2_t pair) { vst1q_s8(at, vreinterpretq_s8_s64(pair)); };
+    for (; units > 0; --units) {
+      const int64x2_t rows[kArm64TileRows] = {load(r0), load(r1), load(r2), load(r3), load(r4), load(r5)};
+      store(to, vzip1q_s64(rows[0], rows[1]));
+      store(to + 16, vzip1q_s64(rows[2], rows[3]));
+      store(to + 32, vzip1q_s64(rows[4], rows[5]));
+      store(to + 48, vzip2q_s64(rows[0], rows[1]));
+      store(to + 64, vzip2q_s64(rows[2], rows[3]));
+      store(to + 80, vzip2q_s64(rows[4], rows[5]));
+      to += kArm64TileRows * kArm64Unit;
     }
-    if (units == 0) return;
-#pragma GCC unroll 8
-    for (size_t r = 0; r < kArm64TileRows; ++r) std::memcpy(to + 8 * r, from[r], 8);
+    return to;
   }
 
   template <int kRows, int kVectors>
@@ -61,15 +67,19 @@ struct NeonI8mm {
       }
     }
 
-    /// Adds the products of a unit, and moves past it.
-    template <int>
+    /// Adds the products of the first kChannels of a unit, and moves past it.
+    template <int kChannels>
     EDGEQ_INLINE void multiply(const int8_t*& a, const int8_t*& w) {
-      int8x16_t rows[kPairs];
-      load_registers(a, rows);
-      a += kTileUnit;
-      EDGEQ_ORDER(a, at[kPairs - 1][kBlocks - 1]);
-      multiply_half<0>(rows, w);
-      multiply_half<1>(rows, w);
+#pragma GCC unroll 2
+      for (int group = 0; group < kChannels / 8; ++group) {
+        int8x16_t rows[kPairs];
+        load_registers(a, rows);
+        a += 8 * kArm64TileRows;
+        EDGEQ_ORDER(a, at[kPairs - 1][kBlocks - 1]);
+        multiply_half<0>(rows, w);
+        multiply_half<1>(rows, w);
+      }
+      if constexpr (kChannels < 16) a += 8 * kArm64TileRows;
     }
 
     /// Codes of four blocks; where there are fewer the last one stands in.

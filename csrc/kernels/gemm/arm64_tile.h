@@ -8,11 +8,11 @@
 //   kKr                     channels of a group of weights, 4 or 8
 //   kTwice                  whether constants stand twice, for sums in blocks of 2 x 2
 //   kLeastRows              of a tile
-//   interleave              six rows of a tap, as a tile reads them
-//   Sums<kRows, kVectors>   start, multiply, codes, store: see there
+//   interleave              a tap of six rows, as a tile reads them: 96 bytes for 16 channels
+//   Sums<kRows, kVectors>   the sums of a tile, see arm64_neondot.cc
 //
-// The rows of a block are interleaved once for all panels: a tile then reads them with one load of three
-// registers for eight channels, through one pointer, whatever the map of the rows is. It costs about a
+// The rows of a block are interleaved once for all panels: a tile then reads them with two loads for
+// sixteen channels, through one pointer, whatever the map of the rows is. It costs about a
 // fiftieth of multiplying them by 96 channels.
 
 #include <cstring>
@@ -26,9 +26,6 @@ namespace {
 /// The compiler orders loads as it likes and runs out of registers: this keeps what uses `pointer` below
 /// behind what makes `sums`.
 #define EDGEQ_ORDER(pointer, sum) asm("" : "+r"(pointer), "+w"(sum))
-
-constexpr size_t kRowUnit = 8;                           // channels of a row side by side
-constexpr size_t kTileUnit = kArm64TileRows * kRowUnit;  // bytes: three registers
 
 #if defined(__clang__)
 // Clang finds no four registers in a row among those that are left: single loads.
@@ -69,6 +66,55 @@ struct SumsPlace {
   size_t columns;  // at most 16
 };
 
+/// finish_rows of an addition without a table, where no sum can leave [-32,000, 32,000]. The products stay
+/// floating-point numbers: clamped and rounded they are the codes less their zero point.
+template <Finish kFinish>
+EDGEQ_NOINLINE void add_rows(const GemmParams& p, const SumsPlace& place, const int32_t* sums,
+                             const float* scale) {
+  const GemmResidual& r = p.residual;
+  const SmallProducts small(r.range);
+  const float32x4_t lowest = vdupq_n_f32(static_cast<float>(p.range.min - p.range.zp));
+  const float32x4_t highest = vdupq_n_f32(static_cast<float>(p.range.max - p.range.zp));
+  const int8x8_t zp_src = vdup_n_s8(static_cast<int8_t>(r.zp_src));
+  const float32x4_t multiplier_acc = vdupq_n_f32(r.multiplier_acc);
+  const float32x4_t multiplier_src = vdupq_n_f32(r.multiplier_src);
+  const float32x4_t s0 = vld1q_f32(scale);
+  const float32x4_t s1 = vld1q_f32(scale + 4);
+  const float32x4_t s2 = vld1q_f32(scale + 8);
+  const float32x4_t s3 = vld1q_f32(scale + 12);
+  const size_t columns = place.columns;
+  const act_t* src = r.src + static_cast<ptrdiff_t>(place.row) * r.row_stride + place.column;
+  act_t* dst = p.dst + static_cast<ptrdiff_t>(place.row) * p.dst_row_stride + place.column;
+  const ptrdiff_t src_stride = r.row_stride;
+  const ptrdiff_t dst_stride = p.dst_row_stride;
+  const auto sum = [&](const int32_t* acc, float32x4_t s, int16x4_t other) {
+    float32x4_t q = vmulq_f32(vcvtq_f32_s32(vld1q_s32(acc)), s);
+    q = vrndnq_f32(vminq_f32(vmaxq_f32(q, lowest), highest));
+    return vaddq_f32(vmulq_f32(q, multiplier_acc), vmulq_f32(vcvtq_f32_s32(vmovl_s16(other)), multiplier_src));
+  };
+  for (size_t left = place.rows; left > 0; --left) {
+    const int8x16_t codes = vld1q_s8(src);
+    const int16x8_t low = vsubl_s8(vget_low_s8(codes), zp_src);
+    const int16x8_t high = vsubl_s8(vget_high_s8(codes), zp_src);
+    const int8x16_t q = narrow_small<kFinish>(
+        sum(sums, s0, vget_low_s16(low)), sum(sums + 4, s1, vget_high_s16(low)),
+        sum(sums + 8, s2, vget_low_s16(high)), sum(sums + 12, s3, vget_high_s16(high)), small);
+    store_first(dst, q, columns);
+    sums += 16;
+    src += src_stride;
+    dst += dst_stride;
+  }
+}
+
+/// Whether add_rows takes the addition: products have the zero point of the left operand, as they always have
+/// without a table between, and sums are small: 2 * 255 * 60 = 30,600.
+EDGEQ_INLINE bool adds_small(const GemmParams& p) {
+  constexpr float kLargest = 60.0f;
+  const GemmResidual& r = p.residual;
+  return r.src != nullptr && p.table == nullptr && r.zp_acc == p.range.zp && r.multiplier_acc <= kLargest &&
+         r.multiplier_acc >= -kLargest && r.multiplier_src <= kLargest && r.multiplier_src >= -kLargest;
+}
+
 /// Everything that may follow the sums, from sums in memory, sixteen a row: a table is looked up, a residual
 /// is added, and products may be of any size.
 ///
@@ -77,16 +123,21 @@ struct SumsPlace {
 EDGEQ_NOINLINE void finish_rows(const GemmParams& p, const SumsPlace& place, const int32_t* sums,
                                 const float* scale) {
   const GemmResidual& r = p.residual;
+  if (adds_small(p)) {
+    if (finish_of(r.range) == Finish::kSaturate) {
+      add_rows<Finish::kSaturate>(p, place, sums, scale);
+    } else {
+      add_rows<Finish::kClamp>(p, place, sums, scale);
+    }
+    return;
+  }
   const RangeVectors range(p.range);
   const RangeVectors sum_range(r.range);
-  const float32x4_t s0 = vld1q_f32(scale);
-  const float32x4_t s1 = vld1q_f32(scale + 4);
-  const float32x4_t s2 = vld1q_f32(scale + 8);
-  const float32x4_t s3 = vld1q_f32(scale + 12);
   for (size_t i = 0; i < place.rows; ++i, sums += 16) {
     const ptrdiff_t row = static_cast<ptrdiff_t>(place.row + i);
     int8x16_t q = requantize(vld1q_s32(sums), vld1q_s32(sums + 4), vld1q_s32(sums + 8), vld1q_s32(sums + 12),
-                             s0, s1, s2, s3, range);
+                             vld1q_f32(scale), vld1q_f32(scale + 4), vld1q_f32(scale + 8),
+                             vld1q_f32(scale + 12), range);
     if (p.table != nullptr) q = look_up_each(q, p.table);
     if (r.src != nullptr)
       q = add_residual(q, vld1q_s8(r.src + row * r.row_stride + place.column), r, sum_range);
@@ -99,10 +150,9 @@ struct Tiles {
   const int8_t* lhs;  // interleaved
   size_t lhs_bytes;   // of a tile
   const int8_t* weights;
-  size_t taps;          // outer rounds
-  size_t pairs;         // of units of rows, in one round
-  bool unit;            // another one
-  bool half;            // and half a unit
+  size_t taps;   // rounds
+  size_t units;  // whole ones of a round
+  size_t rest;   // channels of one more
   const int32_t* bias;  // of kTwice, as the sums need them
   const float* scale;
   act_t* dst;
@@ -141,6 +191,9 @@ EDGEQ_NOINLINE void run_tiles(const GemmParams& p, const Tiles& tiles_ref) {
   const int8_t* lhs = tiles.lhs;
   act_t* dst = tiles.dst;
   SumsPlace place = tiles.place;
+  constexpr size_t kPendingTiles = kRows == kArm64TileRows ? 8 : 1;
+  alignas(16) int32_t stored[kFinish == Finish::kMemory ? kPendingTiles * kRows * 16 : 1];
+  size_t pending = 0;
   act_t codes[kRows * kArm64TileColumns];
   const bool whole = place.columns == 4 * kVectors && place.rows == kRows;
   const ptrdiff_t stride = whole ? tiles.dst_stride : static_cast<ptrdiff_t>(kArm64TileColumns);
@@ -154,21 +207,26 @@ EDGEQ_NOINLINE void run_tiles(const GemmParams& p, const Tiles& tiles_ref) {
     lhs += tiles.lhs_bytes;
     size_t rounds = tiles.taps;
     do {
-      for (size_t pairs = tiles.pairs; pairs > 0; --pairs) {
-        sums.template multiply<2>(a, w);
-        sums.template multiply<2>(a, w);
+      for (size_t units = tiles.units; units > 0; --units) sums.template multiply<16>(a, w);
+      if (tiles.rest != 0) {
+        if constexpr (Dot::kKr == 4) {
+          if (tiles.rest == 4) sums.template multiply<4>(a, w);
+          if (tiles.rest == 12) sums.template multiply<12>(a, w);
+        }
+        if (tiles.rest == 8) sums.template multiply<8>(a, w);
       }
-      if (tiles.unit) sums.template multiply<2>(a, w);
-      if (Dot::kKr == 4 && tiles.half) sums.template multiply<1>(a, w);
     } while (--rounds > 0);
     // All sums are in registers here. Without this the compiler keeps a copy of each in memory for what follows,
     // and writes it in every round of the loop.
     sums.each([](int32x4_t& sum) { asm("" : "+w"(sum)); });
     if constexpr (kFinish == Finish::kMemory) {
-      alignas(16) int32_t stored[kRows * 16];
-      sums.store(stored);
-      finish_rows(p, place, stored, tiles.plain_scale);
-      place.row += kRows;
+      sums.store(stored + pending * kRows * 16);
+      if (++pending == kPendingTiles || left == 1) {
+        place.rows = left == 1 ? (pending - 1) * kRows + tiles.place.rows : pending * kRows;
+        finish_rows(p, place, stored, tiles.plain_scale);
+        place.row += place.rows;
+        pending = 0;
+      }
     } else {
       int8x16_t q[kRows];
       sums.template codes<kFinish>(tiles.scale, small, q);
@@ -255,23 +313,26 @@ EDGEQ_NOINLINE void unpack_panel(const uint8_t* from, size_t taps, size_t groups
 /// stands for them.
 template <typename Dot>
 EDGEQ_NOINLINE void interleave_rows(const GemmParams& p, size_t first, size_t rows, int8_t* to) {
-  const size_t units = (p.k + kRowUnit - 1) / kRowUnit;
-  for (size_t done = 0; done < rows; done += kArm64TileRows) {
-    const size_t last = rows - done < kArm64TileRows ? rows - done - 1 : kArm64TileRows - 1;
-    for (size_t t = 0; t < p.taps; ++t) {
-      const int8_t* row[kArm64TileRows];
-      if (p.lhs.pixel_offset == nullptr && last + 1 == kArm64TileRows) {
-        const int8_t* from = p.lhs.base + static_cast<ptrdiff_t>(first + done) * p.lhs.row_stride;
+  const size_t units = (p.k + kArm64Unit - 1) / kArm64Unit;
+  const size_t taps = p.taps;
+  const GemmLhs lhs = p.lhs;
+  const int8_t* row[kArm64TileRows];
+  if (lhs.pixel_offset == nullptr) {
+    const int8_t* from = lhs.base + static_cast<ptrdiff_t>(first) * lhs.row_stride;
+    for (; rows >= kArm64TileRows; rows -= kArm64TileRows, first += kArm64TileRows) {
 #pragma GCC unroll 8
-        for (size_t r = 0; r < kArm64TileRows; ++r, from += p.lhs.row_stride) row[r] = from;
-      } else {
-#pragma GCC unroll 8
-        for (size_t r = 0; r < kArm64TileRows; ++r)
-          row[r] = lhs_row(p.lhs, t, first + done + (r < last ? r : last));
-      }
-      Dot::interleave(row, units, to);
-      to += units * kTileUnit;
+      for (size_t r = 0; r < kArm64TileRows; ++r, from += lhs.row_stride) row[r] = from;
+      to = Dot::interleave(row, units, to);
     }
+  }
+  while (rows > 0) {
+    const size_t count = rows < kArm64TileRows ? rows : kArm64TileRows;
+    for (size_t t = 0; t < taps; ++t) {
+      for (size_t r = 0; r < kArm64TileRows; ++r) row[r] = lhs_row(lhs, t, first + (r < count ? r : count - 1));
+      to = Dot::interleave(row, units, to);
+    }
+    rows -= count;
+    first += count;
   }
 }
 
@@ -301,13 +362,14 @@ void run_gemm(const GemmParams& p, size_t row_begin, size_t row_end, size_t pane
   int8_t* const unpacked = reinterpret_cast<int8_t*>(p.scratch + blocking.unpacked_offset);
   Tiles tiles{};
   tiles.lhs_bytes = blocking.tile_bytes;
-  // Whole units of all taps follow each other.
-  const size_t units = groups * kKr / kRowUnit;
-  tiles.half = groups * kKr % kRowUnit != 0;
-  tiles.taps = tiles.half ? p.taps : 1;
-  const size_t round_units = tiles.half ? units : p.taps * units;
-  tiles.pairs = round_units / 2;
-  tiles.unit = round_units % 2 != 0;
+  // Taps of whole units follow each other like one.
+  tiles.units = groups * kKr / kArm64Unit;
+  tiles.rest = groups * kKr % kArm64Unit;
+  tiles.taps = p.taps;
+  if (tiles.rest == 0) {
+    tiles.units *= p.taps;
+    tiles.taps = 1;
+  }
   for (size_t row = row_begin; row < row_end; row += blocking.rows) {
     const size_t rows = row_end - row < blocking.rows ? row_end - row : blocking.rows;
     interleave_rows<Dot>(p, row, rows, block);

@@ -39,22 +39,34 @@ struct SmallProducts {
   int8x16_t max;
 };
 
-/// Bytes of sixteen sums.
+/// Bytes of sixteen products.
 template <Finish kFinish>
-EDGEQ_INLINE int8x16_t requantize_small(int32x4_t a0, int32x4_t a1, int32x4_t a2, int32x4_t a3,
-                                        float32x4_t s0, float32x4_t s1, float32x4_t s2, float32x4_t s3,
-                                        const SmallProducts& small) {
-  const auto whole = [&](int32x4_t a, float32x4_t s) {
-    return vreinterpretq_s16_f32(vaddq_f32(vmulq_f32(vcvtq_f32_s32(a), s), small.magic));
-  };
-  int16x8_t low = vuzp1q_s16(whole(a0, s0), whole(a1, s1));
-  int16x8_t high = vuzp1q_s16(whole(a2, s2), whole(a3, s3));
+EDGEQ_INLINE int8x16_t narrow_small(float32x4_t v0, float32x4_t v1, float32x4_t v2, float32x4_t v3,
+                                    const SmallProducts& small) {
+  const auto whole = [&](float32x4_t v) { return vreinterpretq_s16_f32(vaddq_f32(v, small.magic)); };
+  int16x8_t low = vuzp1q_s16(whole(v0), whole(v1));
+  int16x8_t high = vuzp1q_s16(whole(v2), whole(v3));
   if (kFinish == Finish::kClamp) {
     low = vaddq_s16(low, small.odd);
     high = vaddq_s16(high, small.odd);
   }
   const int8x16_t q = vqmovn_high_s16(vqmovn_s16(low), high);
   return kFinish == Finish::kClamp ? vminq_s8(vmaxq_s8(q, small.min), small.max) : q;
+}
+
+/// Bytes of sixteen sums.
+template <Finish kFinish>
+EDGEQ_INLINE int8x16_t requantize_small(int32x4_t a0, int32x4_t a1, int32x4_t a2, int32x4_t a3,
+                                        float32x4_t s0, float32x4_t s1, float32x4_t s2, float32x4_t s3,
+                                        const SmallProducts& small) {
+  return narrow_small<kFinish>(vmulq_f32(vcvtq_f32_s32(a0), s0), vmulq_f32(vcvtq_f32_s32(a1), s1),
+                               vmulq_f32(vcvtq_f32_s32(a2), s2), vmulq_f32(vcvtq_f32_s32(a3), s3), small);
+}
+
+/// What small products of this range need.
+EDGEQ_INLINE Finish finish_of(OutputRange range) {
+  return (range.zp & 1) == 0 && range.min == kActMin && range.max == kActMax ? Finish::kSaturate
+                                                                             : Finish::kClamp;
 }
 
 /// How the sums of a panel of `width` channels become codes, from its bias and scale. `largest_sum`: what the
@@ -73,8 +85,7 @@ EDGEQ_INLINE Finish finish_of(const GemmParams& p, const uint8_t* panel, size_t 
   double sum = largest_sum + vmaxvq_s32(most);
   if (sum > 2147483648.0) sum = 2147483648.0;
   if (!(sum * static_cast<double>(vmaxvq_f32(large)) <= 32000.0)) return Finish::kMemory;
-  const bool saturates = (p.range.zp & 1) == 0 && p.range.min == kActMin && p.range.max == kActMax;
-  return saturates ? Finish::kSaturate : Finish::kClamp;
+  return finish_of(p.range);
 }
 
 #endif  // __aarch64__
