@@ -12,7 +12,8 @@ struct NeonDot {
 
   /// A unit: rows 4 and 5, then groups 0 to 3 of rows 0 to 3. In this order a tile reads what its first two
   /// groups need, which fills the registers, and then the rest.
-  static EDGEQ_INLINE int8_t* interleave(const int8_t* const (&row)[kArm64TileRows], size_t units, int8_t* to) {
+  static EDGEQ_INLINE int8_t* interleave(const int8_t* const (&row)[kArm64TileRows], size_t units,
+                                         int8_t* to) {
     const int8_t* r0 = row[0];
     const int8_t* r1 = row[1];
     const int8_t* r2 = row[2];
@@ -78,23 +79,23 @@ struct NeonDot {
     /// Adds the products of the first kChannels of a unit, and moves past it.
     template <int kChannels>
     EDGEQ_INLINE void multiply(const int8_t*& a, const int8_t*& w) {
-      int8x16_t first[4];  // rows 4 and 5, groups 0 and 1
-      if constexpr (kRows > 4) {
-        load_registers(a, first);
-      } else {
-        first[0] = first[1] = vdupq_n_s8(0);
-        first[2] = vld1q_s8(a + 32);
-        first[3] = vld1q_s8(a + 48);
-      }
-      a += 64;
+      // Each pair of registers by itself: none is free in the middle of a unit.
+      int8x16_t last_rows[2] = {};
+      if constexpr (kRows > 4) load_registers(a, last_rows);
+      a += 32;
       EDGEQ_ORDER(a, at[kRows - 1][kVectors - 1]);
-      multiply_group<0>(first[2], first[0], first[1], w);
-      if constexpr (kChannels > 4) multiply_group<1>(first[3], first[0], first[1], w);
+      int8x16_t first[2];
+      load_registers(a, first);
+      a += 32;
+      EDGEQ_ORDER(a, at[kRows - 1][kVectors - 1]);
+      multiply_group<0>(first[0], last_rows[0], last_rows[1], w);
+      if constexpr (kChannels > 4) multiply_group<1>(first[1], last_rows[0], last_rows[1], w);
       if constexpr (kChannels > 8) {
+        EDGEQ_ORDER(a, at[kRows - 1][kVectors - 1]);
         int8x16_t second[2];
         load_registers(a, second);
-        multiply_group<2>(second[0], first[0], first[1], w);
-        if constexpr (kChannels > 12) multiply_group<3>(second[1], first[0], first[1], w);
+        multiply_group<2>(second[0], last_rows[0], last_rows[1], w);
+        if constexpr (kChannels > 12) multiply_group<3>(second[1], last_rows[0], last_rows[1], w);
       }
       a += 32;
       EDGEQ_ORDER(a, at[kRows - 1][kVectors - 1]);

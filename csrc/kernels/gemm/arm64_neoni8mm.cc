@@ -10,7 +10,8 @@ struct NeonI8mm {
   static constexpr size_t kLeastRows = 2;
 
   /// A unit: channels 0 to 7 of each row in turn, then channels 8 to 15.
-  static EDGEQ_INLINE int8_t* interleave(const int8_t* const (&row)[kArm64TileRows], size_t units, int8_t* to) {
+  static EDGEQ_INLINE int8_t* interleave(const int8_t* const (&row)[kArm64TileRows], size_t units,
+                                         int8_t* to) {
     const int8_t* r0 = row[0];
     const int8_t* r1 = row[1];
     const int8_t* r2 = row[2];
@@ -88,7 +89,8 @@ struct NeonI8mm {
       constexpr int kThird = kFirst + 2 < kBlocks ? kFirst + 2 : kFirst;
       return requantize_small<kFinish>(at[r][kFirst], at[r][kFirst + 1], at[r][kThird], at[r][kThird + 1],
                                        vld1q_f32(scale + 4 * kFirst), vld1q_f32(scale + 4 * kFirst + 4),
-                                       vld1q_f32(scale + 4 * kThird), vld1q_f32(scale + 4 * kThird + 4), small);
+                                       vld1q_f32(scale + 4 * kThird), vld1q_f32(scale + 4 * kThird + 4),
+                                       small);
     }
 
     /// Codes of each row, from the first byte of its register on: pairs of codes of two rows alternate until

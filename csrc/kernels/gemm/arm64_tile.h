@@ -72,7 +72,7 @@ template <Finish kFinish>
 EDGEQ_NOINLINE void add_rows(const GemmParams& p, const SumsPlace& place, const int32_t* sums,
                              const float* scale) {
   const GemmResidual& r = p.residual;
-  const SmallProducts small(r.range);
+  const SmallProducts small{SmallRange(r.range)};
   const float32x4_t lowest = vdupq_n_f32(static_cast<float>(p.range.min - p.range.zp));
   const float32x4_t highest = vdupq_n_f32(static_cast<float>(p.range.max - p.range.zp));
   const int8x8_t zp_src = vdup_n_s8(static_cast<int8_t>(r.zp_src));
@@ -90,7 +90,8 @@ EDGEQ_NOINLINE void add_rows(const GemmParams& p, const SumsPlace& place, const 
   const auto sum = [&](const int32_t* acc, float32x4_t s, int16x4_t other) {
     float32x4_t q = vmulq_f32(vcvtq_f32_s32(vld1q_s32(acc)), s);
     q = vrndnq_f32(vminq_f32(vmaxq_f32(q, lowest), highest));
-    return vaddq_f32(vmulq_f32(q, multiplier_acc), vmulq_f32(vcvtq_f32_s32(vmovl_s16(other)), multiplier_src));
+    return vaddq_f32(vmulq_f32(q, multiplier_acc),
+                     vmulq_f32(vcvtq_f32_s32(vmovl_s16(other)), multiplier_src));
   };
   for (size_t left = place.rows; left > 0; --left) {
     const int8x16_t codes = vld1q_s8(src);
@@ -150,9 +151,9 @@ struct Tiles {
   const int8_t* lhs;  // interleaved
   size_t lhs_bytes;   // of a tile
   const int8_t* weights;
-  size_t taps;   // rounds
-  size_t units;  // whole ones of a round
-  size_t rest;   // channels of one more
+  size_t taps;          // rounds
+  size_t units;         // whole ones of a round
+  size_t rest;          // channels of one more
   const int32_t* bias;  // of kTwice, as the sums need them
   const float* scale;
   act_t* dst;
@@ -187,7 +188,7 @@ EDGEQ_NOINLINE void copy_codes(const act_t* from, const SumsPlace& place, act_t*
 template <typename Dot, int kRows, int kVectors, Finish kFinish>
 EDGEQ_NOINLINE void run_tiles(const GemmParams& p, const Tiles& tiles_ref) {
   const Tiles tiles = tiles_ref;  // a copy: stores of bytes could change anything else
-  const SmallProducts small(p.range);
+  const SmallRange range(p.range);
   const int8_t* lhs = tiles.lhs;
   act_t* dst = tiles.dst;
   SumsPlace place = tiles.place;
@@ -216,8 +217,8 @@ EDGEQ_NOINLINE void run_tiles(const GemmParams& p, const Tiles& tiles_ref) {
         if (tiles.rest == 8) sums.template multiply<8>(a, w);
       }
     } while (--rounds > 0);
-    // All sums are in registers here. Without this the compiler keeps a copy of each in memory for what follows,
-    // and writes it in every round of the loop.
+    // All sums are in registers here. Without this the compiler keeps a copy of each in memory for what
+    // follows, and writes it in every round of the loop.
     sums.each([](int32x4_t& sum) { asm("" : "+w"(sum)); });
     if constexpr (kFinish == Finish::kMemory) {
       sums.store(stored + pending * kRows * 16);
@@ -228,6 +229,10 @@ EDGEQ_NOINLINE void run_tiles(const GemmParams& p, const Tiles& tiles_ref) {
         pending = 0;
       }
     } else {
+      // In vectors from here on only: there is no register to keep them in.
+      const SmallRange* here = &range;
+      EDGEQ_ORDER(here, sums.at[0][0]);
+      const SmallProducts small(*here);
       int8x16_t q[kRows];
       sums.template codes<kFinish>(tiles.scale, small, q);
 #pragma GCC unroll 8
@@ -328,7 +333,8 @@ EDGEQ_NOINLINE void interleave_rows(const GemmParams& p, size_t first, size_t ro
   while (rows > 0) {
     const size_t count = rows < kArm64TileRows ? rows : kArm64TileRows;
     for (size_t t = 0; t < taps; ++t) {
-      for (size_t r = 0; r < kArm64TileRows; ++r) row[r] = lhs_row(lhs, t, first + (r < count ? r : count - 1));
+      for (size_t r = 0; r < kArm64TileRows; ++r)
+        row[r] = lhs_row(lhs, t, first + (r < count ? r : count - 1));
       to = Dot::interleave(row, units, to);
     }
     rows -= count;

@@ -26,12 +26,26 @@ enum class Finish {
 /// the words are the codes without any narrowing that saturates, because with the zero point they fit 16
 /// bits. An even zero point joins the constant: it does not change which integer a tie goes to. An odd one
 /// would, and leaves a 1 to be added.
+struct SmallRange {
+  explicit EDGEQ_INLINE SmallRange(OutputRange range)
+      : magic(12582912.0f + static_cast<float>(range.zp - (range.zp & 1))),
+        odd(static_cast<int16_t>(range.zp & 1)),
+        min(static_cast<int8_t>(range.min)),
+        max(static_cast<int8_t>(range.max)) {}
+
+  float magic;
+  int16_t odd;
+  int8_t min;
+  int8_t max;
+};
+
+/// The same in vectors.
 struct SmallProducts {
-  explicit EDGEQ_INLINE SmallProducts(OutputRange range)
-      : magic(vdupq_n_f32(12582912.0f + static_cast<float>(range.zp - (range.zp & 1)))),
-        odd(vdupq_n_s16(static_cast<int16_t>(range.zp & 1))),
-        min(vdupq_n_s8(static_cast<int8_t>(range.min))),
-        max(vdupq_n_s8(static_cast<int8_t>(range.max))) {}
+  explicit EDGEQ_INLINE SmallProducts(const SmallRange& range)
+      : magic(vld1q_dup_f32(&range.magic)),
+        odd(vld1q_dup_s16(&range.odd)),
+        min(vld1q_dup_s8(&range.min)),
+        max(vld1q_dup_s8(&range.max)) {}
 
   float32x4_t magic;
   int16x8_t odd;
