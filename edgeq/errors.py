@@ -39,5 +39,9 @@ class DeviceError(EdgeqError):
     """A device cannot be reached, or cannot do what it is asked."""
 
 
+class BuildError(EdgeqError):
+    """A compiler or its tools are missing, or a cross build fails."""
+
+
 class UsageError(EdgeqError):
     """Arguments that contradict each other or name nothing."""
