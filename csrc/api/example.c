@@ -4,11 +4,10 @@
  *   LD_LIBRARY_PATH=. ./example model.edgeq input.f32
  *
  * input.f32 holds the model's first input as raw float32 in the machine's byte order (numpy: x.tofile("input.f32")).
- * Without it, the input is zeros. The five largest outputs are printed.
+ * Without it, the input is zeros. The five largest values of each output are printed.
  */
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "edgeq.h"
 
@@ -35,55 +34,73 @@ static int read_values(const char* path, float* values, size_t count) {
   return 0;
 }
 
+/* Prints the indices and values of the five largest. */
+static void print_largest(const char* name, const float* values, int64_t count) {
+  int64_t printed[5];
+  int shown, k;
+  for (shown = 0; shown < 5 && shown < count; ++shown) {
+    int64_t best = -1, i;
+    for (i = 0; i < count; ++i) {
+      int taken = 0;
+      for (k = 0; k < shown; ++k) taken |= printed[k] == i;
+      if (!taken && (best < 0 || values[i] > values[best])) best = i;
+    }
+    printf("%s[%ld] = %.9g\n", name, (long)best, (double)values[best]);
+    printed[shown] = best;
+  }
+}
+
 static int classify(edgeq_session* session, const char* input_path) {
+  const size_t count = edgeq_output_count(session);
   edgeq_tensor in, out;
   edgeq_input input;
-  edgeq_output output;
+  edgeq_output* outputs;
   float* x = NULL;
-  float* y = NULL;
-  int rank, status = 1;
+  size_t i;
+  int status = 1;
 
-  if (edgeq_input_count(session) != 1 || edgeq_output_count(session) != 1) {
-    fprintf(stderr, "this example is for models with one input and one output\n");
+  if (edgeq_input_count(session) != 1) {
+    fprintf(stderr, "this example is for models with one input\n");
     return 1;
   }
   if (edgeq_input_info(session, 0, &in) != EDGEQ_OK) return failed("input");
-  if (edgeq_output_info(session, 0, &out) != EDGEQ_OK) return failed("output");
-
   x = calloc((size_t)in.elements, sizeof(float));
-  y = calloc((size_t)out.elements, sizeof(float));
-  if (x == NULL || y == NULL) {
+  outputs = calloc(count, sizeof *outputs);
+  if (x == NULL || outputs == NULL) {
     fprintf(stderr, "out of memory\n");
     goto done;
   }
   if (input_path != NULL && read_values(input_path, x, (size_t)in.elements) != 0) goto done;
-
   input.data = x;
   input.bytes = (size_t)in.elements * sizeof(float);
   input.type = EDGEQ_FLOAT32;
-  output.data = y;
-  output.bytes = (size_t)out.elements * sizeof(float);
-  output.type = EDGEQ_FLOAT32;
-  if (edgeq_run(session, &input, 1, &output, 1, 1) != EDGEQ_OK) {
+  for (i = 0; i < count; ++i) {
+    if (edgeq_output_info(session, i, &out) != EDGEQ_OK) {
+      failed("output");
+      goto done;
+    }
+    outputs[i].bytes = (size_t)out.elements * sizeof(float);
+    outputs[i].type = EDGEQ_FLOAT32;
+    outputs[i].data = malloc(outputs[i].bytes);
+    if (outputs[i].data == NULL) {
+      fprintf(stderr, "out of memory\n");
+      goto done;
+    }
+  }
+
+  if (edgeq_run(session, &input, 1, outputs, count, 1) != EDGEQ_OK) {
     failed("run");
     goto done;
   }
-
-  for (rank = 0; rank < 5 && rank < out.elements; ++rank) {
-    int64_t best = -1, i;
-    for (i = 0; i < out.elements; ++i) {
-      /* What has been printed is marked by NaN, which is unequal to itself. */
-      if (y[i] == y[i] && (best < 0 || y[i] > y[best])) best = i;
-    }
-    if (best < 0) break;
-    printf("%ld %.9g\n", (long)best, (double)y[best]);
-    memset(&y[best], 0xff, sizeof(float));
+  for (i = 0; i < count; ++i) {
+    if (edgeq_output_info(session, i, &out) == EDGEQ_OK) print_largest(out.name, outputs[i].data, out.elements);
   }
   status = 0;
 
 done:
+  for (i = 0; outputs != NULL && i < count; ++i) free(outputs[i].data);
+  free(outputs);
   free(x);
-  free(y);
   return status;
 }
 
