@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import edgeq
+from edgeq.device.runners import read_runner
 from edgeq.device.targets import Target, find_target
 from edgeq.device.toolchain import Toolchain, find_program, find_toolchain
-from edgeq.errors import BuildError
+from edgeq.errors import BuildError, UsageError
 from edgeq.outputs import whole_folder
 
 RUNNER_FILE = "edgeq-runner"
@@ -37,6 +38,8 @@ RUNNER_BYTES_MOST = 1_572_864
 
 _FREE_BYTES_LEAST = 700_000_000
 """What Zig's libraries and a build take, the first time."""
+
+_SHT_SYMTAB = 2
 
 _KEPT_LINES = 12
 """Of a failed build's log, in the message."""
@@ -108,8 +111,9 @@ def cross_build(
     # Both builds end before anything is written to `out`.
     program = _Build(chosen, tools, sources, cache, library=False)
     program.make("edgeq-runner", jobs, progress)
-    made = {RUNNER_FILE: (program.folder / "csrc" / "runner" / "edgeq-runner").read_bytes()}
-    _check_program(made[RUNNER_FILE], chosen)
+    path = program.folder / "csrc" / "runner" / "edgeq-runner"
+    _check_program(path, chosen)
+    made = {RUNNER_FILE: path.read_bytes()}
     if library:
         shared = _Build(chosen, tools, sources, cache, library=True)
         shared.make("edgeq_library", jobs, progress)
@@ -156,7 +160,7 @@ class _Build:
         self._cache = cache
         # What must not change within a build folder is part of its name.
         key = hashlib.sha256(json.dumps([tools.version, definitions, str(sources)]).encode()).hexdigest()[:12]
-        self.folder = cache / f"{target.machine}-{tools.name}-{kind}-{key}"
+        self.folder = cache / f"{target.abi}-{tools.name}-{kind}-{key}"
         self._definitions = (
             *definitions,
             "-DCMAKE_BUILD_TYPE=Release",
@@ -307,68 +311,37 @@ def _require_space(cache: Path) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ElfFacts:
-    """What an executable's headers say.
-
-    Attributes:
-        machine: aarch64, armv7l, x86_64 or the number of another one.
-        is_static: No interpreter and no dynamic section: the kernel alone starts it.
-        is_stripped: No symbol table.
-        bits: 32 or 64.
-    """
-
-    machine: str
-    is_static: bool
-    is_stripped: bool
-    bits: int
-
-
-def elf_facts(content: bytes) -> ElfFacts:
-    """Reads a little-endian ELF file's headers.
-
-    Raises:
-        BuildError: If it is none.
-    """
-    if len(content) < 64 or content[:4] != b"\x7fELF" or content[5] != 1:
-        raise BuildError("the build made no little-endian ELF file")
-    wide = content[4] == 2
-    machine = struct.unpack_from("<H", content, 18)[0]
-    if wide:
-        program_at, section_at = struct.unpack_from("<QQ", content, 32)
-        program_size, programs, section_size, sections = struct.unpack_from("<HHHH", content, 54)
-    else:
-        program_at, section_at = struct.unpack_from("<II", content, 28)
-        program_size, programs, section_size, sections = struct.unpack_from("<HHHH", content, 42)
-    program_types = {struct.unpack_from("<I", content, program_at + i * program_size)[0] for i in range(programs)}
-    section_types = {struct.unpack_from("<I", content, section_at + i * section_size + 4)[0] for i in range(sections)}
-    names = {183: "aarch64", 40: "armv7l", 62: "x86_64"}
-    return ElfFacts(
-        machine=names.get(machine, str(machine)),
-        is_static=not program_types & {2, 3},  # PT_DYNAMIC, PT_INTERP
-        is_stripped=2 not in section_types,  # SHT_SYMTAB
-        bits=64 if wide else 32,
-    )
-
-
-def _check_program(content: bytes, target: Target) -> None:
-    facts = elf_facts(content)
+def _check_program(path: Path, target: Target) -> None:
+    """The program is what was promised: for this ABI, static, stripped, and small."""
+    try:
+        runner = read_runner(path)
+    except UsageError:
+        raise BuildError(f"{path} is no program for Linux; the tool chain builds for something else") from None
     wrong = []
-    if facts.machine != target.machine:
-        wrong.append(f"is for {facts.machine}, not {target.machine}")
-    if not facts.is_static:
+    if runner.abi != target.abi:
+        wrong.append(f"is for {runner.abi}, not {target.abi}")
+    if not runner.static:
         wrong.append("is linked dynamically")
-    if not facts.is_stripped:
+    if has_symbols(path.read_bytes()):
         wrong.append("is not stripped")
     if wrong:
         raise BuildError(f"the tool chain made an edgeq-runner that {' and '.join(wrong)}; use --toolchain zig")
+
+
+def has_symbols(content: bytes) -> bool:
+    """Whether an ELF file, little-endian, has a symbol table."""
+    wide = content[4] == 2
+    (start,) = struct.unpack_from("<Q" if wide else "<I", content, 40 if wide else 32)
+    size, count = struct.unpack_from("<HH", content, 58 if wide else 46)
+    kinds = {struct.unpack_from("<I", content, start + number * size + 4)[0] for number in range(count)}
+    return _SHT_SYMTAB in kinds
 
 
 def _manifest(target: Target, tools: Toolchain, program: _Build, made: dict[str, bytes]) -> dict[str, Any]:
     return {
         "edgeq": edgeq.__version__,
         "target": target.name,
-        "machine": target.machine,
+        "abi": target.abi,
         "toolchain": " ".join(word for word in (tools.name, tools.version) if word),
         "compiler": program.compiler(),
         "flags": program.flags(),

@@ -10,13 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeq.device.targets import GENERAL
 from edgeq.errors import DeviceError, UsageError
 
 ABIS = {(1, 40): "armv7", (1, 3): "i686", (2, 62): "x86_64", (2, 183): "aarch64"}
 """ABI by class and machine of an ELF header."""
-
-TARGETS = {"aarch64": "linux-aarch64", "armv7": "linux-armv7"}
-"""What `edgeq cross` calls the target that runs everywhere with an ABI."""
 
 _PT_INTERP = 3
 
@@ -89,8 +87,8 @@ def find_runner(abi: str, runner: Path | None = None, *, here: bool = False) -> 
     if not fitting:
         looked = f" in {', '.join(map(str, places))}" if places else ""
         cure = (
-            f"build it with edgeq cross --target {TARGETS[abi]} -o runners and pass --runner runners"
-            if abi in TARGETS
+            f"build it with edgeq cross --target {GENERAL[abi]} -o runners and pass --runner runners"
+            if abi in GENERAL
             else "build it with cmake --preset release and pass --runner PATH"
         )
         raise DeviceError(f"There is no edgeq-runner for {abi}{looked}; {cure} (or name the folder in EDGEQ_RUNNERS).")

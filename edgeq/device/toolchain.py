@@ -70,13 +70,13 @@ def find_toolchain(name: str, target: Target, sources: Path, cache: Path) -> Too
             compilers = (_installed("clang", name, target), _installed("clang++", name, target))
         definitions: tuple[str, ...] = (
             "-DCMAKE_SYSTEM_NAME=Linux",
-            f"-DCMAKE_SYSTEM_PROCESSOR={target.machine}",
+            f"-DCMAKE_SYSTEM_PROCESSOR={'armv7l' if target.abi == 'armv7' else target.abi}",
             f"-DCMAKE_C_COMPILER={compilers[0]}",
             f"-DCMAKE_CXX_COMPILER={compilers[1]}",
         )
         if name == "clang":
             definitions += tuple(f"-DCMAKE_{kind}_COMPILER_TARGET={target.gnu}" for kind in ("C", "CXX"))
-        if target.machine == "armv7l":
+        if target.abi == "armv7":
             definitions += tuple(f"-DCMAKE_{kind}_FLAGS=-march=armv7-a+fp -mfloat-abi=hard" for kind in ("C", "CXX"))
         return Toolchain(name, _version(compilers[1], "--version"), definitions, definitions)
     return _from_file(Path(name))
