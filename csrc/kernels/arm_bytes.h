@@ -41,9 +41,12 @@ EDGEQ_INLINE void copy_row(const uint8_t* from, size_t count, uint8_t* to) {
   }
 }
 
+// Stores are macros in some compilers: what they store has a name, since a macro takes no braces.
+
 /// Two runs of 16 bytes to 16 pairs.
 EDGEQ_INLINE void interleave_16(const uint8_t* a, const uint8_t* b, uint8_t* dst) {
-  vst2q_u8(dst, uint8x16x2_t{{vld1q_u8(a), vld1q_u8(b)}});
+  const uint8x16x2_t pairs = {{vld1q_u8(a), vld1q_u8(b)}};
+  vst2q_u8(dst, pairs);
 }
 
 /// dst[2 * i] = a[i], dst[2 * i + 1] = b[i]; count at least 16. The last block overlaps the one before it.
@@ -60,7 +63,8 @@ EDGEQ_INLINE void interleave2(const uint8_t* a, const uint8_t* b, size_t count, 
 
 /// Three runs of 16 bytes to 16 triples.
 EDGEQ_INLINE void interleave3(const uint8_t* a, const uint8_t* b, const uint8_t* c, uint8_t* dst) {
-  vst3q_u8(dst, uint8x16x3_t{{vld1q_u8(a), vld1q_u8(b), vld1q_u8(c)}});
+  const uint8x16x3_t triples = {{vld1q_u8(a), vld1q_u8(b), vld1q_u8(c)}};
+  vst3q_u8(dst, triples);
 }
 
 /// The reverse.
@@ -74,7 +78,8 @@ EDGEQ_INLINE void separate3(const uint8_t* src, uint8_t* a, uint8_t* b, uint8_t*
 /// Four runs of 16 bytes to 16 quadruples.
 EDGEQ_INLINE void interleave4(const uint8_t* a, const uint8_t* b, const uint8_t* c, const uint8_t* d,
                               uint8_t* dst) {
-  vst4q_u8(dst, uint8x16x4_t{{vld1q_u8(a), vld1q_u8(b), vld1q_u8(c), vld1q_u8(d)}});
+  const uint8x16x4_t quadruples = {{vld1q_u8(a), vld1q_u8(b), vld1q_u8(c), vld1q_u8(d)}};
+  vst4q_u8(dst, quadruples);
 }
 
 /// dst[c * dst_stride + r] = src[r * src_stride + c] for r < rows <= 16, c < columns <= 8, both at least 1;
