@@ -41,7 +41,7 @@ _FREE_BYTES_LEAST = 700_000_000
 
 _SHT_SYMTAB = 2
 
-_KEPT_LINES = 12
+_KEPT_LINES = 6
 """Of a failed build's log, in the message."""
 
 Progress = Callable[[str], None]
@@ -208,11 +208,10 @@ class _Build:
         for name in ("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CC", "CXX"):
             environment.pop(name, None)
         log = self.folder / log_name
-        with log.open("w", encoding="utf-8", errors="replace") as stream:
-            process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                text=True, errors="replace",
-            )  # fmt: skip
+        with log.open("w", encoding="utf-8", errors="replace") as stream, subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, errors="replace",
+        ) as process:  # fmt: skip
             assert process.stdout is not None
             try:
                 for line in process.stdout:
@@ -221,7 +220,6 @@ class _Build:
                 status = process.wait()
             except BaseException:
                 process.terminate()
-                process.wait()
                 raise
         if status != 0:
             self._fail(log)
@@ -233,8 +231,10 @@ class _Build:
             raise BuildError(
                 f"{self._cache}: the disk is full; free space there, or set XDG_CACHE_HOME to another folder"
             )
-        told = [line.strip() for line in lines if re.search(r"error|FAILED|not found|killed", line, re.IGNORECASE)]
-        shown = " | ".join((told or [line for line in lines if line.strip()])[:_KEPT_LINES])
+        # The first error names the cause; what ninja and CMake add follows it.
+        wrong = re.compile(r"\berror\b|not found|killed", re.IGNORECASE)
+        first = next((at for at, line in enumerate(lines) if wrong.search(line)), max(0, len(lines) - _KEPT_LINES))
+        shown = " | ".join([line.strip() for line in lines[first:] if line.strip()][:_KEPT_LINES])
         raise BuildError(f"the cross build failed; all of it is in {log}: {shown[:2000]}")
 
     def compiler(self) -> str:
@@ -286,7 +286,7 @@ def _flags(command: str) -> list[str]:
     words = shlex.split(command)
     skipped = ("-I", "-isystem", "-ffile-prefix-map", "-MF", "-MT", "-MD", "-o", "-c")
     kept = [word for word in words if word.startswith("-") and not word.startswith(skipped)]
-    return [word for word in kept if word == "-Os" or not word.startswith("-DEDGEQ_HAVE")]
+    return [word for word in kept if not word.startswith("-DEDGEQ_HAVE")]
 
 
 @contextmanager
