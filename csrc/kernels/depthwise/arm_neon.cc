@@ -226,109 +226,155 @@ EDGEQ_NOINLINE void copy_row(const Call<kLanes>& call, const Block& block, size_
   pad(padded);
 }
 
-/// Where the taps of a kernel lie: constants where the compiler knows them.
-template <int kKernel, int kStride>
-struct Taps {
-  explicit Taps(const DepthwiseParams&) {}
-  static constexpr size_t height = kKernel;
-  static constexpr size_t width = kKernel;
-  static constexpr ptrdiff_t step = kLanes;            // bytes from tap to tap
-  static constexpr ptrdiff_t stride = kStride * kLanes;  // and from output to output
-  static constexpr size_t row_step = 1;
-};
-template <>
-struct Taps<0, 0> {
-  explicit Taps(const DepthwiseParams& p)
-      : height(p.kernel_h),
-        width(p.kernel_w),
-        step(static_cast<ptrdiff_t>(p.dilation_w) * kLanes),
-        stride(static_cast<ptrdiff_t>(p.stride_w) * kLanes),
-        row_step(p.dilation_h) {}
-  const size_t height;
-  const size_t width;
-  const ptrdiff_t step;
-  const ptrdiff_t stride;
-  const size_t row_step;
+/// A window of copied rows at an output's first column.
+struct Window {
+  const int8_t* columns;
+  size_t row_bytes;
+  size_t span;  // rows that take turns
+  size_t slot;  // of the window's first
 };
 
-/// Sums of kOutputs adjacent outputs. `columns` holds `span` rows in turns, `at` bytes into them is the first
-/// output's first column, and row `slot` the window's first.
-template <int kKernel, int kStride, int kBits, int kOutputs>
-EDGEQ_INLINE void sum_taps(const Taps<kKernel, kStride>& taps, const int8_t* columns, size_t row_bytes, size_t span,
-                           size_t slot, const int8_t* weights, const int32_t* bias, Sums (&sums)[kOutputs]) {
+/// Reads two vectors that lie beside each other.
+EDGEQ_INLINE void load_two(const int8_t* from, Bytes& first, Bytes& second) {
+#if defined(__aarch64__)
+  __asm__("ldp %q0, %q1, [%2]"
+          : "=w"(first), "=w"(second)
+          : "r"(from), "m"(*reinterpret_cast<const int8_t(*)[2 * kLanes]>(from)));
+#else
+  first = load_bytes(from);
+  second = load_bytes(from + kLanes);
+#endif
+}
+
+/// Sums of kOutputs outputs of a 5x5 kernel, the first one's first column at `row` of each row.
+template <int kStride, int kBits, int kOutputs>
+EDGEQ_INLINE void sum_five(const int8_t* const (&row)[5], const int8_t* weights, const int32_t* bias,
+                           Sums (&sums)[kOutputs]) {
+  Products products[kOutputs];
+  const auto at = [&](int tap, int o) EDGEQ_LAMBDA { return row[tap / 5] + (tap % 5 + o * kStride) * kLanes; };
+  if (kBits == 8) {
+#pragma GCC unroll 4
+    for (int o = 0; o < kOutputs; ++o) sums[o] = load_sums<0>(bias);
+  }
+#pragma GCC unroll 12
+  for (int t = 0; t < 24; t += 2) {
+    Bytes weight[2];
+    load_two(weights + t * kLanes, weight[0], weight[1]);
+#pragma GCC unroll 4
+    for (int o = 0; o < kOutputs; ++o) {
+      Bytes in[2];
+      if (t % 5 != 4) {
+        load_two(at(t, o), in[0], in[1]);
+      } else {
+        in[0] = load_bytes(at(t, o));
+        in[1] = load_bytes(at(t + 1, o));
+      }
+      if (kBits == 8 || t == 0) {
+        products[o] = multiply_pair(in[0], weight[0], in[1], weight[1]);
+      } else {
+        multiply_add(products[o], in[0], weight[0]);
+        multiply_add(products[o], in[1], weight[1]);
+      }
+      if (kBits == 8) sums[o] = add_products(sums[o], products[o]);
+    }
+  }
+  const Bytes weight = load_bytes(weights + 24 * kLanes);
+#pragma GCC unroll 4
+  for (int o = 0; o < kOutputs; ++o) {
+    const Bytes in = load_bytes(at(24, o));
+    if (kBits == 8) {
+      sums[o] = add_products(sums[o], multiply(in, weight));
+    } else {
+      // All 25 products fit.
+      multiply_add(products[o], in, weight);
+      sums[o] = add_products(load_sums<0>(bias), products[o]);
+    }
+  }
+}
+
+/// Sums of kOutputs adjacent outputs of any kernel.
+template <int kBits, int kOutputs>
+EDGEQ_INLINE void sum_taps(const DepthwiseParams& p, const Window& window, const int8_t* weights,
+                           const int32_t* bias, Sums (&sums)[kOutputs]) {
 #pragma GCC unroll 4
   for (int o = 0; o < kOutputs; ++o) sums[o] = load_sums<0>(bias);
-  Products products[kOutputs];
+  const ptrdiff_t step = static_cast<ptrdiff_t>(p.dilation_w) * kLanes;
+  const ptrdiff_t stride = static_cast<ptrdiff_t>(p.stride_w) * kLanes;
+  Products products[kOutputs] = {};
   int held = 0;
-#pragma GCC unroll 5
-  for (size_t ky = 0; ky < taps.height; ++ky) {
-    const int8_t* in = columns + slot * row_bytes;
-    slot += taps.row_step;
-    if (slot >= span) slot -= span;
-#pragma GCC unroll 5
-    for (size_t kx = 0; kx < taps.width; ++kx) {
+  size_t slot = window.slot;
+  for (size_t ky = 0; ky < p.kernel_h; ++ky) {
+    const int8_t* in = window.columns + slot * window.row_bytes;
+    slot += p.dilation_h;
+    if (slot >= window.span) slot -= window.span;
+    for (size_t kx = 0; kx < p.kernel_w; ++kx, in += step, weights += kLanes) {
       const Bytes weight = load_bytes(weights);
-      weights += kLanes;
 #pragma GCC unroll 4
-      for (int o = 0; o < kOutputs; ++o) {
-        const Bytes pixel = load_bytes(in + o * taps.stride);
-        if (held == 0) {
-          products[o] = multiply(pixel, weight);
-        } else {
-          multiply_add(products[o], pixel, weight);
-        }
-      }
-      in += taps.step;
+      for (int o = 0; o < kOutputs; ++o) multiply_add(products[o], load_bytes(in + o * stride), weight);
       if (++held == most_products(kBits)) {
 #pragma GCC unroll 4
-        for (int o = 0; o < kOutputs; ++o) sums[o] = add_products(sums[o], products[o]);
+        for (int o = 0; o < kOutputs; ++o) {
+          sums[o] = add_products(sums[o], products[o]);
+          products[o] = Products{};
+        }
         held = 0;
       }
     }
   }
-  if (held > 0) {
 #pragma GCC unroll 4
-    for (int o = 0; o < kOutputs; ++o) sums[o] = add_products(sums[o], products[o]);
-  }
+  for (int o = 0; o < kOutputs; ++o) sums[o] = add_products(sums[o], products[o]);
 }
 
-/// Rows of any kernel (kKernel 0), or of one of kKernel x kKernel that is not dilated.
-template <int kKernel, int kStride, int kBits, bool kNarrow>
+/// Rows of a 5x5 kernel (kStride 1 or 2) or of any (kStride 0).
+template <int kStride, int kBits, bool kNarrow>
 EDGEQ_NOINLINE void rows_copied(const Call<kLanes>& call, const Block& block, size_t row_begin, size_t row_end) {
-  constexpr int kOutputs = kLanes == 16 && kBits == 4 ? 4 : 2;
+  constexpr int kOutputs = kBits == 4 && kLanes == 16 ? 4 : 2;
   const DepthwiseParams& p = call.p;
-  const Taps<kKernel, kStride> taps(p);
+  const int32_t* const bias = block.bias;
   const int8_t* weights = block.weights;
   if (kBits == 4) {
     int8_t* to = call.weights();
     weights = to;
     const int8_t* from = block.weights;
-    for (size_t t = 0; t < taps.height * taps.width; t += 2, from += kLanes, to += 2 * kLanes) {
+    for (size_t t = 0; t < p.kernel_h * p.kernel_w; t += 2, from += kLanes, to += 2 * kLanes) {
       const Bytes both = load_bytes(from);
       store_bytes(to, low_nibbles(both));
       store_bytes(to + kLanes, high_nibbles(both));
     }
   }
   const Requantize<kNarrow> requantize(p.range);
-  const size_t span = (taps.height - 1) * taps.row_step + 1;
-  const size_t row_bytes = call.padded_width() * kLanes;
+  const ptrdiff_t stride = static_cast<ptrdiff_t>(p.stride_w) * kLanes;
+  const ptrdiff_t step = call.output_step;
+  Window window;
+  window.span = (p.kernel_h - 1) * p.dilation_h + 1;
+  window.row_bytes = call.padded_width() * kLanes;
   int8_t* const columns = call.columns();
   size_t copied = 0;
   for (size_t y = row_begin; y < row_end; ++y) {
     const size_t top = y * p.stride_h;
-    for (size_t row = copied < top ? top : copied; row < top + span; ++row)
-      copy_row(call, block, row, columns + row % span * row_bytes);
-    copied = top + span;
-    const size_t slot = top % span;
+    for (size_t row = copied < top ? top : copied; row < top + window.span; ++row)
+      copy_row(call, block, row, columns + row % window.span * window.row_bytes);
+    copied = top + window.span;
+    window.slot = top % window.span;
+    window.columns = columns;
+    const int8_t* row[5] = {};
+    if (kStride != 0) {
+#pragma GCC unroll 5
+      for (size_t k = 0; k < 5; ++k) row[k] = columns + (window.slot + k) % 5 * window.row_bytes;
+    }
     int8_t* dst = call.output(y, block.first);
-    const int8_t* from = columns;
     const auto emit = [&](auto& sums) EDGEQ_LAMBDA {
-      sum_taps<kKernel, kStride, kBits>(taps, from, row_bytes, span, slot, weights, block.bias, sums);
-      for (const Sums& each : sums) {
-        store_bytes(dst, requantize(each, block.bias));
-        dst += call.output_step;
-        from += taps.stride;
+      constexpr int kCount = static_cast<int>(sizeof sums / sizeof sums[0]);
+      if constexpr (kStride != 0) {
+        sum_five<kStride, kBits>(row, weights, bias, sums);
+#pragma GCC unroll 5
+        for (const int8_t*& each : row) each += kCount * kStride * kLanes;
+      } else {
+        sum_taps<kBits>(p, window, weights, bias, sums);
+        window.columns += kCount * stride;
       }
+#pragma GCC unroll 4
+      for (int o = 0; o < kCount; ++o, dst += step) store_bytes(dst, requantize(sums[o], bias));
     };
     size_t left = p.width_out;
     for (; left >= kOutputs; left -= kOutputs) {
@@ -356,11 +402,11 @@ void depthwise_neon(const DepthwiseParams& p, size_t row_begin, size_t row_end) 
   } else if (square && p.kernel_w == 3 && p.stride_w == 2) {
     run(&rows3<2, kBits, false>, &rows3<2, kBits, true>);
   } else if (square && p.kernel_w == 5 && p.stride_w == 1) {
-    run(&rows_copied<5, 1, kBits, false>, &rows_copied<5, 1, kBits, true>);
+    run(&rows_copied<1, kBits, false>, &rows_copied<1, kBits, true>);
   } else if (square && p.kernel_w == 5 && p.stride_w == 2) {
-    run(&rows_copied<5, 2, kBits, false>, &rows_copied<5, 2, kBits, true>);
+    run(&rows_copied<2, kBits, false>, &rows_copied<2, kBits, true>);
   } else {
-    run(&rows_copied<0, 0, kBits, false>, &rows_copied<0, 0, kBits, false>);
+    run(&rows_copied<0, kBits, false>, &rows_copied<0, kBits, false>);
   }
 }
 
