@@ -352,7 +352,10 @@ struct ImageMap {
 };
 
 void check_gemm(const GemmVariant& variant, const GemmCase& c) {
-  if (c.m * c.n * c.k * (c.image ? 9 : c.taps) > limit) return;
+  const size_t all_taps = c.direct ? 1 : c.image ? 9 : c.taps;
+  if (c.m * c.n * c.k * all_taps > limit) return;
+  // Depths beyond a variant's bound are never given to it.
+  if (!gemm_takes(variant, GemmShape{c.m, c.n, c.k, all_taps, variant.weight_bits, c.direct})) return;
   Random random(c.seed);
   const std::string where = std::string(variant.name) + " m=" + std::to_string(c.m) +
                             " n=" + std::to_string(c.n) + " k=" + std::to_string(c.k) +

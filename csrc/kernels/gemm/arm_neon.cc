@@ -3,6 +3,7 @@
 #include "kernels/gemm/arm_tile.h"
 #include "kernels/gemm/neon_blocks.h"
 #if defined(__aarch64__)
+#include "kernels/gemm/arm64_neon_lanes.h"
 #include "kernels/gemm/arm64_neon_tile.h"
 #endif
 
@@ -473,6 +474,7 @@ EDGEQ_INLINE void find_rows(const GemmLhs& lhs, size_t taps, size_t first, size_
   if (lhs.pixel_offset == nullptr) {
     // An address beyond the last row is not used.
     const act_t* row = lhs_row(lhs, 0, first);
+#pragma GCC unroll 4
     for (size_t r = 0; r < kMr; ++r) addresses[r] = row + static_cast<ptrdiff_t>(r) * lhs.row_stride;
     return;
   }
@@ -520,7 +522,160 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
   }
 }
 
+#if defined(__aarch64__)
+
+// ---- shallow products: tiles by lanes ----
+
+constexpr size_t kLaneNr = LaneBlocks::kChannels;
+constexpr size_t kLaneHeader = kLaneNr * 8;
+
+template <int kBits>
+constexpr size_t kLaneRows = kBits == 4 ? 8 : 4;
+
+/// Widens a panel's weights to 16 bits.
+template <int kBits>
+void widen_panel(const uint8_t* from, const LaneBlocks& blocks, size_t k, size_t taps, uint8_t* to) {
+  std::memcpy(to, from, kLaneHeader);
+  const int8_t* w = reinterpret_cast<const int8_t*>(from + kLaneHeader);
+  int16_t* out = reinterpret_cast<int16_t*>(to + kLaneHeader);
+  const auto put = [&](int8x16_t channels) {
+    vst1q_s16(out, vmovl_s8(vget_low_s8(channels)));
+    vst1q_s16(out + 8, vmovl_high_s8(channels));
+    out += kLaneNr;
+  };
+  for (size_t t = 0; t < taps; ++t) {
+    size_t c = 0;
+    for (; c < k; c += kBits == 4 ? 2 : 1, w += kLaneNr) {
+      const int8x16_t bytes = vld1q_s8(w);
+      if (kBits == 4) {
+        put(vshrq_n_s8(vshlq_n_s8(bytes, 4), 4));
+        put(vshrq_n_s8(bytes, 4));
+      } else {
+        put(bytes);
+      }
+    }
+    for (; c < blocks.tap_depth; ++c) put(vdupq_n_s8(0));
+  }
+}
+
+/// Stores a row's codes after whatever follows the rounding.
+EDGEQ_INLINE void finish_codes(const Epilogue& epilogue, int8x16_t codes, act_t* dst, const act_t* src,
+                               size_t columns) {
+  if (!epilogue.plain) {
+    if (epilogue.table != nullptr) codes = look_up_each(codes, epilogue.table);
+    if (src != nullptr) codes = add_residual(codes, vld1q_s8(src), epilogue.residual, epilogue.sum_range);
+  }
+  store_first(dst, codes, columns);
+}
+
+/// A tile of rows times some panels. `rows` exist; the addresses of the others are those of any row.
+template <int kBits>
+void lane_row(const Epilogue& epilogue, const act_t* const* addresses, size_t eights, Place place,
+              const uint8_t* panel, size_t columns, size_t rows) {
+  for (;;) {
+    const int16_t* w = reinterpret_cast<const int16_t*>(panel + kLaneHeader);
+    const int32_t* bias = reinterpret_cast<const int32_t*>(panel);
+    const float* scale = reinterpret_cast<const float*>(panel + kLaneNr * 4);
+    act_t* dst = place.dst;
+    const act_t* src = place.src;
+    std::conditional_t<kBits == 4, int16x8_t, int32x4_t> sums[16];
+    if constexpr (kBits == 4) {
+      sum_narrow_lanes(addresses, eights, w, sums);
+    } else {
+      sum_wide_lanes(addresses, eights, w, sums);
+    }
+    const int32x4_t b0 = vld1q_s32(bias), b1 = vld1q_s32(bias + 4), b2 = vld1q_s32(bias + 8),
+                    b3 = vld1q_s32(bias + 12);
+    const float32x4_t m0 = vld1q_f32(scale), m1 = vld1q_f32(scale + 4), m2 = vld1q_f32(scale + 8),
+                      m3 = vld1q_f32(scale + 12);
+#pragma GCC unroll 8
+    for (size_t r = 0; r < kLaneRows<kBits>; ++r) {
+      int8x16_t codes;
+      if constexpr (kBits == 4) {
+        const int16x8_t low = sums[2 * r];
+        const int16x8_t high = sums[2 * r + 1];
+        codes = requantize(vaddw_s16(b0, vget_low_s16(low)), vaddw_high_s16(b1, low),
+                           vaddw_s16(b2, vget_low_s16(high)), vaddw_high_s16(b3, high), m0, m1, m2, m3,
+                           epilogue.range);
+      } else {
+        codes = requantize(vaddq_s32(sums[4 * r], b0), vaddq_s32(sums[4 * r + 1], b1),
+                           vaddq_s32(sums[4 * r + 2], b2), vaddq_s32(sums[4 * r + 3], b3), m0, m1, m2, m3,
+                           epilogue.range);
+      }
+      finish_codes(epilogue, codes, dst, src, columns);
+      if (r + 1 >= rows) break;
+      dst += place.dst_stride;
+      if (src != nullptr) src += place.src_stride;
+    }
+    if (columns <= kLaneNr) return;
+    columns -= kLaneNr;
+    panel = reinterpret_cast<const uint8_t*>(w);
+    place.dst += kLaneNr;
+    if (place.src != nullptr) place.src += kLaneNr;
+  }
+}
+
+/// Addresses of the rows of a tile, whose taps follow each other.
+template <int kBits>
+void find_lane_rows(const GemmParams& p, const LaneBlocks& blocks, size_t first, size_t rows,
+                    const act_t** addresses) {
+  act_t* gathered = reinterpret_cast<act_t*>(p.scratch + LaneBlocks::kAddressBytes);
+  for (size_t r = 0; r < kLaneRows<kBits>; ++r) {
+    const size_t i = first + (r < rows ? r : rows - 1);
+    if (p.lhs.pixel_offset == nullptr) {
+      addresses[r] = lhs_row(p.lhs, 0, i);
+      continue;
+    }
+    act_t* to = gathered + r * blocks.row_bytes;
+    addresses[r] = to;
+    for (size_t t = 0; t < p.taps; ++t, to += blocks.tap_depth) std::memcpy(to, lhs_row(p.lhs, t, i), p.k);
+  }
+}
+
+template <int kBits>
+void run_lanes(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end) {
+  const LaneBlocks blocks = lane_blocks(p.k, p.taps, p.lhs.pixel_offset == nullptr);
+  const size_t packed_panel =
+      kLaneHeader + (kBits == 4 ? (p.k + 1) / 2 : p.k) * p.taps * kLaneNr;
+  const act_t** const addresses = reinterpret_cast<const act_t**>(p.scratch);
+  uint8_t* const widened =
+      p.scratch + LaneBlocks::kAddressBytes + LaneBlocks::kMostRows * blocks.row_bytes;
+  const Epilogue epilogue(p);
+  Place place{};
+  place.dst_stride = p.dst_row_stride;
+  place.src_stride = p.residual.row_stride;
+  for (size_t panel = panel_begin; panel < panel_end; panel += blocks.panels) {
+    const size_t count = panel_end - panel < blocks.panels ? panel_end - panel : blocks.panels;
+    const size_t column = panel * kLaneNr;
+    const size_t columns = p.n - column < count * kLaneNr ? p.n - column : count * kLaneNr;
+    for (size_t i = 0; i < count; ++i)
+      widen_panel<kBits>(p.packed + (panel + i) * packed_panel, blocks, p.k, p.taps,
+                         widened + i * blocks.panel_bytes);
+    for (size_t i = row_begin; i < row_end; i += kLaneRows<kBits>) {
+      const size_t rows = row_end - i < kLaneRows<kBits> ? row_end - i : kLaneRows<kBits>;
+      find_lane_rows<kBits>(p, blocks, i, rows, addresses);
+      place.dst = p.dst + static_cast<ptrdiff_t>(i) * p.dst_row_stride + column;
+      place.src = p.residual.src == nullptr
+                      ? nullptr
+                      : p.residual.src + static_cast<ptrdiff_t>(i) * p.residual.row_stride + column;
+      lane_row<kBits>(epilogue, addresses, blocks.depth / 8, place, widened, columns, rows);
+    }
+  }
+}
+
+#endif
+
 }  // namespace
+
+#if defined(__aarch64__)
+void gemm_s8s8c_s8_4x16x1_neon(const GemmParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {
+  run_lanes<8>(p, r0, r1, p0, p1);
+}
+
+void gemm_s8s4c_s8_8x16x1_neon(const GemmParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {
+  run_lanes<4>(p, r0, r1, p0, p1);
+}
+#endif
 
 void gemm_s8s8c_s8_4x4x16_neon(const GemmParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {
   run<8>(p, r0, r1, p0, p1);

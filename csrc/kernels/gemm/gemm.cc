@@ -45,6 +45,10 @@ size_t gemm_arm64_scratch(const GemmShape& shape) {
   return neon_blocks(s.k, s.taps, s.weight_bits).bytes();
 }
 
+[[maybe_unused]] size_t gemm_lanes_scratch(const GemmShape& s) {
+  return lane_blocks(s.k, s.taps, s.direct).bytes();
+}
+
 constexpr GemmVariant kVariants[] = {
 #define EDGEQ_GEMM_KERNEL(isa, name, mr, nr, kr, nr_step, bits, max_depth, scratch) \
   {#name, Isa::isa, mr, nr, kr, nr_step, bits, max_depth, &name, &scratch},
@@ -87,6 +91,23 @@ double predicted_cost(const GemmVariant& variant, const GemmShape& shape) {
   const double bytes = static_cast<double>(shape.n) * (depth * variant.weight_bits / 8.0 + kBiasAndScale);
   const double streaming = bytes / kBytesPerCycle;
   return cycles > streaming ? cycles : streaming;
+}
+
+/// Instructions of a plain NEON kernel: those of the products and loads for each place of the depth, and those
+/// around them, a tile. Tiles by lanes have no sums to add up at the end, but widen every operand.
+double neon_cost(const GemmVariant& variant, const GemmShape& shape) {
+  const bool narrow = shape.weight_bits == 4;
+  const bool lanes = variant.kr == 1;
+  const auto tiles = [](size_t count, int size) {
+    return static_cast<double>((count + static_cast<size_t>(size) - 1) / static_cast<size_t>(size));
+  };
+  const double depth = static_cast<double>((shape.k + 7) / 8 * 8 * shape.taps);
+  const double rows = lanes ? tiles(shape.m, variant.mr) : static_cast<double>(shape.m) / variant.mr;
+  const double weights = depth * static_cast<double>(shape.n);
+  const double place = lanes ? (narrow ? 18.5 : 17.5) : (narrow ? 2.3 : 3.3);
+  const double tile = lanes ? (narrow ? 250.0 : 125.0) : (narrow ? 80.0 : 64.0);
+  const double unpacking = lanes ? 0.3 : narrow ? 0.4 : 0.0;
+  return rows * tiles(shape.n, variant.nr) * (place * depth + tile) + unpacking * weights;
 }
 
 /// Time of an AMX kernel in the same unit: CPUs with AMX do two of the 512-bit multiply-accumulates that
@@ -160,7 +181,9 @@ const GemmVariant* select_gemm(const GemmShape& shape, IsaSet isas) {
       has_vectors = true;
       vectors = variant->isa;
     }
-    const double cost = tiles ? amx_cost(shape) : predicted_cost(*variant, shape);
+    const double cost = tiles                           ? amx_cost(shape)
+                        : variant->isa == Isa::kNeon ? neon_cost(*variant, shape)
+                                                     : predicted_cost(*variant, shape);
     if (best == nullptr || cost < best_cost) {
       best = variant;
       best_cost = cost;

@@ -39,6 +39,36 @@ static inline NeonBlocks neon_blocks(size_t k, size_t taps, int weight_bits) {
   return blocks;
 }
 
+/// The same for tiles by lanes (arm64_neon_lanes.h), whose panels hold weights of 16 bits:
+///
+///   | addresses of a tile's rows | the rows themselves, where taps are gathered | a block of panels |
+///
+/// All taps of a gathered row are one depth; each is padded with zero weights to whole eights.
+struct LaneBlocks {
+  static constexpr size_t kChannels = 16;  // of a panel
+  static constexpr size_t kMostRows = 8;
+
+  size_t tap_depth;
+  size_t depth;
+  size_t panel_bytes;
+  size_t panels;
+  size_t row_bytes;  // of a gathered row; 0: rows are used where they lie
+
+  static constexpr size_t kAddressBytes = 64;
+  size_t bytes() const { return kAddressBytes + kMostRows * row_bytes + panels * panel_bytes; }
+};
+
+static inline LaneBlocks lane_blocks(size_t k, size_t taps, bool direct) {
+  constexpr size_t kBlockBytes = 16 * 1024;
+  LaneBlocks blocks{};
+  blocks.tap_depth = (k + 7) / 8 * 8;
+  blocks.depth = blocks.tap_depth * taps;
+  blocks.panel_bytes = LaneBlocks::kChannels * (8 + 2 * blocks.depth);
+  blocks.panels = blocks.panel_bytes < kBlockBytes ? kBlockBytes / blocks.panel_bytes : 1;
+  blocks.row_bytes = direct ? 0 : (blocks.depth + 63) / 64 * 64;
+  return blocks;
+}
+
 }  // namespace edgeq
 
 #endif  // EDGEQ_KERNELS_GEMM_NEON_BLOCKS_H_
