@@ -547,8 +547,9 @@ void test_gemm_variant(const GemmVariant& variant) {
   for (size_t k : {60, 63, 64, 65, 68, 72, 127, 128, 129}) {
     for (size_t m : {2, 7, 15, 16, 17, 49}) {
       ++seed;
-      check_gemm(variant, GemmCase{m, nr / 2 + static_cast<size_t>(seed % nr), k, static_cast<size_t>(seed % 3), seed % 3 != 2, kFills[seed / 3 % 6],
-                                   false, seed % 4 == 0, seed});
+      check_gemm(variant,
+                 GemmCase{m, nr / 2 + static_cast<size_t>(seed % nr), k, static_cast<size_t>(seed % 3),
+                          seed % 3 != 2, kFills[seed / 3 % 6], false, seed % 4 == 0, seed});
     }
   }
   check_gemm(variant, GemmCase{600, 32, 64, 1, true, Fill::kRandom, false, true, 1});

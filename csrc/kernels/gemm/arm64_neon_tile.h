@@ -189,11 +189,11 @@ EDGEQ_INLINE void sum_wide_tile(const act_t* const* rows, size_t taps, size_t gr
   register int32x4_t s2 __asm__("v2");
   register int32x4_t s3 __asm__("v3");
   if (kOneTap) {
-    __asm__ volatile(
-        EDGEQ_TAPS("", EDGEQ_W8_BEGIN, EDGEQ_W8_ADD_16, EDGEQ_W8_ADD_32, EDGEQ_W8_ADD_8, "") EDGEQ_WIDE_END
-        : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS
-        : [rows] "r"(rows), [groups] "r"(groups), [half] "r"(half)
-        : EDGEQ_TILE_CLOBBERS);
+    __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W8_BEGIN, EDGEQ_W8_ADD_16, EDGEQ_W8_ADD_32, EDGEQ_W8_ADD_8, "")
+                         EDGEQ_WIDE_END
+                     : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS
+                     : [rows] "r"(rows), [groups] "r"(groups), [half] "r"(half)
+                     : EDGEQ_TILE_CLOBBERS);
   } else {
     __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W8_BEGIN, EDGEQ_W8_ADD_16, EDGEQ_W8_ADD_32, EDGEQ_W8_ADD_8,
                                 EDGEQ_LOOP_OVER_TAPS("")) EDGEQ_WIDE_END
@@ -252,11 +252,11 @@ EDGEQ_INLINE void sum_narrow_tile(const act_t* const* rows, size_t taps, size_t 
   register int32x4_t s2 __asm__("v2");
   register int32x4_t s3 __asm__("v3");
   if (kOneTap) {
-    __asm__ volatile(
-        EDGEQ_TAPS("", EDGEQ_W4_BEGIN, EDGEQ_W4_ADD_16, EDGEQ_W4_ADD_32, EDGEQ_W4_ADD_8, "") EDGEQ_NARROW_END
-        : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS
-        : [rows] "r"(rows), [groups] "r"(groups), [half] "r"(half), [products] "r"(products)
-        : EDGEQ_TILE_CLOBBERS);
+    __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W4_BEGIN, EDGEQ_W4_ADD_16, EDGEQ_W4_ADD_32, EDGEQ_W4_ADD_8, "")
+                         EDGEQ_NARROW_END
+                     : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS
+                     : [rows] "r"(rows), [groups] "r"(groups), [half] "r"(half), [products] "r"(products)
+                     : EDGEQ_TILE_CLOBBERS);
   } else {
     __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W4_BEGIN, EDGEQ_W4_ADD_16, EDGEQ_W4_ADD_32, EDGEQ_W4_ADD_8,
                                 EDGEQ_LOOP_OVER_TAPS("")) EDGEQ_NARROW_END

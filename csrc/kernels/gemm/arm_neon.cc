@@ -51,9 +51,9 @@ EDGEQ_INLINE int32x4_t add_lanes(int32x4_t a, int32x4_t b, int32x4_t c, int32x4_
 struct Operands {
   const act_t* const* rows;  // kMr addresses for each tap
   size_t taps;
-  size_t groups;          // whole groups of 16 channels in a tap
-  size_t half;            // 1: and a group of 8
-  size_t products;        // of a lane
+  size_t groups;    // whole groups of 16 channels in a tap
+  size_t half;      // 1: and a group of 8
+  size_t products;  // of a lane
   size_t panel_bytes;
 };
 
@@ -529,11 +529,9 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
 constexpr size_t kLaneNr = LaneBlocks::kChannels;
 constexpr size_t kLaneHeader = kLaneNr * 8;
 
-template <int kBits>
-constexpr size_t kLaneRows = kBits == 4 ? 8 : 4;
+constexpr size_t kLaneRows = LaneBlocks::kRows;
 
 /// Widens a panel's weights to 16 bits.
-template <int kBits>
 void widen_panel(const uint8_t* from, const LaneBlocks& blocks, size_t k, size_t taps, uint8_t* to) {
   std::memcpy(to, from, kLaneHeader);
   const int8_t* w = reinterpret_cast<const int8_t*>(from + kLaneHeader);
@@ -545,14 +543,10 @@ void widen_panel(const uint8_t* from, const LaneBlocks& blocks, size_t k, size_t
   };
   for (size_t t = 0; t < taps; ++t) {
     size_t c = 0;
-    for (; c < k; c += kBits == 4 ? 2 : 1, w += kLaneNr) {
+    for (; c < k; c += 2, w += kLaneNr) {
       const int8x16_t bytes = vld1q_s8(w);
-      if (kBits == 4) {
-        put(vshrq_n_s8(vshlq_n_s8(bytes, 4), 4));
-        put(vshrq_n_s8(bytes, 4));
-      } else {
-        put(bytes);
-      }
+      put(vshrq_n_s8(vshlq_n_s8(bytes, 4), 4));
+      put(vshrq_n_s8(bytes, 4));
     }
     for (; c < blocks.tap_depth; ++c) put(vdupq_n_s8(0));
   }
@@ -569,7 +563,6 @@ EDGEQ_INLINE void finish_codes(const Epilogue& epilogue, int8x16_t codes, act_t*
 }
 
 /// A tile of rows times some panels. `rows` exist; the addresses of the others are those of any row.
-template <int kBits>
 void lane_row(const Epilogue& epilogue, const act_t* const* addresses, size_t eights, Place place,
               const uint8_t* panel, size_t columns, size_t rows) {
   for (;;) {
@@ -578,30 +571,19 @@ void lane_row(const Epilogue& epilogue, const act_t* const* addresses, size_t ei
     const float* scale = reinterpret_cast<const float*>(panel + kLaneNr * 4);
     act_t* dst = place.dst;
     const act_t* src = place.src;
-    std::conditional_t<kBits == 4, int16x8_t, int32x4_t> sums[16];
-    if constexpr (kBits == 4) {
-      sum_narrow_lanes(addresses, eights, w, sums);
-    } else {
-      sum_wide_lanes(addresses, eights, w, sums);
-    }
+    int16x8_t sums[16];
+    sum_lanes(addresses, eights, w, sums);
     const int32x4_t b0 = vld1q_s32(bias), b1 = vld1q_s32(bias + 4), b2 = vld1q_s32(bias + 8),
                     b3 = vld1q_s32(bias + 12);
     const float32x4_t m0 = vld1q_f32(scale), m1 = vld1q_f32(scale + 4), m2 = vld1q_f32(scale + 8),
                       m3 = vld1q_f32(scale + 12);
 #pragma GCC unroll 8
-    for (size_t r = 0; r < kLaneRows<kBits>; ++r) {
-      int8x16_t codes;
-      if constexpr (kBits == 4) {
-        const int16x8_t low = sums[2 * r];
-        const int16x8_t high = sums[2 * r + 1];
-        codes = requantize(vaddw_s16(b0, vget_low_s16(low)), vaddw_high_s16(b1, low),
-                           vaddw_s16(b2, vget_low_s16(high)), vaddw_high_s16(b3, high), m0, m1, m2, m3,
-                           epilogue.range);
-      } else {
-        codes = requantize(vaddq_s32(sums[4 * r], b0), vaddq_s32(sums[4 * r + 1], b1),
-                           vaddq_s32(sums[4 * r + 2], b2), vaddq_s32(sums[4 * r + 3], b3), m0, m1, m2, m3,
-                           epilogue.range);
-      }
+    for (size_t r = 0; r < kLaneRows; ++r) {
+      const int16x8_t low = sums[2 * r];
+      const int16x8_t high = sums[2 * r + 1];
+      const int8x16_t codes = requantize(vaddw_s16(b0, vget_low_s16(low)), vaddw_high_s16(b1, low),
+                                         vaddw_s16(b2, vget_low_s16(high)), vaddw_high_s16(b3, high), m0, m1,
+                                         m2, m3, epilogue.range);
       finish_codes(epilogue, codes, dst, src, columns);
       if (r + 1 >= rows) break;
       dst += place.dst_stride;
@@ -616,11 +598,10 @@ void lane_row(const Epilogue& epilogue, const act_t* const* addresses, size_t ei
 }
 
 /// Addresses of the rows of a tile, whose taps follow each other.
-template <int kBits>
 void find_lane_rows(const GemmParams& p, const LaneBlocks& blocks, size_t first, size_t rows,
                     const act_t** addresses) {
   act_t* gathered = reinterpret_cast<act_t*>(p.scratch + LaneBlocks::kAddressBytes);
-  for (size_t r = 0; r < kLaneRows<kBits>; ++r) {
+  for (size_t r = 0; r < kLaneRows; ++r) {
     const size_t i = first + (r < rows ? r : rows - 1);
     if (p.lhs.pixel_offset == nullptr) {
       addresses[r] = lhs_row(p.lhs, 0, i);
@@ -632,14 +613,11 @@ void find_lane_rows(const GemmParams& p, const LaneBlocks& blocks, size_t first,
   }
 }
 
-template <int kBits>
 void run_lanes(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end) {
   const LaneBlocks blocks = lane_blocks(p.k, p.taps, p.lhs.pixel_offset == nullptr);
-  const size_t packed_panel =
-      kLaneHeader + (kBits == 4 ? (p.k + 1) / 2 : p.k) * p.taps * kLaneNr;
+  const size_t packed_panel = kLaneHeader + (p.k + 1) / 2 * p.taps * kLaneNr;
   const act_t** const addresses = reinterpret_cast<const act_t**>(p.scratch);
-  uint8_t* const widened =
-      p.scratch + LaneBlocks::kAddressBytes + LaneBlocks::kMostRows * blocks.row_bytes;
+  uint8_t* const widened = p.scratch + LaneBlocks::kAddressBytes + LaneBlocks::kRows * blocks.row_bytes;
   const Epilogue epilogue(p);
   Place place{};
   place.dst_stride = p.dst_row_stride;
@@ -649,16 +627,16 @@ void run_lanes(const GemmParams& p, size_t row_begin, size_t row_end, size_t pan
     const size_t column = panel * kLaneNr;
     const size_t columns = p.n - column < count * kLaneNr ? p.n - column : count * kLaneNr;
     for (size_t i = 0; i < count; ++i)
-      widen_panel<kBits>(p.packed + (panel + i) * packed_panel, blocks, p.k, p.taps,
-                         widened + i * blocks.panel_bytes);
-    for (size_t i = row_begin; i < row_end; i += kLaneRows<kBits>) {
-      const size_t rows = row_end - i < kLaneRows<kBits> ? row_end - i : kLaneRows<kBits>;
-      find_lane_rows<kBits>(p, blocks, i, rows, addresses);
+      widen_panel(p.packed + (panel + i) * packed_panel, blocks, p.k, p.taps,
+                  widened + i * blocks.panel_bytes);
+    for (size_t i = row_begin; i < row_end; i += kLaneRows) {
+      const size_t rows = row_end - i < kLaneRows ? row_end - i : kLaneRows;
+      find_lane_rows(p, blocks, i, rows, addresses);
       place.dst = p.dst + static_cast<ptrdiff_t>(i) * p.dst_row_stride + column;
       place.src = p.residual.src == nullptr
                       ? nullptr
                       : p.residual.src + static_cast<ptrdiff_t>(i) * p.residual.row_stride + column;
-      lane_row<kBits>(epilogue, addresses, blocks.depth / 8, place, widened, columns, rows);
+      lane_row(epilogue, addresses, blocks.depth / 8, place, widened, columns, rows);
     }
   }
 }
@@ -668,12 +646,8 @@ void run_lanes(const GemmParams& p, size_t row_begin, size_t row_end, size_t pan
 }  // namespace
 
 #if defined(__aarch64__)
-void gemm_s8s8c_s8_4x16x1_neon(const GemmParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {
-  run_lanes<8>(p, r0, r1, p0, p1);
-}
-
 void gemm_s8s4c_s8_8x16x1_neon(const GemmParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {
-  run_lanes<4>(p, r0, r1, p0, p1);
+  run_lanes(p, r0, r1, p0, p1);
 }
 #endif
 

@@ -93,8 +93,8 @@ double predicted_cost(const GemmVariant& variant, const GemmShape& shape) {
   return cycles > streaming ? cycles : streaming;
 }
 
-/// Instructions of a plain NEON kernel: those of the products and loads for each place of the depth, and those
-/// around them, a tile. Tiles by lanes have no sums to add up at the end, but widen every operand.
+/// Instructions of a plain NEON kernel: those of the products and loads for each place of the depth, and
+/// those around them, a tile. Tiles by lanes have no sums to add up at the end, but widen every operand.
 double neon_cost(const GemmVariant& variant, const GemmShape& shape) {
   const bool narrow = shape.weight_bits == 4;
   const bool lanes = variant.kr == 1;
@@ -104,8 +104,8 @@ double neon_cost(const GemmVariant& variant, const GemmShape& shape) {
   const double depth = static_cast<double>((shape.k + 7) / 8 * 8 * shape.taps);
   const double rows = lanes ? tiles(shape.m, variant.mr) : static_cast<double>(shape.m) / variant.mr;
   const double weights = depth * static_cast<double>(shape.n);
-  const double place = lanes ? (narrow ? 18.5 : 17.5) : (narrow ? 2.3 : 3.3);
-  const double tile = lanes ? (narrow ? 250.0 : 125.0) : (narrow ? 80.0 : 64.0);
+  const double place = lanes ? 18.5 : narrow ? 2.3 : 3.3;
+  const double tile = lanes ? 250.0 : narrow ? 80.0 : 62.0;
   const double unpacking = lanes ? 0.3 : narrow ? 0.4 : 0.0;
   return rows * tiles(shape.n, variant.nr) * (place * depth + tile) + unpacking * weights;
 }
@@ -181,7 +181,7 @@ const GemmVariant* select_gemm(const GemmShape& shape, IsaSet isas) {
       has_vectors = true;
       vectors = variant->isa;
     }
-    const double cost = tiles                           ? amx_cost(shape)
+    const double cost = tiles                        ? amx_cost(shape)
                         : variant->isa == Isa::kNeon ? neon_cost(*variant, shape)
                                                      : predicted_cost(*variant, shape);
     if (best == nullptr || cost < best_cost) {

@@ -46,7 +46,7 @@ static inline NeonBlocks neon_blocks(size_t k, size_t taps, int weight_bits) {
 /// All taps of a gathered row are one depth; each is padded with zero weights to whole eights.
 struct LaneBlocks {
   static constexpr size_t kChannels = 16;  // of a panel
-  static constexpr size_t kMostRows = 8;
+  static constexpr size_t kRows = 8;
 
   size_t tap_depth;
   size_t depth;
@@ -55,7 +55,7 @@ struct LaneBlocks {
   size_t row_bytes;  // of a gathered row; 0: rows are used where they lie
 
   static constexpr size_t kAddressBytes = 64;
-  size_t bytes() const { return kAddressBytes + kMostRows * row_bytes + panels * panel_bytes; }
+  size_t bytes() const { return kAddressBytes + kRows * row_bytes + panels * panel_bytes; }
 };
 
 static inline LaneBlocks lane_blocks(size_t k, size_t taps, bool direct) {
