@@ -39,6 +39,11 @@ FAILED_CHECK = 3
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Share of the inputs that temperatures are fitted on; the others judge them.",
 )
+@click.option(
+    "--shift", metavar="SUITE[:TYPES[:SEVERITIES]]", help="Run corruptions too: imagenet-c::1,3,5, cifar10-c, mnist-c."
+)
+@click.option("--shift-samples", type=click.IntRange(1), help="Use the first N inputs only for corruptions.")
+@click.option("--shift-data", metavar="DATA", help="Run another data set with the same classes too.")
 @click.option("--max-accuracy-drop", type=float, metavar="POINTS", help="Gate: top-1 accuracy, in percent points.")
 @click.option("--max-ece", type=float, help="Gate: expected calibration error.")
 @click.option("--max-ece-increase", type=float, help="Gate: by how much it may exceed the float model's.")
@@ -61,6 +66,9 @@ def command(
     runner: Path | None,
     timeout: float | None,
     fit_share: float,
+    shift: str | None,
+    shift_samples: int | None,
+    shift_data: str | None,
     max_accuracy_drop: float | None,
     max_ece: float | None,
     max_ece_increase: float | None,
@@ -105,6 +113,9 @@ def command(
             preprocessing=parse_preprocessing(resize, crop, mean, std, channels, interpolation),
             gates=gates,
             fit_share=fit_share,
+            shift=shift,
+            shift_samples=shift_samples,
+            shift_data=shift_data,
             progress=True,
             device=connected,
         )

@@ -104,16 +104,32 @@ class Preprocessing:
             DataError: If an image is not uint8, has another shape, is smaller than the crop, or the sizes
                 differ after resize and crop.
         """
+        return self.normalise(self.arrange(images))
+
+    def arrange(self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """The part of `apply` that leaves pixels: resize and crop.
+
+        Args:
+            images: As `apply` takes them.
+
+        Returns:
+            uint8, shape (n, height, width, 1 or 3), RGB.
+
+        Raises:
+            DataError: As `apply` does.
+        """
         if (
             isinstance(images, np.ndarray)
             and images.ndim == 4
             and self._keeps_size(images.shape[1], images.shape[2])
         ):
-            return self._normalise(self._to_channels(_checked(images, 4)))
+            return _checked(images, 4)
         several = [images] if isinstance(images, np.ndarray) and images.ndim == 3 else images
-        arranged = [self._to_channels(self._arrange(_checked(image, 3))) for image in several]
+        arranged = [self._arrange(_checked(image, 3)) for image in several]
         if not arranged:
-            return np.empty((0, self.channel_count, *(self.crop or (0, 0))), np.float32)
+            return np.empty((0, *(self.crop or (0, 0)), 3), np.uint8)
+        if len({image.shape[2] for image in arranged}) > 1:  # grey among colour: as its own colour
+            arranged = [np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image for image in arranged]
         sizes = sorted({image.shape[:2] for image in arranged})
         if len(sizes) > 1:
             (h0, w0), (h1, w1) = sizes[0], sizes[-1]
@@ -122,7 +138,18 @@ class Preprocessing:
                 "preprocessing, and a network takes one size: give a resize and a crop (--resize 256 --crop "
                 "224)."
             )
-        return self._normalise(np.stack(arranged))
+        return np.stack(arranged)
+
+    def normalise(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The part of `apply` that follows `arrange`: channel order, mean and deviation.
+
+        Args:
+            images: uint8, shape (n, h, w, 1 or 3), RGB.
+
+        Returns:
+            float32, shape (n, channel_count, h, w), contiguous.
+        """
+        return self._normalise(self._to_channels(images))
 
     def _keeps_size(self, height: int, width: int) -> bool:
         resized = self.resize is not None and min(height, width) != self.resize

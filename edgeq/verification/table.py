@@ -7,6 +7,7 @@ import math
 from edgeq.verification.compare import Change, Comparison, Quality
 from edgeq.verification.prediction import DisagreementPrediction
 from edgeq.verification.scaling import TemperatureScaling
+from edgeq.verification.shift import ShiftStudy
 
 
 def metric_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
@@ -93,6 +94,50 @@ def scaling_lines(scaling: TemperatureScaling) -> list[str]:
             f"  {name.ljust(width)}  T {row.temperature:6.3f}  ECE {row.ece:.4f} ({low:.4f} to {high:.4f})  "
             f"NLL {row.nll:.4f}"
         )
+    return lines
+
+
+def shift_lines(shifts: ShiftStudy) -> list[str]:
+    """Both models under each shift, and the means of the suites."""
+
+    def share(value: float | None) -> str:
+        return "" if value is None else f"{100 * value:.1f} %"
+
+    def number(value: float | None) -> str:
+        return "" if value is None else f"{value:.4f}"
+
+    rows = [("shift", "FP32 top-1", "quantized", "FP32 ECE", "quantized", "disagreement")]
+    for cell in shifts.cells:
+        first, second = cell.reference, cell.quantized
+        rows.append(
+            (
+                f"{cell.kind} {cell.severity}" if cell.severity else cell.kind,
+                share(None if first is None else first.top1),
+                share(None if second is None else second.top1),
+                number(None if first is None else first.ece),
+                number(None if second is None else second.ece),
+                share(cell.disagreement),
+            )
+        )
+    for mean in shifts.means:
+        rows.append(
+            (
+                f"mean of {mean.suite} ({mean.cells})",
+                share(None if mean.reference_error is None else 1 - mean.reference_error),
+                share(None if mean.quantized_error is None else 1 - mean.quantized_error),
+                number(mean.reference_ece),
+                number(mean.quantized_ece),
+                share(mean.disagreement),
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for name, *cells in rows:
+        padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join([name.ljust(widths[0]), *padded]).rstrip())
+    for mean in shifts.means:
+        if mean.error_ratio is not None:
+            lines.append(f"errors of the quantized model over the float model's, {mean.suite}: {mean.error_ratio:.3f}")
     return lines
 
 

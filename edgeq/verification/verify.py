@@ -21,13 +21,15 @@ from edgeq.backends.protocol import Backend
 from edgeq.data import Batch, Dataset, Preprocessing, as_dataset, open_dataset
 from edgeq.data.files import file_digest
 from edgeq.errors import BackendError, DataError, UsageError
+from edgeq.shift import Cell, parse
 from edgeq.verification.compare import Comparison, compare
 from edgeq.verification.examples import Example, worst_disagreements
 from edgeq.verification.gates import GateResult, Gates, check_gates
 from edgeq.verification.prediction import DisagreementPrediction, predict_disagreement
 from edgeq.verification.scaling import TemperatureScaling, scale_temperatures
+from edgeq.verification.shift import ShiftStudy, run_corruptions, run_dataset, suite_means
 from edgeq.verification.subject import Subject, resolve
-from edgeq.verification.table import format_table, prediction_lines, scaling_lines
+from edgeq.verification.table import format_table, prediction_lines, scaling_lines, shift_lines
 
 if TYPE_CHECKING:
     from edgeq.device.backend import DeviceBackend
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
 _BATCH_BYTES = 32 << 20
 _LARGEST_BATCH = 64
+_SHIFT_BATCH = 32
+FIT_SHARE = 0.5
+"""Of the inputs, the share that temperatures are fitted on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,7 @@ class Verification:
         device: The device beside the host, where a device ran the quantized model.
         prediction: Whether uncertainty tells where the models disagree, or None for models of one class.
         scaling: What temperature scaling does, or None without labels or with too few inputs.
+        shifts: Both models on shifted inputs, or None where none were asked.
         gates: The verdict of each gate that was asked.
         examples: Inputs on which the models disagree, those with the largest change of probability first.
     """
@@ -141,6 +147,7 @@ class Verification:
     device: DeviceCheck | None = None
     prediction: DisagreementPrediction | None = None
     scaling: TemperatureScaling | None = None
+    shifts: ShiftStudy | None = None
     gates: tuple[GateResult, ...] = ()
     examples: tuple[Example, ...] = ()
 
@@ -157,6 +164,7 @@ class Verification:
             **device,
             "prediction": self.prediction.to_json() if self.prediction else None,
             "scaling": self.scaling.to_json() if self.scaling else None,
+            "shifts": self.shifts.to_json() if self.shifts else None,
             "gates": [asdict(one) for one in self.gates],
             "provenance": self.provenance.to_json(),
             "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
@@ -172,6 +180,8 @@ class Verification:
             blocks.append(scaling_lines(self.scaling))
         if self.prediction is not None and self.comparison.disagreement.count:
             blocks.append(prediction_lines(self.prediction))
+        if self.shifts is not None:
+            blocks.append(shift_lines(self.shifts))
         if self.device is not None:
             blocks.append([f"device  {self.device.device} {self.device.sentence(self.comparison.n)}"])
         return "\n\n".join("\n".join(block) for block in blocks)
@@ -198,7 +208,10 @@ def verify(
     batch_size: int | None = None,
     threads: int | None = None,
     gates: Gates | None = None,
-    fit_share: float = 0.5,
+    fit_share: float = FIT_SHARE,
+    shift: str | None = None,
+    shift_samples: int | None = None,
+    shift_data: Any = None,
     progress: bool = False,
     device: Device | None = None,
 ) -> Verification:
@@ -219,6 +232,9 @@ def verify(
         threads: Threads of each runtime; None lets it choose.
         gates: Bounds that the quantized model must keep; their verdicts stand in the result.
         fit_share: Of the inputs, the share that temperatures are fitted on; the rest judges them.
+        shift: Corruptions to run too, `suite[:types[:severities]]`; see `edgeq.shift.parse`.
+        shift_samples: Use the first this many samples for them; None uses as many as for the rest.
+        shift_data: Another data set with the same classes to run too, as `data` is given.
         progress: Whether a bar on a terminal's standard error shows how far it is.
         device: Runs the target in place of `backend`, with the native engine here beside it, bit for bit; connected.
 
@@ -234,13 +250,18 @@ def verify(
         raise UsageError(f"The share to fit temperatures on must lie in (0, 1), not {fit_share}.")
     if device is not None and backend != "native":
         raise UsageError(f"A device runs edgeq's own engine; leave out backend {backend}, or the device.")
+    if shift_samples is not None and shift_samples < 1:
+        raise UsageError(f"The samples to shift must be at least 1, not {shift_samples}.")
+    cells = () if shift is None else parse(shift)
     subject = resolve(target, reference, backend, threads)
     host = None
     with ExitStack() as stack:
         if device is not None:
             subject, host = _on_device(subject, device, threads, stack)
-        asked = _Asked(backend, preprocessing, samples, batch_size, gates, fit_share, progress)
-        return _verify(subject, host, data, asked)
+        judged = (gates, fit_share, shift, cells, shift_samples, shift_data)
+        return _verify(
+            subject, host, data, _Asked(backend, preprocessing, samples, batch_size, *judged, progress)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +274,10 @@ class _Asked:
     batch_size: int | None
     gates: Gates | None
     fit_share: float
+    shift: str | None
+    cells: tuple[Cell, ...]
+    shift_samples: int | None
+    shift_data: Any
     progress: bool
 
 
@@ -281,28 +306,61 @@ def _verify(subject: Subject, host: _Beside | None, data: Any, asked: _Asked) ->
     comparison = compare(*logits, labels)
     prediction = predict_disagreement(*logits)
     scaling = None if labels is None else scale_temperatures(*logits, labels, asked.fit_share)
-    results = () if asked.gates is None else check_gates(asked.gates, *logits, labels)
     clock.seconds["metrics"] = time.perf_counter() - started
+    shifts = _shifts(subject, dataset, chosen, count, asked, clock)
+    started = time.perf_counter()
+    results = () if asked.gates is None else check_gates(asked.gates, *logits, labels)
+    clock.seconds["metrics"] += time.perf_counter() - started
     found = None if host is None else host.finding()
     return Verification(
         comparison=comparison,
-        provenance=_provenance(
-            subject,
-            dataset,
-            chosen,
-            asked.preprocessing is not None,
-            asked.samples,
-            asked.backend,
-            None if found is None else found.device,
-        ),
+        provenance=_provenance(subject, dataset, chosen, asked, None if found is None else found.device),
         class_names=subject.labels or dataset.class_names,
         seconds=clock.seconds,
         device=found,
         prediction=prediction,
         scaling=scaling,
+        shifts=shifts,
         gates=results,
         examples=worst_disagreements(*logits, labels, dataset),
     )
+
+
+def _shifts(
+    subject: Subject,
+    dataset: Dataset,
+    preprocessing: Preprocessing | None,
+    count: int,
+    asked: _Asked,
+    clock: _Clock,
+) -> ShiftStudy | None:
+    """Both models on the shifts that were asked, or None."""
+    if not asked.cells and asked.shift_data is None:
+        return None
+    clock.seconds["corruption"] = 0.0
+    natural = None
+    if asked.shift_data is not None:
+        natural = asked.shift_data
+        natural = open_dataset(natural) if isinstance(natural, (str, os.PathLike)) else as_dataset(natural)
+    count = min(count, asked.shift_samples or count)
+    total = count * len(asked.cells) + (0 if natural is None else len(natural))
+
+    def run(who: str, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        started = time.perf_counter()
+        logits = _checked_run(subject.reference if who == "reference" else subject.quantized, inputs)
+        clock.seconds[who] += time.perf_counter() - started
+        return logits
+
+    found = []
+    with _progress_bar(total, asked.progress, "shift") as bar:
+        size = asked.batch_size or _SHIFT_BATCH
+        if asked.cells:
+            found += run_corruptions(
+                asked.cells, dataset, preprocessing, count, size, run, bar, clock.seconds
+            )
+        if natural is not None:
+            found.append(run_dataset(natural, preprocessing, size, run, bar, clock.seconds))
+    return ShiftStudy(tuple(found), suite_means(found))
 
 
 class _Beside:
@@ -397,33 +455,61 @@ class _NoBar:
     def update(self, count: int) -> None:
         """Does nothing."""
 
+    def say(self, text: str) -> None:
+        """Does nothing."""
 
-def _progress_bar(count: int, wanted: bool) -> Any:
+
+class _Bar(_NoBar):
+    """A bar on a terminal's standard error, with what is being done and an estimate of the time left."""
+
+    def __init__(self, count: int, title: str) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=count, desc=title, unit="input", disable=None, leave=False)
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def update(self, count: int) -> None:
+        """Advances."""
+        self._bar.update(count)
+
+    def say(self, text: str) -> None:
+        """Shows what is being done."""
+        self._bar.set_postfix_str(text, refresh=False)
+
+
+def _progress_bar(count: int, wanted: bool, title: str = "verify") -> _NoBar:
     if not wanted:
         return _NoBar()
     try:
-        from tqdm import tqdm
+        return _Bar(count, title)
     except ImportError:
         return _NoBar()
-    return tqdm(total=count, desc="verify", unit="input", disable=None, leave=False)
 
 
 def _provenance(
-    subject: Subject,
-    dataset: Dataset,
-    preprocessing: Preprocessing | None,
-    overridden: bool,
-    samples: int | None,
-    backend: str,
-    device: str | None,
+    subject: Subject, dataset: Dataset, preprocessing: Preprocessing | None, asked: _Asked, device: str | None
 ) -> Provenance:
     words = ["edgeq", "verify", subject.target if subject.target_file else "MODEL"]
     if subject.reference_given:
         words += ["--reference", subject.reference_name]
     words += ["--data", dataset.source]
-    words += ["--backend", backend] if device is None else ["--device", device]
-    words += ["--samples", str(samples)] if samples is not None else []
-    words += _preprocessing_words(preprocessing) if overridden and preprocessing else []
+    words += ["--backend", asked.backend] if device is None else ["--device", device]
+    natural = asked.shift_data if isinstance(asked.shift_data, (str, os.PathLike)) else None
+    options = {
+        "--samples": asked.samples,
+        "--fit-share": None if asked.fit_share == FIT_SHARE else asked.fit_share,
+        "--shift": asked.shift,
+        "--shift-samples": asked.shift_samples,
+        "--shift-data": natural,
+    }
+    if asked.gates is not None:
+        limits = asdict(asked.gates)
+        options |= {f"--{name.replace('_', '-')}": value for name, value in limits.items()}
+    for name, value in options.items():
+        words += [] if value is None else [name, str(value)]
+    words += _preprocessing_words(preprocessing) if asked.preprocessing is not None and preprocessing else []
     return Provenance(
         command=shlex.join(words),
         target=subject.target,
@@ -436,7 +522,7 @@ def _provenance(
         reference_backend=subject.reference.name,
         data=dataset.source,
         data_sha256=dataset.digest(),
-        samples=samples,
+        samples=asked.samples,
         preprocessing=None if preprocessing is None else preprocessing.to_dict(),
         versions={
             "edgeq": __version__,
