@@ -34,7 +34,9 @@ def command(devices: tuple[str, ...], runner: Path | None, clean: bool, json_pat
         click.echo(format_columns(("device", "what it is"), _seen()))
         return 0
     found = [_look(text, runner, clean) for text in devices]
-    click.echo("\n\n".join(_format(one) for one in found if "error" not in one))
+    shown = [_format(one) for one in found if "error" not in one]
+    if shown:
+        click.echo("\n\n".join(shown))
     if json_path is not None:
         write_text(json_path, json.dumps({"devices": found}, indent=1) + "\n")
     for one in found:

@@ -41,6 +41,9 @@ _SHIFT_BATCH = 32
 FIT_SHARE = 0.5
 """Of the inputs, the share that temperatures are fitted on."""
 
+_DEVICE_BATCH_BYTES = 8 << 20
+"""On a device: a slow one shows how far it is, and repeats little when its line breaks."""
+
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
@@ -228,7 +231,7 @@ def verify(
         backend: Who runs the target: a name of `edgeq.backends.registry.KINDS`.
         preprocessing: How an image becomes an input; without it, what the export stored.
         samples: Use the first this many samples; None uses all.
-        batch_size: Inputs that run at once; without it, as many as fit 32 MiB, at most 64.
+        batch_size: Inputs that run at once; without it, as many as fit 32 MiB (8 MiB on a device), at most 64.
         threads: Threads of each runtime; None lets it choose.
         gates: Bounds that the quantized model must keep; their verdicts stand in the result.
         fit_share: Of the inputs, the share that temperatures are fitted on; the rest judges them.
@@ -299,7 +302,8 @@ def _verify(subject: Subject, host: _Beside | None, data: Any, asked: _Asked) ->
     chosen = asked.preprocessing or subject.preprocessing
     count = len(dataset) if asked.samples is None else min(asked.samples, len(dataset))
     clock = _Clock()
-    batches = _stream(dataset, chosen, count, asked.batch_size, clock)
+    most_bytes = _BATCH_BYTES if host is None else _DEVICE_BATCH_BYTES
+    batches = _stream(dataset, chosen, count, asked.batch_size, most_bytes, clock)
     logits = _run(subject, batches, count, clock, asked.progress, host)
     labels = None if dataset.labels is None else dataset.labels[:count]
     started = time.perf_counter()
@@ -401,12 +405,17 @@ class _Clock:
 
 
 def _stream(
-    dataset: Dataset, preprocessing: Preprocessing | None, count: int, batch_size: int | None, clock: _Clock
+    dataset: Dataset,
+    preprocessing: Preprocessing | None,
+    count: int,
+    batch_size: int | None,
+    most_bytes: int,
+    clock: _Clock,
 ) -> Iterator[Batch]:
     started = time.perf_counter()
     if batch_size is None:
         first = next(iter(dataset.batches(1, preprocessing, [0]))).inputs
-        batch_size = max(1, min(_LARGEST_BATCH, _BATCH_BYTES // max(first.nbytes, 1)))
+        batch_size = max(1, min(_LARGEST_BATCH, most_bytes // max(first.nbytes, 1)))
     for batch in dataset.batches(batch_size, preprocessing, range(count)):
         clock.seconds["data"] += time.perf_counter() - started
         yield batch

@@ -201,3 +201,39 @@ def test_a_model_of_several_inputs_is_refused(native_runner: Path, tmp_path: Pat
 def test_a_device_that_is_not_open() -> None:
     with pytest.raises(DeviceError, match="is not connected; open it with a with statement"):
         _ = open_device("local").facts
+
+
+def test_devices_stand_side_by_side() -> None:
+    from edgeq.cli.bench import format_devices
+
+    def figures(device: str, median: float, layers: list[tuple[str, float]], **machine: object) -> dict[str, object]:
+        return {
+            "device": device,
+            "emulated": False,
+            "latency": {"median_ms": median, "p10_ms": median - 1, "p90_ms": median + 1, "runs": 20},
+            "isa": "neon",
+            "gmac_per_s": 12.3,
+            "batch": 1,
+            "threads": 2,
+            "machine_after": {"cpu": "Cortex-A72", "cpus": [0, 1, 2, 3], **machine},
+            "warnings": ["the CPU's frequency fell from 1500 to 600 MHz while it was timed"] if median > 50 else [],
+            "layers": [{"name": name, "op": "conv", "ms": ms} for name, ms in layers],
+        }
+
+    text = format_devices(
+        [
+            figures("ssh://pi4", 60.5, [("a", 20.0), ("b", 40.5)], mhz=600.0, governor="ondemand", temperature=81.6),
+            {"device": "ssh://away", "error": "it does not answer"},
+            figures("ssh://pi5", 11.25, [("a", 0.0), ("b", 11.25)]),
+        ]
+    )
+    lines = [line.split() for line in text.splitlines()]
+    assert ["ssh://pi4", "Cortex-A72", "neon", "60.500", "59.500", "61.500", "12.3", "600", "ondemand", "82"] in lines
+    assert ["ssh://away", "failed"] in lines
+    assert ["ssh://pi5", "Cortex-A72", "neon", "11.250", "10.250", "12.250", "12.3"] in lines
+    assert "batch 1, 2 threads" in text
+    assert "warning: ssh://pi4: the CPU's frequency fell from 1500 to 600 MHz" in text
+    assert text.count("warning") == 1
+    # A layer that a device runs together with another has no time of its own there.
+    assert ["a", "conv", "20.0000"] in lines
+    assert ["b", "conv", "40.5000", "11.2500"] in lines
