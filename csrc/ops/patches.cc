@@ -29,6 +29,32 @@ act_t* gather_inside(const PatchGeometry& g, const PatchRows& rows, int64_t begi
   return dst;
 }
 
+/// The same for windows of kRows rows that are all inside the image: one address serves all rows.
+template <int64_t kChunk, int kRows>
+act_t* gather_whole(const PatchGeometry& g, const act_t* row, int64_t count, act_t* dst) {
+  const int64_t row_bytes = g.row_bytes();
+  const int64_t stride = g.stride();
+  const int64_t pitch = g.window.dilation_h * g.width * g.channels;
+  const int64_t step = g.window.stride_w * g.channels;
+  for (; count > 0; --count, row += step, dst += stride) {
+#pragma GCC unroll 8
+    for (int ky = 0; ky < kRows; ++ky) std::memcpy(dst + ky * row_bytes, row + ky * pitch, kChunk);
+  }
+  return dst;
+}
+
+/// Windows [begin, end) of an output row, all inside the image's width.
+template <int64_t kChunk>
+act_t* gather_row(const PatchGeometry& g, const PatchRows& rows, int64_t begin, int64_t end, act_t* dst) {
+  bool whole = true;
+  for (int64_t ky = 0; ky < g.window.kernel_h; ++ky) whole = whole && rows.step[ky] != 0;
+  const act_t* row = rows.row[0] + begin * rows.step[0];
+  if (whole && g.window.kernel_h == 3) return gather_whole<kChunk, 3>(g, row, end - begin, dst);
+  if (whole && g.window.kernel_h == 5) return gather_whole<kChunk, 5>(g, row, end - begin, dst);
+  if (whole && g.window.kernel_h == 7) return gather_whole<kChunk, 7>(g, row, end - begin, dst);
+  return gather_inside<kChunk>(g, rows, begin, end, dst);
+}
+
 /// A window that reaches into the left or right padding.
 void gather_at_edge(const PatchGeometry& g, const PatchRows& rows, const act_t* zero_row, int64_t ox,
                     act_t* dst) {
@@ -76,11 +102,11 @@ void gather_patches(const PatchGeometry& g, const act_t* image, const act_t* zer
     if (ox < stop) {
       const int64_t row_bytes = g.row_bytes();
       if (row_bytes <= 16) {
-        dst = gather_inside<16>(g, rows, ox, stop, dst);
+        dst = gather_row<16>(g, rows, ox, stop, dst);
       } else if (row_bytes <= 32) {
-        dst = gather_inside<32>(g, rows, ox, stop, dst);
+        dst = gather_row<32>(g, rows, ox, stop, dst);
       } else {
-        dst = gather_inside<64>(g, rows, ox, stop, dst);
+        dst = gather_row<64>(g, rows, ox, stop, dst);
       }
       ox = stop;
     }

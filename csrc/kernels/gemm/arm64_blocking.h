@@ -29,11 +29,11 @@ static inline Arm64Blocking arm64_blocking(size_t depth, int weight_bits) {
   // weights of a panel. What is done once for a block and a panel, above all unpacking 4-bit weights (about
   // what two rows take), is shared by its rows: where they are deep, more than the usual size is worth it.
   constexpr size_t kUsualBytes = 64 * 1024;
-  constexpr size_t kMostBytes = 192 * 1024;
-  constexpr size_t kEnoughRows = 36;
+  constexpr size_t kMostBytes = 256 * 1024;
+  const size_t enough_rows = weight_bits == 4 ? 100 : 36;
   const size_t usual = kUsualBytes / depth;
   const size_t most = kMostBytes / depth;
-  size_t rows = most < kEnoughRows ? most : kEnoughRows;
+  size_t rows = most < enough_rows ? most : enough_rows;
   if (rows < usual) rows = usual;
   rows = rows / kArm64TileRows * kArm64TileRows;
   if (rows < kArm64TileRows) rows = kArm64TileRows;

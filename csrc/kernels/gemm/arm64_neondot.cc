@@ -27,9 +27,10 @@ struct NeonDot {
     };
     const auto words = [](int8x16_t unit) { return vreinterpretq_s32_s8(unit); };
     for (; units > 0; --units) {
-      vst1q_s8(to, load(r4));
-      vst1q_s8(to + 16, load(r5));
+      const int8x16x2_t last = {{load(r4), load(r5)}};
+      vst1q_s8_x2(to, last);
       to += 32;
+      asm("" : "+r"(to));
       const int32x4x4_t rows = {{words(load(r0)), words(load(r1)), words(load(r2)), words(load(r3))}};
       vst4q_s32(reinterpret_cast<int32_t*>(to), rows);
       to += 64;

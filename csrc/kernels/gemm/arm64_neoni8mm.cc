@@ -23,16 +23,22 @@ struct NeonI8mm {
       from += kArm64Unit;
       return unit;
     };
-    const auto store = [](int8_t* at, int64x2_t pair) { vst1q_s8(at, vreinterpretq_s8_s64(pair)); };
+    const auto pair = [](int64x2_t rows) { return vreinterpretq_s8_s64(rows); };
     for (; units > 0; --units) {
-      const int64x2_t rows[kArm64TileRows] = {load(r0), load(r1), load(r2), load(r3), load(r4), load(r5)};
-      store(to, vzip1q_s64(rows[0], rows[1]));
-      store(to + 16, vzip1q_s64(rows[2], rows[3]));
-      store(to + 32, vzip1q_s64(rows[4], rows[5]));
-      store(to + 48, vzip2q_s64(rows[0], rows[1]));
-      store(to + 64, vzip2q_s64(rows[2], rows[3]));
-      store(to + 80, vzip2q_s64(rows[4], rows[5]));
-      to += kArm64TileRows * kArm64Unit;
+      const int64x2_t a = load(r0);
+      const int64x2_t b = load(r1);
+      const int64x2_t c = load(r2);
+      const int64x2_t d = load(r3);
+      const int64x2_t e = load(r4);
+      const int64x2_t f = load(r5);
+      const int8x16x4_t first = {
+          {pair(vzip1q_s64(a, b)), pair(vzip1q_s64(c, d)), pair(vzip1q_s64(e, f)), pair(vzip2q_s64(a, b))}};
+      const int8x16x2_t last = {{pair(vzip2q_s64(c, d)), pair(vzip2q_s64(e, f))}};
+      vst1q_s8_x4(to, first);
+      to += 64;
+      asm("" : "+r"(to));
+      vst1q_s8_x2(to, last);
+      to += 32;
     }
     return to;
   }

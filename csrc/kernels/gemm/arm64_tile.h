@@ -324,21 +324,34 @@ EDGEQ_NOINLINE void interleave_rows(const GemmParams& p, size_t first, size_t ro
   const int8_t* row[kArm64TileRows];
   if (lhs.pixel_offset == nullptr) {
     const int8_t* from = lhs.base + static_cast<ptrdiff_t>(first) * lhs.row_stride;
-    for (; rows >= kArm64TileRows; rows -= kArm64TileRows, first += kArm64TileRows) {
+    for (; rows >= kArm64TileRows; rows -= kArm64TileRows) {
 #pragma GCC unroll 8
       for (size_t r = 0; r < kArm64TileRows; ++r, from += lhs.row_stride) row[r] = from;
       to = Dot::interleave(row, units, to);
     }
+    if (rows == 0) return;
+    for (size_t r = 0; r < kArm64TileRows; ++r) {
+      row[r] = from;
+      if (r + 1 < rows) from += lhs.row_stride;
+    }
+    Dot::interleave(row, units, to);
+    return;
   }
-  while (rows > 0) {
+  for (; rows > 0; first += kArm64TileRows) {
     const size_t count = rows < kArm64TileRows ? rows : kArm64TileRows;
+    rows -= count;
+    int32_t index[kArm64TileRows];
+#pragma GCC unroll 8
+    for (size_t r = 0; r < kArm64TileRows; ++r) index[r] = lhs.row_index[first + (r < count ? r : count - 1)];
     for (size_t t = 0; t < taps; ++t) {
-      for (size_t r = 0; r < kArm64TileRows; ++r)
-        row[r] = lhs_row(lhs, t, first + (r < count ? r : count - 1));
+      const int32_t* offsets = lhs.pixel_offset + lhs.tap_index[t];
+#pragma GCC unroll 8
+      for (size_t r = 0; r < kArm64TileRows; ++r) {
+        const int32_t offset = offsets[index[r]];
+        row[r] = offset < 0 ? lhs.zero_row : lhs.base + offset;
+      }
       to = Dot::interleave(row, units, to);
     }
-    rows -= count;
-    first += count;
   }
 }
 
