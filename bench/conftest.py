@@ -26,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--write", action="store_true", help="write the tables and the plot into docs/")
     group.addoption("--rounds", type=int, help="alternating rounds (default 7, --quick 5)")
     group.addoption("--seconds", type=float, help="least time of a turn (default 0.3, --quick 0.05)")
+    group.addoption("--arm-runner", type=Path, metavar="PATH", help="count this runner for aarch64, not the preset's")
     group.addoption("--networks", help="names with commas; those of bench.networks without it")
 
 
@@ -71,7 +72,7 @@ class Bench:
             os.sched_setaffinity(0, cpus)
 
     def add(self, kind: str, result: dict[str, Any]) -> None:
-        """Adds a result of a kind: peers, models or kernels."""
+        """Adds a result of a kind: peers, models, kernels or arm."""
         if not self.results:
             self.results.update(
                 {

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from bench import plot, tables
+from bench.arm import tables as arm_tables
 from bench.studies.tables import replace_table
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "performance.md"
+ARM_PAGE = DOCS / "performance-arm.md"
 PLOT = DOCS / "performance_peers.svg"
 
 
@@ -38,6 +40,13 @@ def sections(results: dict[str, Any]) -> list[tuple[str, str]]:
             ("layers without weights", tables.vectors_summary(kernels)),
             ("weights of 4 bits", tables.narrow_weights(kernels)),
         ]
+    counts = results.get("arm", [])
+    if counts:
+        found += [
+            ("executed instructions on Arm, by class, millions", arm_tables.classes(counts)),
+            ("inner loops on Arm", arm_tables.inner_loops(counts)),
+            ("executed instructions on Arm, millions", arm_tables.summary(counts)),
+        ]
     return [(title, text) for title, text in found if text]
 
 
@@ -57,6 +66,21 @@ def write(results: dict[str, Any]) -> list[Path]:
     """
     if results["quick"]:
         raise ValueError("a quick run is not for publication; run `pytest bench --write` without --quick")
+    written = []
+    counts = results.get("arm", [])
+    if counts:
+        replace_table(ARM_PAGE, "versions", arm_tables.made_with(counts))
+        replace_table(ARM_PAGE, "summary", arm_tables.summary(counts))
+        replace_table(ARM_PAGE, "classes", arm_tables.classes(counts))
+        replace_table(ARM_PAGE, "inner loops", arm_tables.inner_loops(counts))
+        written.append(ARM_PAGE)
+    if set(results) & {"peers", "models", "kernels"}:
+        written += _write_times(results)
+    return written
+
+
+def _write_times(results: dict[str, Any]) -> list[Path]:
+    """Writes the tables of what was timed on this machine, and the plot."""
     replace_table(PAGE, "machine", tables.machine_table(results))
     for cap, peers in by_cap(results).items():
         if f"<!-- table: peers, cap {cap} -->" not in PAGE.read_text(encoding="utf-8"):
