@@ -79,10 +79,10 @@ EDGEQ_INLINE void store_codes(int8_t*& dst0, int8_t*& dst1, ptrdiff_t step, int8
 
 /// kRows output rows from row y. `weights`: of the first row by columns and halves of the channels, then (stride 1) of
 /// the second. `padding`: the quads of a column of padding.
-template <int kStride, int kRows, bool kNarrow>
+template <int kStride, int kRows, bool kRelu>
 EDGEQ_INLINE void rows3(const QuadCall& call, const Block& block, const int8x16_t (&weights)[2][3][2],
                         const float32x4_t (&scale)[2], const int8_t (&padding)[2][16], const Turns& turns,
-                        const Requantize<kNarrow>& requantize, size_t y) {
+                        const Requantize<kRelu>& requantize, size_t y) {
   constexpr int kOld = 3 - kStride;
   constexpr bool kShared = kStride == 1;  // both rows' windows have the same quads
   const DepthwiseParams& p = call.p;
@@ -124,8 +124,18 @@ EDGEQ_INLINE void rows3(const QuadCall& call, const Block& block, const int8x16_
           sum[i] = vdotq_s32(sum[i], quads, weights[kShared ? r : 0][kx][i]);
         }
       }
+      if constexpr (kRelu) {
+        __asm__(
+            "ldp %q0, %q1, [%4, %7]\n\t"
+            "fmla %0.4s, %2.4s, %5.4s\n\t"
+            "fmla %1.4s, %3.4s, %6.4s"
+            : "=&w"(value[2 * r]), "=&w"(value[2 * r + 1])
+            : "w"(sum[0]), "w"(sum[1]), "r"(bias), "w"(scale[0]), "w"(scale[1]), "i"(2 * kWidth * 4),
+              "m"(*reinterpret_cast<const int32_t(*)[3 * kWidth]>(bias)));
+      } else {
 #pragma GCC unroll 2
-      for (int i = 0; i < 2; ++i) value[2 * r + i] = vmulq_f32(vcvtq_f32_s32(sum[i]), scale[i]);
+        for (int i = 0; i < 2; ++i) value[2 * r + i] = vmulq_f32(vcvtq_f32_s32(sum[i]), scale[i]);
+      }
     }
     if (kRows == 1) value[2] = value[3] = value[0];
     store_codes<kRows>(dst0, dst1, step, requantize.codes(value));
@@ -183,7 +193,7 @@ EDGEQ_INLINE void rows3(const QuadCall& call, const Block& block, const int8x16_
   if (kRows == 2) call.finish(y + 1);
 }
 
-template <int kStride, int kBits, bool kNarrow>
+template <int kStride, int kBits, bool kRelu>
 EDGEQ_NOINLINE void block3(const QuadCall& call, const Block& block, size_t row_begin, size_t row_end) {
   int8x16_t weights[2][3][2];
 #pragma GCC unroll 3
@@ -202,7 +212,7 @@ EDGEQ_NOINLINE void block3(const QuadCall& call, const Block& block, size_t row_
   }
   const float* scales = reinterpret_cast<const float*>(block.bias + kWidth);
   const float32x4_t scale[2] = {vld1q_f32(scales), vld1q_f32(scales + 4)};
-  const Requantize<kNarrow> requantize(call.p.range);
+  const Requantize<kRelu> requantize(call.p.range);
   const Turns turns = Turns::of<kStride>(call.p);
   const int8x8_t zero = vld1_s8(call.p.zero_pixel + block.first);
   const int16x8_t twice = vreinterpretq_s16_s8(vzip1q_s8(vcombine_s8(zero, zero), vcombine_s8(zero, zero)));
@@ -219,8 +229,8 @@ template <int kBits>
 void depthwise_neondot(const DepthwiseParams& p, size_t row_begin, size_t row_end) {
   const DepthwiseShape shape = shape_of(p, kBits);
   const QuadCall call(p, shape);
-  const auto run = [&](auto* any, auto* narrow) {
-    call.run(any, narrow, depthwise_quad_block_bytes(shape), row_begin, row_end);
+  const auto run = [&](auto* any, auto* relu) {
+    call.run(any, relu, depthwise_quad_block_bytes(shape), row_begin, row_end);
   };
   if (p.stride_w == 1) {
     run(&block3<1, kBits, false>, &block3<1, kBits, true>);

@@ -52,7 +52,7 @@ EDGEQ_INLINE void load_pair(const int32_t* from, int32x4_t& low, int32x4_t& high
 
 #endif
 
-/// Reads the biases of a block, or (kAt = kLanes) the bits of its scales, which lie behind them.
+/// Reads kLanes words, kAt words from a block's biases.
 template <int kAt>
 EDGEQ_INLINE Sums load_sums(const int32_t* bias) {
   Sums sums;
@@ -69,7 +69,7 @@ EDGEQ_INLINE Sums load_sums(const int32_t* bias) {
 
 /// One block of channels.
 struct Block {
-  const int32_t* bias;    // [kLanes], and behind them the scales, float [kLanes]
+  const int32_t* bias;  // [channels], the scales' bits behind them and, where kRelu holds, the addends'
   const int8_t* weights;
   size_t first;  // channel
 };
@@ -98,18 +98,70 @@ struct Turns {
   size_t after;
 };
 
-/// Requantizes whole blocks. kNarrow: no result leaves int16 (pack.h), the zero point is even and the range that of
-/// int8. Then adding 1.5 * 2^23 + zp in float32 rounds to nearest even (see round_half_even; an even addend
-/// keeps ties on even sums), the low 16 bits of the sum are the integer, and narrowing with saturation clamps.
-template <bool kNarrow>
+// A ReLU's codes, of which nothing is cut off: the range is that of int8 and the zero point -128. Where pack.h says
+// that sums and results stay small too (all but odd layers), an output takes fewer instructions:
+//
+//   Sums begin from bias + the bits of 2^23. A sum acc >= 0 then is the bits of the float32 2^23 + acc, and one
+//   fused multiply-add with the addend -2^23 * scale, which is exact, rounds acc * scale once as the rule does. A
+//   negative sum is the bits of 2^23 + acc / 2 (below 2^23 the last bit is worth a half): what comes out is
+//   negative, as it should be, and clamped to the same code.
+//
+//   Adding 1.5 * 2^23 - 128 rounds to nearest even (round_half_even; an even addend keeps ties on even sums),
+//   the low 16 bits of the sum are the integer, and narrowing with saturation clamps.
+//
+// Armv7 has no such multiply-add.
+#if defined(__aarch64__)
+constexpr bool kHasRelu = true;
+#else
+constexpr bool kHasRelu = false;
+#endif
+
+/// What a block's sums begin with, scales, and addends (kRelu), [kLength] each.
+template <int kLength>
+struct Constants {
+  Constants(const int32_t* bias, const float* scale) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kLength; i += 4) {
+      const float32x4_t factor = vld1q_f32(scale + i);
+      vst1q_s32(words + i, vaddq_s32(vld1q_s32(bias + i), vdupq_n_s32(0x4B000000)));
+      vst1q_s32(words + kLength + i, vreinterpretq_s32_f32(factor));
+      const float32x4_t addend = vmulq_f32(factor, vdupq_n_f32(-8388608.0f));
+      vst1q_s32(words + 2 * kLength + i, vreinterpretq_s32_f32(addend));
+    }
+  }
+
+  int32_t words[3 * kLength];
+};
+
+/// Requantizes whole blocks.
+template <bool kRelu>
 class Requantize {
  public:
   explicit EDGEQ_INLINE Requantize(OutputRange range)
-      : range_(range), magic_(vdupq_n_f32(12582912.0f + static_cast<float>(range.zp))) {}
+      : range_(range), magic_(vdupq_n_f32(12582912.0f - 128.0f)) {}
 
   EDGEQ_INLINE Bytes operator()(const Sums& sums, const int32_t* bias) const {
-    const Sums scale = load_sums<kLanes>(bias);
     float32x4_t value[kQuarters];
+#if defined(__aarch64__)
+    if constexpr (kRelu) {
+      // As with load_pair: the compiler would move each vector once more.
+      float32x4_t scale[2];
+      __asm__(
+          "ldp %q0, %q1, [%10, %11]\n\t"
+          "ldp %q4, %q5, [%10, %12]\n\t"
+          "ldp %q2, %q3, [%10, %11 + 32]\n\t"
+          "fmla %0.4s, %6.4s, %4.4s\n\t"
+          "fmla %1.4s, %7.4s, %5.4s\n\t"
+          "ldp %q4, %q5, [%10, %12 + 32]\n\t"
+          "fmla %2.4s, %8.4s, %4.4s\n\t"
+          "fmla %3.4s, %9.4s, %5.4s"
+          : "=&w"(value[0]), "=&w"(value[1]), "=&w"(value[2]), "=&w"(value[3]), "=&w"(scale[0]), "=&w"(scale[1])
+          : "w"(sums.part[0]), "w"(sums.part[1]), "w"(sums.part[2]), "w"(sums.part[3]), "r"(bias),
+            "i"(2 * kLanes * 4), "i"(kLanes * 4), "m"(*reinterpret_cast<const int32_t(*)[3 * kLanes]>(bias)));
+      return codes(value);
+    }
+#endif
+    const Sums scale = load_sums<kLanes>(bias);
 #pragma GCC unroll 4
     for (int i = 0; i < kQuarters; ++i)
       value[i] = vmulq_f32(vcvtq_f32_s32(sums.part[i]), vreinterpretq_f32_s32(scale.part[i]));
@@ -118,7 +170,7 @@ class Requantize {
 
   EDGEQ_INLINE Bytes codes(const float32x4_t (&value)[kQuarters]) const {
 #if defined(__aarch64__)
-    if constexpr (kNarrow) {
+    if constexpr (kRelu) {
       int16x8_t word[2];
 #pragma GCC unroll 2
       for (int i = 0; i < 2; ++i) {
@@ -135,11 +187,6 @@ class Requantize {
     }
     return round_to_range(value[0], value[1], value[2], value[3], range_);
 #else
-    if constexpr (kNarrow) {
-      const int16x4_t low = vmovn_s32(vreinterpretq_s32_f32(vaddq_f32(value[0], magic_)));
-      const int16x4_t high = vmovn_s32(vreinterpretq_s32_f32(vaddq_f32(value[1], magic_)));
-      return vqmovn_s16(vcombine_s16(low, high));
-    }
     return vget_low_s8(round_to_range(value[0], value[1], value[0], value[1], range_));
 #endif
   }
@@ -157,26 +204,32 @@ class Call {
       : p(params), scratch_(shape, params.width_out) {
     whole_ = params.channels >= kWidth;
     output_step = whole_ ? params.dst_pixel_stride : kWidth;
-    uint32_t narrow;
-    std::memcpy(&narrow, params.packed, sizeof narrow);
-    narrow_ = narrow != 0 && params.range.zp % 2 == 0 && params.range.min == -128 && params.range.max == 127;
+    uint32_t small;
+    std::memcpy(&small, params.packed, sizeof small);
+    const OutputRange& range = params.range;
+    relu_ = kHasRelu && small != 0 && range.zp == -128 && range.min == -128 && range.max == 127;
   }
 
   using Function = void(const Call&, const Block&, size_t row_begin, size_t row_end);
 
-  /// Calls one of the functions, the second where kNarrow holds, for each block of channels.
-  EDGEQ_INLINE void run(Function* any, Function* narrow, size_t block_bytes, size_t row_begin,
+  /// Calls one of the functions, the second where kRelu holds, for each block of channels.
+  EDGEQ_INLINE void run(Function* any, Function* relu, size_t block_bytes, size_t row_begin,
                         size_t row_end) const {
     if (row_begin >= row_end) return;
     fill_zero_row(row_begin, row_end);
-    Function* function = narrow_ ? narrow : any;
     const uint8_t* packed = p.packed + kDepthwiseHeader;
     for (size_t first = 0; first < p.channels; first += kWidth, packed += block_bytes) {
       Block block;
       block.first = depthwise_block_first(first, p.channels, kWidth);
       block.bias = reinterpret_cast<const int32_t*>(packed);
       block.weights = reinterpret_cast<const int8_t*>(packed + 8 * kWidth);
-      function(*this, block, row_begin, row_end);
+      if (relu_ && relu != any) {
+        const Constants<kWidth> constants(block.bias, reinterpret_cast<const float*>(block.bias + kWidth));
+        block.bias = constants.words;
+        relu(*this, block, row_begin, row_end);
+      } else {
+        any(*this, block, row_begin, row_end);
+      }
     }
     if (p.table != nullptr) look_up(row_begin, row_end);
   }
@@ -251,7 +304,7 @@ class Call {
 
   const DepthwiseBlockScratch scratch_;
   bool whole_;
-  bool narrow_;
+  bool relu_;
 };
 
 }  // namespace

@@ -105,13 +105,13 @@ EDGEQ_INLINE void load_weights(const int8_t* from, Bytes (&weights)[kTaps]) {
 }
 
 /// Rows of a 3x3 kernel.
-template <int kStride, int kBits, bool kNarrow>
+template <int kStride, int kBits, bool kRelu>
 EDGEQ_NOINLINE void rows3(const Call<kLanes>& call, const Block& block, size_t row_begin, size_t row_end) {
   constexpr int kOld = 3 - kStride;
   const DepthwiseParams& p = call.p;
   Bytes weights[9];
   load_weights<9, kBits>(block.weights, weights);
-  const Requantize<kNarrow> requantize(p.range);
+  const Requantize<kRelu> requantize(p.range);
   const int32_t* const bias = block.bias;
   const ptrdiff_t pixel = p.src_pixel_stride;
   const ptrdiff_t step = call.output_step;
@@ -326,7 +326,7 @@ EDGEQ_INLINE void sum_taps(const DepthwiseParams& p, const Window& window, const
 }
 
 /// Rows of a 5x5 kernel (kStride 1 or 2) or of any (kStride 0).
-template <int kStride, int kBits, bool kNarrow>
+template <int kStride, int kBits, bool kRelu>
 EDGEQ_NOINLINE void rows_copied(const Call<kLanes>& call, const Block& block, size_t row_begin, size_t row_end) {
   constexpr int kOutputs = kBits == 4 && kLanes == 16 ? 4 : 2;
   const DepthwiseParams& p = call.p;
@@ -342,7 +342,7 @@ EDGEQ_NOINLINE void rows_copied(const Call<kLanes>& call, const Block& block, si
       store_bytes(to + kLanes, high_nibbles(both));
     }
   }
-  const Requantize<kNarrow> requantize(p.range);
+  const Requantize<kRelu> requantize(p.range);
   const ptrdiff_t stride = static_cast<ptrdiff_t>(p.stride_w) * kLanes;
   const ptrdiff_t step = call.output_step;
   Window window;
@@ -393,18 +393,18 @@ template <int kBits>
 void depthwise_neon(const DepthwiseParams& p, size_t row_begin, size_t row_end) {
   const DepthwiseShape shape = shape_of(p, kBits);
   const Call<kLanes> call(p, shape);
-  const auto run = [&](auto* any, auto* narrow) {
-    call.run(any, narrow, depthwise_block_bytes(shape), row_begin, row_end);
+  const auto run = [&](auto* any, auto* relu) {
+    call.run(any, relu, depthwise_block_bytes(shape), row_begin, row_end);
   };
   const bool square = p.kernel_h == p.kernel_w && p.dilation_h == 1 && p.dilation_w == 1;
   if (square && p.kernel_w == 3 && p.stride_w == 1) {
-    run(&rows3<1, kBits, false>, &rows3<1, kBits, true>);
+    run(&rows3<1, kBits, false>, &rows3<1, kBits, kHasRelu>);
   } else if (square && p.kernel_w == 3 && p.stride_w == 2) {
-    run(&rows3<2, kBits, false>, &rows3<2, kBits, true>);
+    run(&rows3<2, kBits, false>, &rows3<2, kBits, kHasRelu>);
   } else if (square && p.kernel_w == 5 && p.stride_w == 1) {
-    run(&rows_copied<1, kBits, false>, &rows_copied<1, kBits, true>);
+    run(&rows_copied<1, kBits, false>, &rows_copied<1, kBits, kHasRelu>);
   } else if (square && p.kernel_w == 5 && p.stride_w == 2) {
-    run(&rows_copied<2, kBits, false>, &rows_copied<2, kBits, true>);
+    run(&rows_copied<2, kBits, false>, &rows_copied<2, kBits, kHasRelu>);
   } else {
     run(&rows_copied<0, kBits, false>, &rows_copied<0, kBits, false>);
   }

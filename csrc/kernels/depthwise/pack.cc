@@ -100,10 +100,12 @@ bool large_results(const DepthwiseShape& shape, WeightView weights, int32_t bias
   return !(largest_result(shape, weights, bias, scale, channel) < 2147483000.0);
 }
 
-/// Whether the product stays within int16 when it is rounded and any zero point is added.
-bool narrow_results(const DepthwiseShape& shape, WeightView weights, int32_t bias, float scale,
-                    size_t channel) {
-  return largest_result(shape, weights, bias, scale, channel) < 32767.0 - 128.0 - 2.0;
+/// Whether a sum is below 2^23 and its product with the scale stays within int16 when it is rounded and a zero
+/// point is added. Scales are not so large that 2^23 of them would overflow.
+bool small_results(const DepthwiseShape& shape, WeightView weights, int32_t bias, float scale,
+                   size_t channel) {
+  return largest_result(shape, weights, bias, scale, channel) < 32767.0 - 128.0 - 2.0 &&
+         largest_result(shape, weights, bias, 1.0f, channel) < 8388608.0 && scale >= 0.0f && scale < 1e30f;
 }
 
 /// The row and column of tap `tap` (of four) of quad `quad`; a column that no kernel has where the tap is
@@ -194,7 +196,7 @@ template <typename PackWeights>
 void pack_blocks(const DepthwiseShape& shape, WeightView weights, const int32_t* bias, const float* scale,
                  int32_t zp_in, size_t width, size_t block_bytes, uint8_t* packed,
                  const PackWeights& pack_weights) {
-  uint32_t narrow = 1;
+  uint32_t small = 1;
   uint8_t* out = packed + kDepthwiseHeader;
   for (size_t begin = 0; begin < shape.channels; begin += width, out += block_bytes) {
     const size_t first = depthwise_block_first(begin, shape.channels, width);
@@ -202,13 +204,13 @@ void pack_blocks(const DepthwiseShape& shape, WeightView weights, const int32_t*
       const Folded folded = fold(shape, weights, bias, scale, zp_in, first + i);
       std::memcpy(out + 4 * i, &folded.bias, 4);
       std::memcpy(out + 4 * (width + i), &folded.scale, 4);
-      if (first + i < shape.channels && !narrow_results(shape, weights, folded.bias, folded.scale, first + i))
-        narrow = 0;
+      if (first + i < shape.channels && !small_results(shape, weights, folded.bias, folded.scale, first + i))
+        small = 0;
     }
     pack_weights(first, out + 8 * width);
   }
   std::memset(packed, 0, kDepthwiseHeader);
-  std::memcpy(packed, &narrow, sizeof narrow);
+  std::memcpy(packed, &small, sizeof small);
 }
 
 }  // namespace
