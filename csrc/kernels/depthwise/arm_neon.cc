@@ -120,11 +120,10 @@ EDGEQ_NOINLINE void rows3(const Call<kLanes>& call, const Block& block, size_t r
     const int8_t* row[3];
 #pragma GCC unroll 3
     for (int k = 0; k < 3; ++k) row[k] = call.input(y * p.stride_h + static_cast<size_t>(k), block.first);
-    ptrdiff_t offset = 0;
     int8_t* dst = call.output(y, block.first);
 
-    Bytes window[3][3];  // columns of three pixels, one below the other
-    const auto emit = [&](int first) EDGEQ_LAMBDA {
+    using Columns = Bytes[3][3];  // columns of three pixels, one below the other
+    const auto emit = [&](const Columns& window, int first) EDGEQ_LAMBDA {
       Sums sums = load_sums<0>(bias);
       Products products;
       const auto in = [&](int t) EDGEQ_LAMBDA { return window[(first + t) % 3][t / 3]; };
@@ -148,59 +147,67 @@ EDGEQ_NOINLINE void rows3(const Call<kLanes>& call, const Block& block, size_t r
       dst += step;
     };
 
-    size_t x = size_t{0} - p.pad_left;  // the next column, huge if negative
-    const auto next = [&](int column) EDGEQ_LAMBDA {
+    size_t x = size_t{0} - p.pad_left;  // the next output's first column, huge if negative
+    const auto read = [&](Bytes (&column)[3], size_t at) EDGEQ_LAMBDA {
+      const bool inside = at < p.width_in;
+      const ptrdiff_t offset = static_cast<ptrdiff_t>(at) * pixel;
 #pragma GCC unroll 3
-      for (int k = 0; k < 3; ++k) window[column][k] = load_bytes(row[k] + offset);
-      offset += pixel;
+      for (int k = 0; k < 3; ++k) column[k] = load_bytes(inside ? row[k] + offset : p.zero_pixel + block.first);
     };
-    const auto read = [&](int column) EDGEQ_LAMBDA {
-      if (x < p.width_in) {
-        next(column);
-      } else {
-        const Bytes zero = load_bytes(p.zero_pixel + block.first);
-#pragma GCC unroll 3
-        for (int k = 0; k < 3; ++k) window[column][k] = zero;
-      }
-      ++x;
-    };
-#pragma GCC unroll 2
-    for (int i = 0; i < kOld; ++i) read(i);
+    // Each part has a window of its own: that of the turns would be written to memory for the last part.
     size_t left = turns.before;
     for (bool last = false;; last = true) {
-      for (; left > 0; --left) {
+      if (left > 0) {
+        Columns window;
 #pragma GCC unroll 2
-        for (int i = 0; i < kStride; ++i) read(kOld + i);
-        emit(0);
+        for (size_t i = 0; i < kOld; ++i) read(window[i], x + i);
+        do {
 #pragma GCC unroll 2
-        for (int i = 0; i < kOld; ++i) {
+          for (size_t i = kOld; i < 3; ++i) read(window[i], x + i);
+          emit(window, 0);
+#pragma GCC unroll 2
+          for (int i = 0; i < kOld; ++i) {
 #pragma GCC unroll 3
-          for (int k = 0; k < 3; ++k) window[i][k] = window[kStride + i][k];
-        }
+            for (int k = 0; k < 3; ++k) window[i][k] = window[kStride + i][k];
+          }
+          x += kStride;
+        } while (--left > 0);
       }
       if (last) break;
-      for (size_t turn = turns.turns; turn > 0; --turn) {
-        if constexpr (kStride == 1) {
-          next(2);
-          emit(0);
-          next(0);
-          emit(1);
-          next(1);
-          emit(2);
-        } else {
-          next(1);
-          next(2);
-          emit(0);
-          next(0);
-          next(1);
-          emit(2);
-          next(2);
-          next(0);
-          emit(1);
-        }
+      if (turns.turns > 0) {
+        Columns window;
+#pragma GCC unroll 2
+        for (size_t i = 0; i < kOld; ++i) read(window[i], x + i);
+        ptrdiff_t offset = static_cast<ptrdiff_t>(x + kOld) * pixel;
+        const auto next = [&](int column) EDGEQ_LAMBDA {
+#pragma GCC unroll 3
+          for (int k = 0; k < 3; ++k) window[column][k] = load_bytes(row[k] + offset);
+          offset += pixel;
+        };
+        size_t turn = turns.turns;
+        do {
+          if constexpr (kStride == 1) {
+            next(2);
+            emit(window, 0);
+            next(0);
+            emit(window, 1);
+            next(1);
+            emit(window, 2);
+          } else {
+            next(1);
+            next(2);
+            emit(window, 0);
+            next(0);
+            next(1);
+            emit(window, 2);
+            next(2);
+            next(0);
+            emit(window, 1);
+          }
+        } while (--turn > 0);
+        x += 3 * kStride * turns.turns;
       }
       left = turns.after;
-      x += 3 * kStride * turns.turns;
     }
     call.finish(y);
   }
