@@ -547,9 +547,8 @@ void test_gemm_variant(const GemmVariant& variant) {
   for (size_t k : {60, 63, 64, 65, 68, 72, 127, 128, 129}) {
     for (size_t m : {2, 7, 15, 16, 17, 49}) {
       ++seed;
-      check_gemm(variant,
-                 GemmCase{m, nr / 2 + static_cast<size_t>(seed % nr), k, static_cast<size_t>(seed % 3),
-                          seed % 3 != 2, kFills[seed / 3 % 6], false, seed % 4 == 0, seed});
+      check_gemm(variant, GemmCase{m, nr / 2 + static_cast<size_t>(seed % nr), k, static_cast<size_t>(seed % 3), seed % 3 != 2, kFills[seed / 3 % 6],
+                                   false, seed % 4 == 0, seed});
     }
   }
   check_gemm(variant, GemmCase{600, 32, 64, 1, true, Fill::kRandom, false, true, 1});
@@ -1034,6 +1033,88 @@ void test_lut(IsaSet isas) {
 
 // ---- pool ----
 
+struct PoolShape {
+  size_t channels, kernel, stride, dilation, height, width, pad;
+};
+
+void check_pool(const PoolVariant& variant, const PoolShape& shape, uint64_t seed) {
+  Random random(seed);
+  const size_t channels = shape.channels, kernel = shape.kernel, stride = shape.stride;
+  const size_t dilation = shape.dilation, height = shape.height, width = shape.width, pad = shape.pad;
+  const size_t reach = (kernel - 1) * dilation + 1;
+  const size_t padded_h = height + 2 * pad;
+  const size_t padded_w = width + 2 * pad;
+  if (reach > padded_h || reach > padded_w) return;
+  const size_t height_out = (padded_h - reach) / stride + 1;
+  const size_t width_out = (padded_w - reach) / stride + 1;
+  Input<act_t> src(height * width * channels);
+  fill_acts(random, kFills[seed % 4], src.data(), src.size());
+  std::vector<const act_t*> rows(padded_h, nullptr);
+  for (size_t y = 0; y < height; ++y) rows[y + pad] = src.data() + y * width * channels;
+  Guarded dst(height_out * width_out, channels, 5);
+  PoolParams p;
+  p.channels = channels;
+  p.kernel_h = p.kernel_w = kernel;
+  p.stride_h = p.stride_w = stride;
+  p.dilation_h = p.dilation_w = dilation;
+  p.width_in = width;
+  p.width_out = width_out;
+  p.pad_left = pad;
+  p.row_end = height_out;
+  p.rows = rows.data();
+  p.src_pixel_stride = static_cast<ptrdiff_t>(channels);
+  p.dst = reinterpret_cast<act_t*>(dst.data());
+  p.dst_pixel_stride = dst.stride();
+  p.dst_row_stride = dst.stride() * ptrdiff_t(width_out);
+  p.range = random_range(random);
+  p.zp_in = random.between(kActMin, kActMax);
+  std::vector<float> multiplier(kernel * kernel + 1);
+  for (size_t i = 1; i < multiplier.size(); ++i) multiplier[i] = 0.9f / float(i);
+  std::vector<int32_t> count_h(height_out);
+  std::vector<int32_t> count_w(width_out);
+  const auto count = [&](size_t out, size_t size) {
+    int32_t inside = 0;
+    for (size_t t = 0; t < kernel; ++t) {
+      const size_t at = out * stride + t * dilation;
+      inside += at >= pad && at - pad < size;
+    }
+    return inside;
+  };
+  for (size_t y = 0; y < height_out; ++y) count_h[y] = count(y, height);
+  for (size_t x = 0; x < width_out; ++x) count_w[x] = count(x, width);
+  p.multiplier = multiplier.data();
+  p.count_h = count_h.data();
+  p.count_w = count_w.data();
+  std::vector<act_t> want(height_out * width_out * channels);
+  for (size_t y = 0; y < height_out; ++y) {
+    for (size_t x = 0; x < width_out; ++x) {
+      for (size_t c = 0; c < channels; ++c) {
+        int32_t sum = 0;
+        int32_t highest = p.range.min;
+        for (size_t ky = 0; ky < kernel; ++ky) {
+          for (size_t kx = 0; kx < kernel; ++kx) {
+            const size_t iy = y * stride + ky * dilation;
+            const size_t ix = x * stride + kx * dilation;
+            if (iy < pad || iy - pad >= height || ix < pad || ix - pad >= width) continue;
+            const int32_t value = src[((iy - pad) * width + ix - pad) * channels + c];
+            sum += value - p.zp_in;
+            highest = value > highest ? value : highest;
+          }
+        }
+        if (highest > p.range.max) highest = p.range.max;
+        const float m = multiplier[size_t(count_h[y] * count_w[x])];
+        want[(y * width_out + x) * channels + c] =
+            static_cast<act_t>(variant.op == PoolOp::kMax ? highest : requantize(sum, m, p.range));
+      }
+    }
+  }
+  variant.run(p);
+  compare(std::string(variant.name) + " c=" + std::to_string(channels) + " kernel=" + std::to_string(kernel) +
+              " stride=" + std::to_string(stride) + " dilation=" + std::to_string(dilation) +
+              " width=" + std::to_string(width) + " pad=" + std::to_string(pad),
+          dst, want, height_out * width_out, channels);
+}
+
 void test_pool(IsaSet isas) {
   for (const PoolVariant* variant : pool_variants(isas)) {
     uint64_t seed = 3;
@@ -1041,86 +1122,20 @@ void test_pool(IsaSet isas) {
       for (size_t kernel : {1, 2, 3, 7}) {
         for (size_t stride : {1, 2}) {
           for (size_t dilation : {1, 2}) {
-            Random random(++seed);
-            const size_t height = 9;
-            const size_t width = 8;
-            const size_t pad = kernel / 2;
-            const size_t reach = (kernel - 1) * dilation + 1;
-            const size_t padded_h = height + 2 * pad;
-            const size_t padded_w = width + 2 * pad;
-            if (reach > padded_h || reach > padded_w) continue;
-            const size_t height_out = (padded_h - reach) / stride + 1;
-            const size_t width_out = (padded_w - reach) / stride + 1;
-            Input<act_t> src(height * width * channels);
-            fill_acts(random, kFills[seed % 4], src.data(), src.size());
-            std::vector<const act_t*> rows(padded_h, nullptr);
-            for (size_t y = 0; y < height; ++y) rows[y + pad] = src.data() + y * width * channels;
-            Guarded dst(height_out * width_out, channels, 5);
-            PoolParams p;
-            p.channels = channels;
-            p.kernel_h = p.kernel_w = kernel;
-            p.stride_h = p.stride_w = stride;
-            p.dilation_h = p.dilation_w = dilation;
-            p.width_in = width;
-            p.width_out = width_out;
-            p.pad_left = pad;
-            p.row_end = height_out;
-            p.rows = rows.data();
-            p.src_pixel_stride = static_cast<ptrdiff_t>(channels);
-            p.dst = reinterpret_cast<act_t*>(dst.data());
-            p.dst_pixel_stride = dst.stride();
-            p.dst_row_stride = dst.stride() * ptrdiff_t(width_out);
-            p.range = random_range(random);
-            p.zp_in = random.between(kActMin, kActMax);
-            std::vector<float> multiplier(kernel * kernel + 1);
-            for (size_t i = 1; i < multiplier.size(); ++i) multiplier[i] = 0.9f / float(i);
-            std::vector<int32_t> count_h(height_out);
-            std::vector<int32_t> count_w(width_out);
-            const auto count = [&](size_t out, size_t size) {
-              int32_t inside = 0;
-              for (size_t t = 0; t < kernel; ++t) {
-                const size_t at = out * stride + t * dilation;
-                inside += at >= pad && at - pad < size;
-              }
-              return inside;
-            };
-            for (size_t y = 0; y < height_out; ++y) count_h[y] = count(y, height);
-            for (size_t x = 0; x < width_out; ++x) count_w[x] = count(x, width);
-            p.multiplier = multiplier.data();
-            p.count_h = count_h.data();
-            p.count_w = count_w.data();
-            std::vector<act_t> want(height_out * width_out * channels);
-            for (size_t y = 0; y < height_out; ++y) {
-              for (size_t x = 0; x < width_out; ++x) {
-                for (size_t c = 0; c < channels; ++c) {
-                  int32_t sum = 0;
-                  int32_t highest = p.range.min;
-                  for (size_t ky = 0; ky < kernel; ++ky) {
-                    for (size_t kx = 0; kx < kernel; ++kx) {
-                      const size_t iy = y * stride + ky * dilation;
-                      const size_t ix = x * stride + kx * dilation;
-                      if (iy < pad || iy - pad >= height || ix < pad || ix - pad >= width) continue;
-                      const int32_t value = src[((iy - pad) * width + ix - pad) * channels + c];
-                      sum += value - p.zp_in;
-                      highest = value > highest ? value : highest;
-                    }
-                  }
-                  if (highest > p.range.max) highest = p.range.max;
-                  const float m = multiplier[size_t(count_h[y] * count_w[x])];
-                  want[(y * width_out + x) * channels + c] =
-                      static_cast<act_t>(variant->op == PoolOp::kMax ? highest : requantize(sum, m, p.range));
-                }
-              }
-            }
-            variant->run(p);
-            compare(std::string(variant->name) + " c=" + std::to_string(channels) +
-                        " kernel=" + std::to_string(kernel) + " stride=" + std::to_string(stride) +
-                        " dilation=" + std::to_string(dilation),
-                    dst, want, height_out * width_out, channels);
+            check_pool(*variant, {channels, kernel, stride, dilation, 9, 8, kernel / 2}, ++seed);
           }
         }
       }
     }
+    // The edges of 3x3 windows, which have loops of their own.
+    for (size_t width : {1, 2, 3, 4, 5, 9}) {
+      for (size_t pad : {0, 1, 2}) {
+        for (size_t stride : {1, 2}) check_pool(*variant, {40, 3, stride, 1, 5, width, pad}, ++seed);
+      }
+    }
+    // More bytes than 16 bits add up, and more rows or columns than a tile has.
+    for (size_t kernel : {16, 17, 33, 65})
+      check_pool(*variant, {35, kernel, 2, 1, 66, 66, kernel / 2}, ++seed);
   }
   for (const MeanVariant* variant : mean_variants(isas)) {
     uint64_t seed = 5;
