@@ -146,7 +146,7 @@ def find_zig() -> Path:
     """
     spec = importlib.util.find_spec("ziglang")
     if spec is not None and spec.origin is not None:
-        program = Path(spec.origin).parent / "zig"
+        program = Path(spec.origin).resolve().parent / "zig"
         if program.is_file():
             return program
     found = shutil.which("zig")
