@@ -20,7 +20,8 @@ EDGEQ_INLINE int8x16_t quad_indices() {
   return vaddq_s8(vld1q_s8(kFirst), vdupq_n_s8(4 * kHalf));
 }
 
-// Loads with a step to the next column and lookups in two registers take several instructions each with GCC 12.
+// Assembly, since GCC 12 makes several instructions each of a load with a step to the next column and of a lookup in two
+// registers, and moves sums from register to register.
 
 /// The quads of a column of three rows; the fourth byte is another's.
 EDGEQ_INLINE void read_three(const int8_t* (&row)[5], ptrdiff_t step, int8x16_t first, int8x16_t second,
@@ -82,7 +83,8 @@ EDGEQ_INLINE void store_codes(int8_t*& dst0, int8_t*& dst1, ptrdiff_t step, int8
 template <int kStride, int kRows, bool kRelu>
 EDGEQ_INLINE void rows3(const QuadCall& call, const Block& block, const int8x16_t (&weights)[2][3][2],
                         const float32x4_t (&scale)[2], const int8_t (&padding)[2][16], const Turns& turns,
-                        const Requantize<kRelu>& requantize, size_t y) {
+                        Requantize<kRelu> requantize, size_t y) {
+  requantize.keep();
   constexpr int kOld = 3 - kStride;
   constexpr bool kShared = kStride == 1;  // both rows' windows have the same quads
   const DepthwiseParams& p = call.p;
@@ -114,16 +116,23 @@ EDGEQ_INLINE void rows3(const QuadCall& call, const Block& block, const int8x16_
     float32x4_t value[4];
 #pragma GCC unroll 2
     for (int r = 0; r < kRows; ++r) {
+      const auto quads = [&](int kx, int i) EDGEQ_LAMBDA {
+        return window[(column + kx) % 3][kShared ? i : 2 * r + i];
+      };
+      const auto& taps = weights[kShared ? r : 0];
       int32x4_t sum[2];
-      load_pair<0>(bias, sum[0], sum[1]);
-#pragma GCC unroll 3
-      for (int kx = 0; kx < 3; ++kx) {
-#pragma GCC unroll 2
-        for (int i = 0; i < 2; ++i) {
-          const int8x16_t quads = window[(column + kx) % 3][kShared ? i : 2 * r + i];
-          sum[i] = vdotq_s32(sum[i], quads, weights[kShared ? r : 0][kx][i]);
-        }
-      }
+      __asm__(
+          "ldp %q0, %q1, [%2]\n\t"
+          "sdot %0.4s, %3.16b, %9.16b\n\t"
+          "sdot %1.4s, %4.16b, %10.16b\n\t"
+          "sdot %0.4s, %5.16b, %11.16b\n\t"
+          "sdot %1.4s, %6.16b, %12.16b\n\t"
+          "sdot %0.4s, %7.16b, %13.16b\n\t"
+          "sdot %1.4s, %8.16b, %14.16b"
+          : "=&w"(sum[0]), "=&w"(sum[1])
+          : "r"(bias), "w"(quads(0, 0)), "w"(quads(0, 1)), "w"(quads(1, 0)), "w"(quads(1, 1)), "w"(quads(2, 0)),
+            "w"(quads(2, 1)), "w"(taps[0][0]), "w"(taps[0][1]), "w"(taps[1][0]), "w"(taps[1][1]),
+            "w"(taps[2][0]), "w"(taps[2][1]), "m"(*reinterpret_cast<const int32_t(*)[kWidth]>(bias)));
       if constexpr (kRelu) {
         __asm__(
             "ldp %q0, %q1, [%4, %7]\n\t"

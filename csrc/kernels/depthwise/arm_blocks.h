@@ -168,6 +168,9 @@ class Requantize {
     return codes(value);
   }
 
+  /// Has the compiler find a register for the loop that follows, rather than one for the whole function.
+  EDGEQ_INLINE void keep() { __asm__("" : "+w"(magic_)); }
+
   EDGEQ_INLINE Bytes codes(const float32x4_t (&value)[kQuarters]) const {
 #if defined(__aarch64__)
     if constexpr (kRelu) {
@@ -193,7 +196,7 @@ class Requantize {
 
  private:
   const RangeVectors range_;
-  const float32x4_t magic_;
+  float32x4_t magic_;
 };
 
 /// One call: where rows are and where outputs go. Blocks have kWidth channels.
