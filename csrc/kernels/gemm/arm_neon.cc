@@ -383,34 +383,44 @@ void tile_row(const Epilogue& epilogue, const Operands& x, Place place, const ui
 }
 
 /// Brings a panel of 4-bit weights into the form of W8.
-void unpack_panel(const uint8_t* from, size_t k, size_t taps, uint8_t* to) {
+void unpack_panel(const uint8_t* from, const Operands& x, uint8_t* to) {
   std::memcpy(to, from, kHeader);
-  from += kHeader;
-  to += kHeader;
-  for (size_t t = 0; t < taps; ++t) {
-    for (size_t c = 0; c < k; c += 16) {
-      // Channels 0 and 1, 2 and 3; eight places of the depth each in the lower nibbles, eight in the upper
-      // ones.
-      const int8x16_t v0 = vld1q_s8(reinterpret_cast<const int8_t*>(from));
-      const int8x16_t v1 = vld1q_s8(reinterpret_cast<const int8_t*>(from) + 16);
-      from += 32;
-      const int8x16_t low0 = vshrq_n_s8(vshlq_n_s8(v0, 4), 4);
-      const int8x16_t low1 = vshrq_n_s8(vshlq_n_s8(v1, 4), 4);
-      const int8x16_t high0 = vshrq_n_s8(v0, 4);
-      const int8x16_t high1 = vshrq_n_s8(v1, 4);
-      int8_t* out = reinterpret_cast<int8_t*>(to);
-      if (k - c <= 8) {
-        vst1q_s8(out, low0);
-        vst1q_s8(out + 16, low1);
-        to += 32;
+  const int8_t* in = reinterpret_cast<const int8_t*>(from + kHeader);
+  int8_t* out = reinterpret_cast<int8_t*>(to + kHeader);
+  const auto lower = [](int8x16_t bytes) { return vshrq_n_s8(vshlq_n_s8(bytes, 4), 4); };
+  const auto upper = [](int8x16_t bytes) { return vshrq_n_s8(bytes, 4); };
+  const auto put = [&](const auto& nibbles) {
+#pragma GCC unroll 4
+    for (size_t j = 0; j < kNr; ++j) vst1q_s8(out + 16 * j, nibbles(vld1q_s8(in + 16 * j)));
+    out += 16 * kNr;
+  };
+  const auto put_half = [&](const auto& nibbles) {
+#pragma GCC unroll 4
+    for (size_t j = 0; j < kNr; ++j) vst1_s8(out + 8 * j, vget_low_s8(nibbles(vld1q_s8(in + 16 * j))));
+    out += 8 * kNr;
+  };
+  for (size_t t = 0; t < x.taps; ++t) {
+    size_t left = x.groups;
+    for (; left >= 2; left -= 2) {
+      int8x16_t bytes[kNr];
+#pragma GCC unroll 4
+      for (size_t j = 0; j < kNr; ++j) {
+        bytes[j] = vld1q_s8(in + 16 * j);
+        vst1q_s8(out + 16 * j, lower(bytes[j]));
+        vst1q_s8(out + 16 * (kNr + j), upper(bytes[j]));
+      }
+      in += 16 * kNr;
+      out += 32 * kNr;
+    }
+    if (left != 0) put(lower);
+    if (x.half != 0) {
+      if (left != 0) {
+        put_half(upper);
       } else {
-        vst1q_s8(out, vcombine_s8(vget_low_s8(low0), vget_low_s8(high0)));
-        vst1q_s8(out + 16, vcombine_s8(vget_high_s8(low0), vget_high_s8(high0)));
-        vst1q_s8(out + 32, vcombine_s8(vget_low_s8(low1), vget_low_s8(high1)));
-        vst1q_s8(out + 48, vcombine_s8(vget_high_s8(low1), vget_high_s8(high1)));
-        to += 64;
+        put_half(lower);
       }
     }
+    if (left + x.half != 0) in += 16 * kNr;
   }
 }
 
@@ -486,7 +496,7 @@ EDGEQ_INLINE void find_rows(const GemmLhs& lhs, size_t taps, size_t first, size_
 template <int kBits>
 void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end) {
   const NeonBlocks blocks = neon_blocks(p.k, p.taps, kBits);
-  const size_t packed_panel = kBits == 4 ? kHeader + (p.k + 15) / 16 * 8 * kNr * p.taps : blocks.panel_bytes;
+  const size_t packed_panel = kBits == 4 ? kHeader + (p.k + 31) / 32 * 16 * kNr * p.taps : blocks.panel_bytes;
   const act_t** const addresses = reinterpret_cast<const act_t**>(p.scratch);
   uint8_t* const unpacked = p.scratch + blocks.address_bytes;
   const Epilogue epilogue(p);
@@ -507,7 +517,7 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
     const uint8_t* weights = p.packed + panel * packed_panel;
     if (kBits == 4) {
       for (size_t i = 0; i < count; ++i)
-        unpack_panel(weights + i * packed_panel, p.k, p.taps, unpacked + i * blocks.panel_bytes);
+        unpack_panel(weights + i * packed_panel, x, unpacked + i * blocks.panel_bytes);
       weights = unpacked;
     }
     for (size_t i = row_begin; i < row_end; i += kMr) {
@@ -655,7 +665,7 @@ void gemm_s8s8c_s8_4x4x16_neon(const GemmParams& p, size_t r0, size_t r1, size_t
   run<8>(p, r0, r1, p0, p1);
 }
 
-void gemm_s8s4c_s8_4x4x8_neon(const GemmParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {
+void gemm_s8s4c_s8_4x4x16_neon(const GemmParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {
   run<4>(p, r0, r1, p0, p1);
 }
 

@@ -11,7 +11,7 @@ namespace {
 /// Depth of the last group of a tap where it is half a group (pack.h), else 0.
 size_t half_group(const GemmVariant& variant, size_t k) {
   const size_t kr = static_cast<size_t>(variant.kr);
-  return kr == 16 && k % kr != 0 && k % kr <= kr / 2 ? kr / 2 : 0;
+  return kr == 16 && variant.weight_bits == 8 && k % kr != 0 && k % kr <= kr / 2 ? kr / 2 : 0;
 }
 
 size_t panel_bytes(const GemmVariant& variant, size_t width, size_t k, size_t taps) {
@@ -89,8 +89,10 @@ Fill fill_of(const GemmVariant& variant) {
       return fill_pairs<2>;
     case 4:
       return fill_pairs<4>;
-    default:
+    case 8:
       return fill_pairs<8>;
+    default:
+      return fill_pairs<16>;
   }
 }
 
