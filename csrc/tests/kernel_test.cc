@@ -137,7 +137,7 @@ std::vector<uint8_t> pack_codes(const std::vector<int8_t>& codes, int bits, size
   return bytes;
 }
 
-enum class Fill { kRandom, kHighest, kAlternating, kSparse, kLowest, kMiddle };
+enum class Fill { kRandom, kHighest, kAlternating, kSparse, kLowest, kMiddle, kHalf };
 constexpr Fill kFills[] = {Fill::kRandom, Fill::kHighest, Fill::kAlternating,
                            Fill::kSparse, Fill::kLowest,  Fill::kMiddle};
 
@@ -163,6 +163,9 @@ void fill_weights(Random& random, Fill fill, int bits, std::vector<int8_t>& weig
       case Fill::kMiddle:
         weights[i] = static_cast<int8_t>(bits == 4 ? 4 : 64);
         break;
+      case Fill::kHalf:
+        weights[i] = static_cast<int8_t>(-top / 2 - (random.between(0, 3) == 0));
+        break;
     }
   }
 }
@@ -171,6 +174,7 @@ void fill_acts(Random& random, Fill fill, act_t* acts, size_t size) {
   for (size_t i = 0; i < size; ++i) {
     acts[i] = fill == Fill::kHighest || fill == Fill::kLowest || fill == Fill::kMiddle
                   ? static_cast<act_t>(kActMax)
+              : fill == Fill::kHalf        ? static_cast<act_t>(kActMin)
               : fill == Fill::kAlternating ? static_cast<act_t>(random.between(0, 1) == 0 ? kActMin : kActMax)
                                            : random.act();
   }
@@ -528,6 +532,13 @@ void test_gemm_variant(const GemmVariant& variant) {
     for (size_t k = 26; k < 76; ++k)
       check_gemm(variant, GemmCase{mr + 1, nr, k, 1, true, fill, false, false, k});
     for (size_t k : {4, 8, 12}) check_gemm(variant, GemmCase{1, nr + 1, k, 9, false, fill, false, false, k});
+  }
+  // Four weights of 63 or 64: their products with -128 fit 16 bits unless all are 64.
+  for (size_t k : {16, 31, 32, 48, 56, 64, 80, 96, 400}) {
+    for (size_t m : {size_t{1}, 2 * mr + 1}) {
+      check_gemm(variant, GemmCase{m, nr + 5, k, 1, true, Fill::kHalf, false, false, k});
+      check_gemm(variant, GemmCase{m, nr, k, 3, false, Fill::kHalf, false, false, k + 1});
+    }
   }
   // Deep sums, and the wrap of biases near 2^30.
   for (Fill fill : kFills) {

@@ -73,6 +73,50 @@ namespace {
   EDGEQ_LOAD_32 EDGEQ_WEIGHTS_16 EDGEQ_W8_THREE_ROWS(sadalp, 16, 18, 20) \
   EDGEQ_PRODUCTS_16(22) EDGEQ_WEIGHTS_16 EDGEQ_WIDEN(sadalp, 12, 13, 14, 15) \
   EDGEQ_W8_16(sadalp, 17, 19, 21, 23)
+// The same where four products of a lane are added in 16 bits.
+#define EDGEQ_W8_ROW_32(a, b, s0, s1, s2, s3) \
+  "smull v20.8h, v" #a ".8b, v24.8b\n\t" \
+  "smull v21.8h, v" #a ".8b, v25.8b\n\t" \
+  "smull v22.8h, v" #a ".8b, v26.8b\n\t" \
+  "smull v23.8h, v" #a ".8b, v27.8b\n\t" \
+  "smlal2 v20.8h, v" #a ".16b, v24.16b\n\t" \
+  "smlal2 v21.8h, v" #a ".16b, v25.16b\n\t" \
+  "smlal2 v22.8h, v" #a ".16b, v26.16b\n\t" \
+  "smlal2 v23.8h, v" #a ".16b, v27.16b\n\t" \
+  "smlal v20.8h, v" #b ".8b, v28.8b\n\t" \
+  "smlal v21.8h, v" #b ".8b, v29.8b\n\t" \
+  "smlal v22.8h, v" #b ".8b, v30.8b\n\t" \
+  "smlal v23.8h, v" #b ".8b, v31.8b\n\t" \
+  "smlal2 v20.8h, v" #b ".16b, v28.16b\n\t" \
+  "smlal2 v21.8h, v" #b ".16b, v29.16b\n\t" \
+  "smlal2 v22.8h, v" #b ".16b, v30.16b\n\t" \
+  "smlal2 v23.8h, v" #b ".16b, v31.16b\n\t" \
+  "sadalp v" #s0 ".4s, v20.8h\n\t" \
+  "sadalp v" #s1 ".4s, v21.8h\n\t" \
+  "sadalp v" #s2 ".4s, v22.8h\n\t" \
+  "sadalp v" #s3 ".4s, v23.8h\n\t"
+#define EDGEQ_W8_ADD_PAIR \
+  "ldp q16, q17, [%[a0]], #32\n\t" \
+  EDGEQ_WEIGHTS_16 EDGEQ_NEXT_WEIGHTS_16 \
+  "ldp q18, q19, [%[a1]], #32\n\t" \
+  EDGEQ_W8_ROW_32(16, 17, 0, 1, 2, 3) \
+  "ldp q16, q17, [%[a2]], #32\n\t" \
+  EDGEQ_W8_ROW_32(18, 19, 4, 5, 6, 7) \
+  "ldp q18, q19, [%[a3]], #32\n\t" \
+  EDGEQ_W8_ROW_32(16, 17, 8, 9, 10, 11) \
+  EDGEQ_W8_ROW_32(18, 19, 12, 13, 14, 15)
+// 32 channels at a time, one way or the other.
+#define EDGEQ_W8_LOOP_32 \
+  "1:\n\t" \
+  "ldrb %w[pair], [%[pairs]], #1\n\t" \
+  "sub %[left], %[left], #1\n\t" \
+  "cbnz %w[pair], 9f\n\t" \
+  EDGEQ_W8_ADD_32 \
+  "cbnz %[left], 1b\n\t" \
+  "b 4f\n\t" \
+  "9:\n\t" \
+  EDGEQ_W8_ADD_PAIR \
+  "cbnz %[left], 1b\n\t"
 #define EDGEQ_W8_ADD_8 \
   EDGEQ_LOAD_8 EDGEQ_WEIGHTS_8 \
   EDGEQ_PRODUCTS_8(16) EDGEQ_WIDEN(sadalp, 0, 1, 2, 3) \
@@ -106,6 +150,11 @@ namespace {
   EDGEQ_LOAD_32 EDGEQ_WEIGHTS_16 EDGEQ_NEXT_WEIGHTS_16 \
   EDGEQ_W4_16(smlal, 16, 18, 20, 22, 24, 25, 26, 27) \
   EDGEQ_W4_16(smlal, 17, 19, 21, 23, 28, 29, 30, 31)
+#define EDGEQ_W4_LOOP_32 \
+  "1:\n\t" \
+  "sub %[left], %[left], #1\n\t" \
+  EDGEQ_W4_ADD_32 \
+  "cbnz %[left], 1b\n\t"
 #define EDGEQ_W4_ADD_8 \
   EDGEQ_LOAD_8 EDGEQ_WEIGHTS_8 \
   EDGEQ_LOW_PRODUCTS(smlal, 16, 24, 25, 26, 27, 0, 1, 2, 3) \
@@ -128,7 +177,7 @@ namespace {
   "add %[a3], %[a3], %[offset]\n\t"
 #define EDGEQ_ZERO(s) "movi v" #s ".4s, #0\n\t"
 // The sums of all taps: `next` leads from one to the next, `first` is whatever follows the addresses of a tap.
-#define EDGEQ_TAPS(first, begin, add_16, add_32, add_8, next) \
+#define EDGEQ_TAPS(first, begin, add_16, loop_32, add_8, next) \
   EDGEQ_FIRST_TAP first \
   "cbnz %[groups], 5f\n\t" \
   EDGEQ_ZERO(0) EDGEQ_ZERO(1) EDGEQ_ZERO(2) EDGEQ_ZERO(3) EDGEQ_ZERO(4) EDGEQ_ZERO(5) EDGEQ_ZERO(6) \
@@ -144,10 +193,7 @@ namespace {
   "3:\n\t" \
   "lsr %[left], %[left], #1\n\t" \
   "cbz %[left], 4f\n\t" \
-  "1:\n\t" \
-  "sub %[left], %[left], #1\n\t" \
-  add_32 \
-  "cbnz %[left], 1b\n\t" \
+  loop_32 \
   "4:\n\t" \
   "cbz %[half], 6f\n\t" \
   add_8 \
@@ -169,6 +215,7 @@ namespace {
 
 #define EDGEQ_TILE_SCALARS \
   [a0] "=&r"(a0), [a1] "=&r"(a1), [a2] "=&r"(a2), [a3] "=&r"(a3), [left] "=&r"(left), [w] "+r"(w)
+#define EDGEQ_PAIR_SCALARS [pairs] "+r"(pairs), [pair] "=&r"(pair)
 #define EDGEQ_TAP_SCALARS [rows] "+r"(rows), [taps] "+r"(taps)
 #define EDGEQ_TILE_CLOBBERS \
   "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", \
@@ -178,26 +225,29 @@ namespace {
   EDGEQ_WIDE_LANES(3, 12, 13, 14, 15)
 // clang-format on
 
-/// Sums of a tile of 8-bit weights, without bias; moves `w` behind the weights of the panel.
+/// Sums of a tile of 8-bit weights, without bias; moves `w` behind the weights of the panel. `pairs`: what
+/// pack.h says of them; the first tap's first pair is not asked for where its groups are an even number.
 template <bool kOneTap>
 EDGEQ_INLINE void sum_wide_tile(const act_t* const* rows, size_t taps, size_t groups, size_t half,
-                                const int8_t*& w, int32x4_t (&sums)[4]) {
+                                const uint8_t* pairs, const int8_t*& w, int32x4_t (&sums)[4]) {
   const act_t *a0, *a1, *a2, *a3;
   size_t left;
+  uint32_t pair;
   register int32x4_t s0 __asm__("v0");
   register int32x4_t s1 __asm__("v1");
   register int32x4_t s2 __asm__("v2");
   register int32x4_t s3 __asm__("v3");
   if (kOneTap) {
-    __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W8_BEGIN, EDGEQ_W8_ADD_16, EDGEQ_W8_ADD_32, EDGEQ_W8_ADD_8, "")
+    __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W8_BEGIN, EDGEQ_W8_ADD_16, EDGEQ_W8_LOOP_32, EDGEQ_W8_ADD_8, "")
                          EDGEQ_WIDE_END
-                     : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS
+                     : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS, EDGEQ_PAIR_SCALARS
                      : [rows] "r"(rows), [groups] "r"(groups), [half] "r"(half)
                      : EDGEQ_TILE_CLOBBERS);
   } else {
-    __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W8_BEGIN, EDGEQ_W8_ADD_16, EDGEQ_W8_ADD_32, EDGEQ_W8_ADD_8,
+    __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W8_BEGIN, EDGEQ_W8_ADD_16, EDGEQ_W8_LOOP_32, EDGEQ_W8_ADD_8,
                                 EDGEQ_LOOP_OVER_TAPS("")) EDGEQ_WIDE_END
-                     : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS, EDGEQ_TAP_SCALARS
+                     : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS, EDGEQ_PAIR_SCALARS,
+                       EDGEQ_TAP_SCALARS
                      : [groups] "r"(groups), [half] "r"(half)
                      : EDGEQ_TILE_CLOBBERS);
   }
@@ -252,13 +302,13 @@ EDGEQ_INLINE void sum_narrow_tile(const act_t* const* rows, size_t taps, size_t 
   register int32x4_t s2 __asm__("v2");
   register int32x4_t s3 __asm__("v3");
   if (kOneTap) {
-    __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W4_BEGIN, EDGEQ_W4_ADD_16, EDGEQ_W4_ADD_32, EDGEQ_W4_ADD_8, "")
+    __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W4_BEGIN, EDGEQ_W4_ADD_16, EDGEQ_W4_LOOP_32, EDGEQ_W4_ADD_8, "")
                          EDGEQ_NARROW_END
                      : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS
                      : [rows] "r"(rows), [groups] "r"(groups), [half] "r"(half), [products] "r"(products)
                      : EDGEQ_TILE_CLOBBERS);
   } else {
-    __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W4_BEGIN, EDGEQ_W4_ADD_16, EDGEQ_W4_ADD_32, EDGEQ_W4_ADD_8,
+    __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W4_BEGIN, EDGEQ_W4_ADD_16, EDGEQ_W4_LOOP_32, EDGEQ_W4_ADD_8,
                                 EDGEQ_LOOP_OVER_TAPS("")) EDGEQ_NARROW_END
                      : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS, EDGEQ_TAP_SCALARS
                      : [groups] "r"(groups), [half] "r"(half), [products] "r"(products)
@@ -285,7 +335,7 @@ EDGEQ_INLINE void add_narrow_tile(const act_t* const* rows, size_t taps, size_t 
   const act_t *a0, *a1, *a2, *a3;
   size_t left;
   __asm__ volatile(
-      EDGEQ_TAPS(EDGEQ_FROM_OFFSET, EDGEQ_W4_BEGIN, EDGEQ_W4_ADD_16, EDGEQ_W4_ADD_32, EDGEQ_W4_ADD_8,
+      EDGEQ_TAPS(EDGEQ_FROM_OFFSET, EDGEQ_W4_BEGIN, EDGEQ_W4_ADD_16, EDGEQ_W4_LOOP_32, EDGEQ_W4_ADD_8,
                  EDGEQ_LOOP_OVER_TAPS(EDGEQ_FROM_OFFSET))  //
       EDGEQ_WIDEN_PAIR(0, 1, 0) EDGEQ_WIDEN_PAIR(2, 3, 32) EDGEQ_WIDEN_PAIR(4, 5, 64)
           EDGEQ_WIDEN_PAIR(6, 7, 96) EDGEQ_WIDEN_PAIR(8, 9, 128) EDGEQ_WIDEN_PAIR(10, 11, 160)

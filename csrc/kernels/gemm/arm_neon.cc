@@ -54,7 +54,9 @@ struct Operands {
   size_t groups;    // whole groups of 16 channels in a tap
   size_t half;      // 1: and a group of 8
   size_t products;  // of a lane
+  size_t header_bytes;
   size_t panel_bytes;
+  size_t pairs_before;  // the weights: the bytes of pairs, W8
 };
 
 /// Sums of a tile, without bias.
@@ -211,11 +213,16 @@ struct NarrowSums {
 
 #if defined(__aarch64__)
 
+/// Where the bytes stand that say which pairs of groups are added in 16 bits.
+EDGEQ_INLINE const uint8_t* pairs_of(const Operands& x, const int8_t* weights) {
+  return reinterpret_cast<const uint8_t*>(weights) - x.pairs_before;
+}
+
 /// The sums of a whole tile of 8-bit weights.
 template <bool kOneTap>
 struct WideTile {
   static EDGEQ_INLINE void sum(const Operands& x, const int8_t*& w, int32x4_t (&sums)[4]) {
-    sum_wide_tile<kOneTap>(x.rows, x.taps, x.groups, x.half, w, sums);
+    sum_wide_tile<kOneTap>(x.rows, x.taps, x.groups, x.half, pairs_of(x, w), w, sums);
   }
 };
 
@@ -337,7 +344,7 @@ void whole_tiles(const RangeVectors& range, const Operands& x, const Place& plac
   act_t* d2 = d1 + place.dst_stride;
   act_t* d3 = d2 + place.dst_stride;
   do {
-    const int8_t* w = reinterpret_cast<const int8_t*>(panel + kHeader);
+    const int8_t* w = reinterpret_cast<const int8_t*>(panel + x.header_bytes);
     int32x4_t sums[4];
     Sums::sum(x, w, sums);
     const int32x4_t bias = vld1q_s32(reinterpret_cast<const int32_t*>(panel));
@@ -365,7 +372,7 @@ template <typename Sums, size_t kRows>
 void tile_row(const Epilogue& epilogue, const Operands& x, Place place, const uint8_t* panel,
               size_t columns) {
   for (;;) {
-    const int8_t* w = reinterpret_cast<const int8_t*>(panel + kHeader);
+    const int8_t* w = reinterpret_cast<const int8_t*>(panel + x.header_bytes);
     int32x4_t sums[kRows];
     Sums::sum(x, w, sums);
     const int32x4_t bias = vld1q_s32(reinterpret_cast<const int32_t*>(panel));
@@ -503,8 +510,12 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
   Operands x{};
   x.rows = addresses;
   x.taps = p.taps;
+  x.header_bytes = blocks.header_bytes;
   x.panel_bytes = blocks.panel_bytes;
   x.groups = blocks.tap_depth / 16;
+  // Where the groups are even in number, the first tap begins with two of them one by one: a pair less.
+  x.pairs_before = blocks.header_bytes - kHeader;
+  if (x.pairs_before != 0 && x.groups % 2 == 0) --x.pairs_before;
   x.half = blocks.tap_depth / 8 % 2;
   x.products = blocks.tap_depth / 8 * p.taps;
   Place place{};

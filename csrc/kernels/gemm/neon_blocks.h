@@ -3,6 +3,8 @@
 
 #include <cstddef>
 
+#include "kernels/gemm/pack.h"
+
 // How the plain NEON kernels walk over a product, and what they keep in scratch. Selection needs the size:
 // plain C++.
 //
@@ -18,6 +20,7 @@ struct NeonBlocks {
   static constexpr size_t kChannels = 4;  // of a panel
 
   size_t tap_depth;      // channels of one tap in the form of W8: whole eights
+  size_t header_bytes;   // of a panel: biases, scales and, W8, what pack.h says of pairs of groups
   size_t panel_bytes;    // in the form of W8
   size_t panels;         // of a block
   size_t address_bytes;  // 64-byte units
@@ -29,10 +32,11 @@ struct NeonBlocks {
 static inline NeonBlocks neon_blocks(size_t k, size_t taps, int weight_bits) {
   // Half of a first-level cache of 32 KiB.
   constexpr size_t kBlockBytes = 16 * 1024;
-  constexpr size_t kHeader = 8;  // bias and scale of a channel
+  constexpr size_t kHeader = NeonBlocks::kChannels * 8;
   NeonBlocks blocks{};
   blocks.tap_depth = (k + 7) / 8 * 8;
-  blocks.panel_bytes = NeonBlocks::kChannels * (kHeader + blocks.tap_depth * taps);
+  blocks.header_bytes = kHeader + (weight_bits == 8 ? gemm_pair_bytes(blocks.tap_depth / 16, taps) : 0);
+  blocks.panel_bytes = blocks.header_bytes + NeonBlocks::kChannels * blocks.tap_depth * taps;
   blocks.panels = blocks.panel_bytes < kBlockBytes ? kBlockBytes / blocks.panel_bytes : 1;
   blocks.address_bytes = (taps * NeonBlocks::kRows * sizeof(void*) + 63) / 64 * 64;
   blocks.scratch_panels = weight_bits == 4 ? blocks.panels : 0;

@@ -14,9 +14,40 @@ size_t half_group(const GemmVariant& variant, size_t k) {
   return kr == 16 && variant.weight_bits == 8 && k % kr != 0 && k % kr <= kr / 2 ? kr / 2 : 0;
 }
 
+/// Bytes before the weights.
+size_t header_bytes(const GemmVariant& variant, size_t width, size_t k, size_t taps) {
+  const bool pairs = variant.kr == 16 && variant.weight_bits == 8;
+  return width * (sizeof(int32_t) + sizeof(float)) +
+         (pairs ? gemm_pair_bytes(gemm_padded_k(variant, k) / 16, taps) : 0);
+}
+
 size_t panel_bytes(const GemmVariant& variant, size_t width, size_t k, size_t taps) {
   const size_t weights = width * gemm_padded_k(variant, k) * taps;
-  return width * (sizeof(int32_t) + sizeof(float)) + (variant.weight_bits == 4 ? weights / 2 : weights);
+  return header_bytes(variant, width, k, taps) + (variant.weight_bits == 4 ? weights / 2 : weights);
+}
+
+/// Whether four products of every lane of two groups of 16 fit 16 bits.
+bool adds_in_pairs(const uint8_t* groups, size_t width) {
+  const auto magnitude = [&](size_t i) {
+    const int32_t w = static_cast<int8_t>(groups[i]);
+    return w < 0 ? -w : w;
+  };
+  for (size_t j = 0; j < width; ++j) {
+    for (size_t i = 16 * j; i < 16 * j + 8; ++i) {
+      const size_t next = i + 16 * width;
+      if (magnitude(i) + magnitude(i + 8) + magnitude(next) + magnitude(next + 8) > 255) return false;
+    }
+  }
+  return true;
+}
+
+/// Writes the bytes that say so for a panel.
+void put_pairs(const uint8_t* weights, size_t width, size_t padded_k, size_t taps, uint8_t* out) {
+  const size_t groups = padded_k / 16;
+  std::memset(out, 0, gemm_pair_bytes(groups, taps));
+  for (size_t t = 0; t < taps; ++t, weights += width * padded_k) {
+    for (size_t g = groups % 2; g < groups; g += 2) *out++ = adds_in_pairs(weights + g * 16 * width, width);
+  }
 }
 
 // Weights are copied in blocks of so many channels by so many input channels (whole group pairs of every
@@ -151,7 +182,8 @@ void gemm_pack(const GemmVariant& variant, size_t n, size_t k, size_t taps, Weig
   Block block;
   for (size_t panel = 0; panel * nr < n; ++panel) {
     const size_t width = panel_width(n, panel, nr, static_cast<size_t>(variant.nr_step));
-    uint8_t* const out = packed + width * (sizeof(int32_t) + sizeof(float));
+    const size_t header = header_bytes(variant, width, k, taps);
+    uint8_t* const out = packed + header;
     for (size_t from = 0; from < width; from += kBlockChannels) {
       const size_t channels = width - from < kBlockChannels ? width - from : kBlockChannels;
       const size_t first = panel * nr + from;
@@ -184,6 +216,8 @@ void gemm_pack(const GemmVariant& variant, size_t n, size_t k, size_t taps, Weig
         std::memcpy(packed + (width + from + j) * sizeof(int32_t), &multiplier, sizeof multiplier);
       }
     }
+    const size_t channel_bytes = width * (sizeof(int32_t) + sizeof(float));
+    if (header > channel_bytes) put_pairs(out, width, padded_k, taps, packed + channel_bytes);
     packed += panel_bytes(variant, width, k, taps);
     if (flips_nibbles(variant)) {
       for (uint8_t* byte = out; byte != packed; ++byte) *byte = static_cast<uint8_t>(*byte ^ 0x88);

@@ -18,8 +18,15 @@ namespace edgeq {
 //
 //   | j=0: c0 c1 .. c(kr-1) | j=1: c0 .. | ... | j=w-1: .. |                          w * kr bytes
 //
-// With kr = 16 (plain NEON, which takes 8 or 16 bytes at a time) the last group of a tap is 8 deep where no more
-// than 8 channels are left for it; every channel has 8 bytes there.
+// With kr = 16 (plain NEON, which takes 8 or 16 bytes at a time) the last group of a tap is 8 deep where no
+// more than 8 channels are left for it; every channel has 8 bytes there. Behind the scales stands a byte for
+// each pair of whole groups of a tap, from the second group on where their number is odd, all bytes in whole
+// sixteens:
+//
+//   1   the four weights in places i, i + 8, i + 16 and i + 24 of the pair have magnitudes that add up to 255
+//   at
+//       most, for every i < 8 and channel: 16 bits hold the sum of their products (255 * 128 = 32,640)
+//   0   only the sum of two products is known to fit (2 * 127 * 128 = 32,512)
 //
 // W4, a group pair in the same number of bytes: the low nibble of a byte belongs to the even group, the high
 // one to the odd group; so a shift or a mask of the whole register yields a W8 group, with no shuffle. A tap
@@ -33,6 +40,11 @@ namespace edgeq {
 
 /// Depth of one tap after padding.
 size_t gemm_padded_k(const GemmVariant& variant, size_t k);
+
+/// Bytes of a panel that say which groups' products may be added in 16 bits.
+static inline size_t gemm_pair_bytes(size_t groups, size_t taps) {
+  return (taps * (groups / 2) + 15) / 16 * 16;
+}
 
 /// Bytes of the packed form.
 size_t gemm_packed_bytes(const GemmVariant& variant, size_t n, size_t k, size_t taps);
