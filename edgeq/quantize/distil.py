@@ -30,7 +30,7 @@ class DistillationOptions:
         steps: Steps of the optimiser.
         minutes: At most so long: the rates then fall faster. What comes out depends on how fast the machine is. None
             for no limit.
-        batch: Samples of a step.
+        batch: Samples of a step; fewer where their activations would take more than 2 GiB.
         side: Images are trained on at this share of the network's width and height, which costs the square of it; they
             are judged in full. A network that takes no other size trains in full too.
         crop: Smallest share of an image's area that a random crop keeps; 1 for no crops.
@@ -49,12 +49,12 @@ class DistillationOptions:
     batch: int = 16
     side: float = 1.0
     crop: float = 0.5
-    mixed: float = 0.7
+    mixed: float = 0.5
     contrast: float = 0.2
     weight_rate: float = 0.004
-    bias_rate: float = 0.01
-    scale_rate: float = 0.005
-    step_rate: float = 0.005
+    bias_rate: float = 0.004
+    scale_rate: float = 0.001
+    step_rate: float = 0.002
     checks: int = 8
     held_out: float = 0.2
 

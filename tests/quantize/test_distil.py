@@ -206,6 +206,19 @@ def test_inputs_that_are_no_images() -> None:
     assert outcome.after < outcome.before
 
 
+def test_a_batch_is_cut_to_what_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgeq.quantize.training import distillation
+
+    graph = inverted_residual()
+    elements = sum(int(np.prod(tensor.shape[1:])) for tensor in graph.activations())
+    monkeypatch.setattr(distillation, "STEP_ELEMENTS", 3 * elements)
+    made = distillation.Distiller(start(graph, "w4a4"), graph, {"x": images(50)}, OPTIONS, 0, None)
+    sizes = []
+    monkeypatch.setattr(made, "_augmentation", lambda inputs: sizes.append(len(inputs[0])) or inputs)
+    made.run(None)
+    assert set(sizes) == {3}
+
+
 def test_too_few_samples() -> None:
     graph = inverted_residual()
     with pytest.raises(QuantizationError, match="too few"):

@@ -44,6 +44,9 @@ WARM_UP = 0.03
 RUN_ELEMENTS = 1 << 24
 """Elements of one activation that a run without gradients makes at most."""
 
+STEP_ELEMENTS = 1 << 28
+"""Elements of all activations of a batch together, at most: training keeps two numbers of 4 bytes for each."""
+
 SMALLEST_SIDE = 8
 """Maps that are narrower than this are no images."""
 
@@ -167,7 +170,8 @@ class Distiller:
     def _batch(self) -> list[TorchTensor]:
         """Some of the samples; each is seen once before any is seen again."""
         count = len(self._taught[0])
-        size = min(self._options.batch, count)
+        elements = activation_elements(self._reference, [t.name for t in self._reference.activations()])
+        size = max(1, min(self._options.batch, count, STEP_ELEMENTS // elements))
         if len(self._order) < size:
             self._order = torch.cat([self._order, torch.randperm(count, generator=self._generator)])
         chosen, self._order = self._order[:size], self._order[size:]
