@@ -54,6 +54,7 @@ METHODS: dict[str, Recipe] = {
     "+ second-order": _ROUNDED,
     "+ AdaRound": _ROUNDED.with_(reconstruct=True, reconstruction=ReconstructionOptions("layer", 150, batch=8)),
     "+ blocks instead": _ROUNDED.with_(reconstruct=True, reconstruction=ReconstructionOptions("block", 150, batch=8)),
+    "+ distillation instead": _ROUNDED.with_(distil=True),
 }
 """Recipes by what each adds to the one before."""
 

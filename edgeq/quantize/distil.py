@@ -32,9 +32,12 @@ class DistillationOptions:
             for no limit.
         batch: Samples of a step; fewer where their activations would take more than 2 GiB.
         side: Images are trained on at this share of the network's width and height, which costs the square of it; they
-            are judged in full. A network that takes no other size trains in full too.
+            are judged in full. A network that takes no other size trains in full too. What is learned at one size is
+            lost at another: of MobileNetV2 at w4a4, what lowered the divergence at 224 raised it at 160.
         crop: Smallest share of an image's area that a random crop keeps; 1 for no crops.
-        mixed: Share of a batch's images that are mixed with another one or have a piece of another one.
+        mixed: Share of a batch's images that are mixed with another one or have a piece of another one. None by default:
+            of what the network makes of mixtures little holds for images (MobileNetV2 w4a4, 128 images: the divergence
+            on held-out ones fell from 1.94 to 1.90 in 25 steps with half of them mixed, to 1.72 in 16 with none).
         contrast: Images are multiplied by up to 1 plus or minus this.
         weight_rate: Of the weights, in sevenths of a channel's range: steps of 4-bit weights.
         bias_rate: Of the biases, in 32nds of the range of the layer's output.
@@ -49,7 +52,7 @@ class DistillationOptions:
     batch: int = 16
     side: float = 1.0
     crop: float = 0.5
-    mixed: float = 0.5
+    mixed: float = 0.0
     contrast: float = 0.2
     weight_rate: float = 0.004
     bias_rate: float = 0.004

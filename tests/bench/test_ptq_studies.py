@@ -70,7 +70,10 @@ def test_levels_from_end_to_end(task: Task, page: Path, tmp_path: Path, monkeypa
 @pytest.mark.needs_torch
 def test_methods_from_end_to_end(task: Task, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = {
-        name: recipe.with_(reconstruction=replace(recipe.reconstruction, steps=STEPS)) if recipe.reconstruct else recipe
+        name: recipe.with_(
+            reconstruction=replace(recipe.reconstruction, steps=STEPS),
+            distillation=replace(recipe.distillation, steps=STEPS),
+        )
         for name, recipe in ptq.METHODS.items()
     }
     monkeypatch.setattr(ptq, "METHODS", few)
