@@ -135,7 +135,7 @@ def command(
         say(
             f"{found.device} does not compute what the host computes: {found.differing} of {verification.comparison.n} "
             f"inputs differ, the first is input {found.first_differing}. Find the kernel: edgeq selftest {target} "
-            f"--device {found.device}"
+            f"--device '{device}'"
         )
         return FAILED_CHECK
     return 0 if verification.passed else FAILED_CHECK

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qsl, unquote
 
 from edgeq.errors import UsageError
@@ -32,6 +32,7 @@ class DeviceAddress:
         port: Of ssh, or None for what ssh itself takes.
         emulator: Words that stand before every program, or none.
         folder: Where files are kept on the device, or None for a folder that it offers.
+        given: As the user wrote it, whole.
     """
 
     text: str
@@ -40,6 +41,7 @@ class DeviceAddress:
     port: int | None = None
     emulator: tuple[str, ...] = ()
     folder: str | None = None
+    given: str = field(default="", compare=False)
 
 
 def parse_address(text: str) -> DeviceAddress:
@@ -51,6 +53,10 @@ def parse_address(text: str) -> DeviceAddress:
     Raises:
         UsageError: If it has none of the four forms.
     """
+    return replace(_parse(text), given=text)
+
+
+def _parse(text: str) -> DeviceAddress:
     place, _, query = text.partition("?")
     kind, separator, where = place.partition("://")
     where = unquote(where.rstrip("/"))

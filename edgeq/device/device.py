@@ -194,7 +194,8 @@ class Device:
             EdgeqError: If there is none.
         """
         if self._runner is None:
-            self._runner = find_runner(self.facts.abi, self._runner_choice, here=self.address.kind == "local")
+            kind = self.address.kind
+            self._runner = find_runner(self.facts.abi, self._runner_choice, here=kind == "local", android=kind == "adb")
         return self._runner
 
     def _connect(self) -> None:
@@ -343,7 +344,7 @@ class Device:
         if _is_full(said):
             cause = (
                 f"the disk that holds {folder} is full. Free some space there (edgeq devices --clean "
-                f"{self.address.text} removes what edgeq keeps), or {other}. ({said})"
+                f"'{self.address.given}' removes what edgeq keeps), or {other}. ({said})"
             )
         elif done.status == 126 or "Permission denied" in said or "Read-only file system" in said:
             cause = (
@@ -357,7 +358,7 @@ class Device:
         elif done.status in (128 + 4, 128 + 7, 128 + 11):
             cause = (
                 f"it was ended by signal {done.status - 128}: the CPU lacks an instruction, or the runner has a fault. "
-                f"Run edgeq selftest --device {self.address.text} and report it."
+                f"Run edgeq selftest --device '{self.address.given}' and report it."
             )
         elif done.status == 128 + 9:
             cause = (

@@ -59,7 +59,7 @@ def read_runner(path: Path) -> Runner:
     return Runner(path, abi, _PT_INTERP not in kinds)
 
 
-def find_runner(abi: str, runner: Path | None = None, *, here: bool = False) -> Runner:
+def find_runner(abi: str, runner: Path | None = None, *, here: bool = False, android: bool = False) -> Runner:
     """Returns the runner for an ABI.
 
     Args:
@@ -67,6 +67,7 @@ def find_runner(abi: str, runner: Path | None = None, *, here: bool = False) -> 
         runner: One that the user named, or a folder of them; None for the folders that EDGEQ_RUNNERS names. Where a
             folder holds none that fits, the one that was installed with edgeq may.
         here: Whether it is for this machine, whose own runner fits best.
+        android: Whether it is for Android, for the cure in the message alone.
 
     Raises:
         UsageError: If the one named runs on something else.
@@ -86,9 +87,10 @@ def find_runner(abi: str, runner: Path | None = None, *, here: bool = False) -> 
         fitting.sort(key=lambda one: not one.static)
     if not fitting:
         looked = f" in {', '.join(map(str, places))}" if places else ""
+        target = "android-arm64" if android and abi == "aarch64" else GENERAL.get(abi)
         cure = (
-            f"build it with edgeq cross --target {GENERAL[abi]} -o runners and pass --runner runners"
-            if abi in GENERAL
+            f"build it with edgeq cross --target {target} -o runners and pass --runner runners"
+            if target is not None
             else "build it with cmake --preset release and pass --runner PATH"
         )
         raise DeviceError(f"There is no edgeq-runner for {abi}{looked}; {cure} (or name the folder in EDGEQ_RUNNERS).")

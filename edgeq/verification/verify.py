@@ -318,7 +318,7 @@ def _verify(subject: Subject, host: _Beside | None, data: Any, asked: _Asked) ->
     found = None if host is None else host.finding()
     return Verification(
         comparison=comparison,
-        provenance=_provenance(subject, dataset, chosen, asked, None if found is None else found.device),
+        provenance=_provenance(subject, dataset, chosen, asked, None if host is None else host.given),
         class_names=subject.labels or dataset.class_names,
         seconds=clock.seconds,
         device=found,
@@ -375,6 +375,11 @@ class _Beside:
         self._seen = self._differing = 0
         self._first: int | None = None
         self._largest = 0.0
+
+    @property
+    def given(self) -> str:
+        """The device's address as the user wrote it."""
+        return self._there.device.address.given
 
     def compare(self, inputs: NDArray[np.float32], logits: NDArray[np.float32]) -> None:
         """Runs the inputs here and compares bits, so that a NaN equals itself and -0 is not 0."""

@@ -44,6 +44,8 @@ def test_phones_are_listed(phone: Path) -> None:
 def test_facts(phone: Path, aarch64_runner: Path) -> None:
     with open_device("adb://phone1") as device:
         facts = device.facts
+        with pytest.raises(DeviceError, match="edgeq cross --target android-arm64 -o runners"):
+            _ = device.runner
     assert (facts.abi, facts.board, facts.machine) == ("aarch64", "Pixel 4a", "aarch64")
     assert facts.folder.endswith("/data/local/tmp/edgeq")
     assert facts.free_bytes is not None

@@ -168,7 +168,11 @@ def test_a_device_without_a_runner_still_says_what_it_is(capsys: pytest.CaptureF
         (126, "sh: runner: Permission denied", "Allow the user to write and run programs"),
         (1, "mkdir: /x: Read-only file system", "Allow the user to write and run programs"),
         (127, "sh: runner: not found", "take a static one: edgeq cross builds it"),
-        (132, "Illegal instruction", r"ended by signal 4: the CPU lacks an instruction.*edgeq selftest --device local"),
+        (
+            132,
+            "Illegal instruction",
+            r"ended by signal 4: the CPU lacks an instruction.*edgeq selftest --device 'local'",
+        ),
         (137, "Killed", "memory ran out; use a smaller batch"),
         (2, "edgeq-runner: --cpus takes CPU numbers", "failed: --cpus takes CPU numbers$"),
         (1, "", "failed: exit status 1$"),

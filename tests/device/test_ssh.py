@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -50,6 +51,7 @@ def test_verify_on_the_whole_test_set(server, demo: Path, aarch64_runner: Path, 
     assert found["n"] == 540
     assert found["device"]["exact"] is True
     assert found["device"]["isa"] == "neon"
+    assert found["provenance"]["command"].endswith(f"--device {shlex.quote(address)}")
     assert "computes exactly what the host computes: 540 of 540" in done.stdout
     assert "540 of 540" in report.read_text()
     here = tmp_path / "here.json"
