@@ -99,11 +99,13 @@ edgeq_status describe(const edgeq_session* session, const char* kind, size_t ind
     if (info == nullptr) return null_argument("info");
     const auto& ends = *kind == 'i' ? session->session->inputs() : session->session->outputs();
     if (index >= ends.size()) {
-      return Status::invalid_argument(format("the model has %zu %ss; there is none of index %zu", ends.size(), kind, index));
+      return Status::invalid_argument(
+          format("the model has %zu %ss; there is none of index %zu", ends.size(), kind, index));
     }
     const EndInfo& end = ends[index];
-    *info = {end.name.c_str(), end.shape.data(), end.shape.size(), elements_of(end), end.is_float ? 0 : end.bits,
-             end.scale,        end.zero_point};
+    *info = {
+        end.name.c_str(), end.shape.data(), end.shape.size(), elements_of(end), end.is_float ? 0 : end.bits,
+        end.scale,        end.zero_point};
     return Status();
   });
 }
@@ -120,8 +122,8 @@ Status expect_bytes(const EndInfo& end, edgeq_type type, size_t bytes, int64_t b
   // The division keeps a batch without bounds from overflowing.
   if (bytes % image != 0 || bytes / image != static_cast<uint64_t>(batch)) {
     return Status::invalid_argument(
-        format("%s: the array has %zu bytes, and %lld images of %llu bytes are asked for", end.name.c_str(), bytes,
-               static_cast<long long>(batch), static_cast<unsigned long long>(image)));
+        format("%s: the array has %zu bytes, and %lld images of %llu bytes are asked for", end.name.c_str(),
+               bytes, static_cast<long long>(batch), static_cast<unsigned long long>(image)));
   }
   return Status();
 }
@@ -131,7 +133,8 @@ Status expect_outputs(const Session& session, const edgeq_output* outputs, size_
   if (batch < 1) return Status::invalid_argument("a batch must hold at least one image");
   if (outputs == nullptr) return null_argument("outputs");
   if (count != session.outputs().size()) {
-    return Status::invalid_argument(format("the model has %zu outputs, not %zu", session.outputs().size(), count));
+    return Status::invalid_argument(
+        format("the model has %zu outputs, not %zu", session.outputs().size(), count));
   }
   for (size_t i = 0; i < count; ++i) {
     EDGEQ_RETURN_IF_ERROR(expect_bytes(session.outputs()[i], outputs[i].type, outputs[i].bytes, batch));
@@ -163,7 +166,8 @@ void edgeq_options_init(edgeq_options* options, size_t struct_bytes) {
 edgeq_status edgeq_load_file(const char* path, const edgeq_options* options, edgeq_session** session) {
   return edgeq::load_session(options, session, [&](const edgeq::SessionOptions& chosen) {
     using Loaded = edgeq::Result<std::unique_ptr<edgeq::Session>>;
-    return path == nullptr ? Loaded(edgeq::null_argument("path")) : edgeq::Session::load(std::string(path), chosen);
+    return path == nullptr ? Loaded(edgeq::null_argument("path"))
+                           : edgeq::Session::load(std::string(path), chosen);
   });
 }
 
@@ -194,7 +198,9 @@ edgeq_status edgeq_output_info(const edgeq_session* session, size_t index, edgeq
   return edgeq::describe(session, "output", index, info);
 }
 
-int edgeq_threads(const edgeq_session* session) { return session == nullptr ? 0 : session->session->threads(); }
+int edgeq_threads(const edgeq_session* session) {
+  return session == nullptr ? 0 : session->session->threads();
+}
 
 edgeq_status edgeq_run(edgeq_session* session, const edgeq_input* inputs, size_t input_count,
                        const edgeq_output* outputs, size_t output_count, int64_t batch) {
@@ -217,7 +223,8 @@ edgeq_status edgeq_run(edgeq_session* session, const edgeq_input* inputs, size_t
   });
 }
 
-edgeq_status edgeq_image_size(const edgeq_session* session, int64_t* height, int64_t* width, int64_t* channels) {
+edgeq_status edgeq_image_size(const edgeq_session* session, int64_t* height, int64_t* width,
+                              int64_t* channels) {
   return edgeq::guarded([&] {
     if (session == nullptr) return edgeq::null_argument("session");
     if (height == nullptr || width == nullptr || channels == nullptr) return edgeq::null_argument("a result");
@@ -244,9 +251,9 @@ edgeq_status edgeq_run_images(edgeq_session* session, const uint8_t* images, siz
     const uint64_t image = static_cast<uint64_t>(shape[0] * shape[1] * shape[2]);
     if (bytes % image != 0 || bytes / image != static_cast<uint64_t>(batch)) {
       return Status::invalid_argument(
-          edgeq::format("%zu bytes are not %lld images of %lld x %lld x %lld", bytes, static_cast<long long>(batch),
-                        static_cast<long long>(shape[0]), static_cast<long long>(shape[1]),
-                        static_cast<long long>(shape[2])));
+          edgeq::format("%zu bytes are not %lld images of %lld x %lld x %lld", bytes,
+                        static_cast<long long>(batch), static_cast<long long>(shape[0]),
+                        static_cast<long long>(shape[1]), static_cast<long long>(shape[2])));
     }
     return model.run_images(images, results, batch);
   });

@@ -3,8 +3,8 @@
  *   cc -std=c99 example.c -L. -ledgeq -o example
  *   LD_LIBRARY_PATH=. ./example model.edgeq input.f32
  *
- * input.f32 holds the model's first input as raw float32 in the machine's byte order (numpy: x.tofile("input.f32")).
- * Without it, the input is zeros. The five largest values of each output are printed.
+ * input.f32 holds the model's first input as raw float32 in the machine's byte order (numpy:
+ * x.tofile("input.f32")). Without it, the input is zeros. The five largest values of each output are printed.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -93,7 +93,8 @@ static int classify(edgeq_session* session, const char* input_path) {
     goto done;
   }
   for (i = 0; i < count; ++i) {
-    if (edgeq_output_info(session, i, &out) == EDGEQ_OK) print_largest(out.name, outputs[i].data, out.elements);
+    if (edgeq_output_info(session, i, &out) == EDGEQ_OK)
+      print_largest(out.name, outputs[i].data, out.elements);
   }
   status = 0;
 

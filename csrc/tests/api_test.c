@@ -10,25 +10,26 @@
 
 static int g_failures = 0;
 
-#define EXPECT(condition, text)                                                        \
-  do {                                                                                 \
-    if (!(condition)) {                                                                \
-      fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #condition, text);        \
-      ++g_failures;                                                                    \
-    }                                                                                  \
+#define EXPECT(condition, text)                                                 \
+  do {                                                                          \
+    if (!(condition)) {                                                         \
+      fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #condition, text); \
+      ++g_failures;                                                             \
+    }                                                                           \
   } while (0)
 
-#define EXPECT_ERROR(expected, call, word)                                             \
-  do {                                                                                 \
-    EXPECT((call) == (expected), edgeq_error());                                       \
-    EXPECT(strstr(edgeq_error(), word) != NULL, edgeq_error());                        \
+#define EXPECT_ERROR(expected, call, word)                      \
+  do {                                                          \
+    EXPECT((call) == (expected), edgeq_error());                \
+    EXPECT(strstr(edgeq_error(), word) != NULL, edgeq_error()); \
   } while (0)
 
 static void* read_file(const char* path, size_t* bytes) {
   FILE* file = fopen(path, "rb");
   long size = 0;
   void* data = NULL;
-  if (file != NULL && fseek(file, 0, SEEK_END) == 0 && (size = ftell(file)) > 0 && fseek(file, 0, SEEK_SET) == 0) {
+  if (file != NULL && fseek(file, 0, SEEK_END) == 0 && (size = ftell(file)) > 0 &&
+      fseek(file, 0, SEEK_SET) == 0) {
     data = malloc((size_t)size);
     if (data != NULL && fread(data, 1, (size_t)size, file) != (size_t)size) {
       free(data);
@@ -56,7 +57,8 @@ static edgeq_output* make_outputs(const edgeq_session* session, edgeq_type type,
     EXPECT(edgeq_output_info(session, i, &out) == EDGEQ_OK, edgeq_error());
     /* What has no codes is asked for in float32. */
     outputs[i].type = out.bits == 0 ? EDGEQ_FLOAT32 : type;
-    outputs[i].bytes = (size_t)(batch * out.elements) * (outputs[i].type == EDGEQ_FLOAT32 ? sizeof(float) : 1);
+    outputs[i].bytes =
+        (size_t)(batch * out.elements) * (outputs[i].type == EDGEQ_FLOAT32 ? sizeof(float) : 1);
     outputs[i].data = array((int64_t)outputs[i].bytes, 1);
   }
   return outputs;
@@ -138,7 +140,8 @@ static void test_run(edgeq_session* session, edgeq_session* other) {
   EXPECT_ERROR(EDGEQ_INVALID_ARGUMENT, edgeq_run(NULL, &input, 1, outputs, count, kBatch), "session");
   EXPECT_ERROR(EDGEQ_INVALID_ARGUMENT, edgeq_run(session, NULL, 1, outputs, count, kBatch), "inputs");
   EXPECT_ERROR(EDGEQ_INVALID_ARGUMENT, edgeq_run(session, &input, 1, NULL, count, kBatch), "outputs");
-  EXPECT_ERROR(EDGEQ_INVALID_ARGUMENT, edgeq_run(session, &input, 2, outputs, count, kBatch), "1 inputs, not 2");
+  EXPECT_ERROR(EDGEQ_INVALID_ARGUMENT, edgeq_run(session, &input, 2, outputs, count, kBatch),
+               "1 inputs, not 2");
   EXPECT_ERROR(EDGEQ_INVALID_ARGUMENT, edgeq_run(session, &input, 1, outputs, 0, kBatch), "outputs, not 0");
   EXPECT_ERROR(EDGEQ_INVALID_ARGUMENT, edgeq_run(session, &input, 1, outputs, count, 0), "at least one");
   EXPECT_ERROR(EDGEQ_INVALID_ARGUMENT, edgeq_run(session, &input, 1, outputs, count, kBatch + 1), "bytes");
@@ -170,9 +173,11 @@ static void test_images(edgeq_session* session) {
   if (takes == EDGEQ_OK) {
     uint8_t* images = array(height * width * channels, 1);
     EXPECT(height > 0 && width > 0 && (channels == 1 || channels == 3), "the size of an image");
-    EXPECT(edgeq_run_images(session, images, (size_t)(height * width * channels), outputs, count, 1) == EDGEQ_OK,
-           edgeq_error());
-    EXPECT_ERROR(EDGEQ_INVALID_ARGUMENT, edgeq_run_images(session, images, 1, outputs, count, 1), "1 bytes are not");
+    EXPECT(
+        edgeq_run_images(session, images, (size_t)(height * width * channels), outputs, count, 1) == EDGEQ_OK,
+        edgeq_error());
+    EXPECT_ERROR(EDGEQ_INVALID_ARGUMENT, edgeq_run_images(session, images, 1, outputs, count, 1),
+                 "1 bytes are not");
     free(images);
   } else {
     const uint8_t pixel = 0;
@@ -235,13 +240,15 @@ int main(int argc, char** argv) {
   EXPECT_ERROR(EDGEQ_INVALID_ARGUMENT, edgeq_load_file(NULL, NULL, &session), "path is NULL");
   EXPECT_ERROR(EDGEQ_INVALID_ARGUMENT, edgeq_load_file("x", NULL, NULL), "session is NULL");
   EXPECT_ERROR(EDGEQ_INVALID_ARGUMENT, edgeq_load_memory(NULL, 3, NULL, &session), "data is NULL");
-  EXPECT(edgeq_input_count(NULL) == 0 && edgeq_output_count(NULL) == 0 && edgeq_threads(NULL) == 0, "of nothing");
+  EXPECT(edgeq_input_count(NULL) == 0 && edgeq_output_count(NULL) == 0 && edgeq_threads(NULL) == 0,
+         "of nothing");
   edgeq_close(NULL);
   edgeq_options_init(NULL, sizeof options);
   /* A program that was compiled with an older, smaller structure. */
   memset(&options, 0x5a, sizeof options);
   edgeq_options_init(&options, offsetof(edgeq_options, max_isa));
-  EXPECT(options.struct_bytes == offsetof(edgeq_options, max_isa) && options.threads == 1, "its fields are set");
+  EXPECT(options.struct_bytes == offsetof(edgeq_options, max_isa) && options.threads == 1,
+         "its fields are set");
   EXPECT(options.max_memory_bytes == 0x5a5a5a5a5a5a5a5aULL, "and no others");
   for (i = 1; i < argc; ++i) test_model(argv[i]);
   if (argc < 2) {

@@ -64,21 +64,17 @@ def find_toolchain(name: str, target: Target, sources: Path, cache: Path) -> Too
     if name in ("gcc", "clang"):
         if target.android:
             raise UsageError(f"--toolchain {name} makes no programs for Android; use zig (the default) or ndk")
-        if name == "gcc":
-            compilers = (_installed(f"{target.gnu}-gcc", name, target), _installed(f"{target.gnu}-g++", name, target))
-        else:
-            compilers = (_installed("clang", name, target), _installed("clang++", name, target))
+        compiler = _installed(f"{target.gnu}-g++" if name == "gcc" else "clang++", name, target)
         definitions: tuple[str, ...] = (
             "-DCMAKE_SYSTEM_NAME=Linux",
             f"-DCMAKE_SYSTEM_PROCESSOR={'armv7l' if target.abi == 'armv7' else target.abi}",
-            f"-DCMAKE_C_COMPILER={compilers[0]}",
-            f"-DCMAKE_CXX_COMPILER={compilers[1]}",
+            f"-DCMAKE_CXX_COMPILER={compiler}",
         )
         if name == "clang":
-            definitions += tuple(f"-DCMAKE_{kind}_COMPILER_TARGET={target.gnu}" for kind in ("C", "CXX"))
+            definitions += (f"-DCMAKE_CXX_COMPILER_TARGET={target.gnu}",)
         if target.abi == "armv7":
-            definitions += tuple(f"-DCMAKE_{kind}_FLAGS=-march=armv7-a+fp -mfloat-abi=hard" for kind in ("C", "CXX"))
-        return Toolchain(name, _version(compilers[1], "--version"), definitions, definitions)
+            definitions += ("-DCMAKE_CXX_FLAGS=-march=armv7-a+fp -mfloat-abi=hard",)
+        return Toolchain(name, _version(compiler, "--version"), definitions, definitions)
     return _from_file(Path(name))
 
 

@@ -90,7 +90,7 @@ def test_without_a_build_tool_the_error_names_it(program: str, tmp_path: Path, m
         ("android-arm64", "ndk", "set ANDROID_NDK_HOME"),
         ("rpi4", "msvc", "neither zig, gcc, clang, ndk nor a CMake toolchain file"),
         ("rpi4", "nowhere.cmake", "nor a CMake toolchain file"),
-        ("linux-armv7", "gcc", "needs arm-linux-gnueabihf-gcc.*Debian's package is g\\+\\+-arm-linux-gnueabihf"),
+        ("linux-armv7", "gcc", "needs arm-linux-gnueabihf-g\\+\\+.*Debian's package is g\\+\\+-arm-linux-gnueabihf"),
     ],
 )
 def test_a_tool_chain_that_cannot_is_refused(
