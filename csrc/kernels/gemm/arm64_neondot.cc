@@ -1,5 +1,11 @@
 #include "kernels/gemm/arm64_tile.h"
 
+#if defined(__clang__)
+// Clang folds distances into addresses where the pointer itself is left alone.
+#undef EDGEQ_ORDER
+#define EDGEQ_ORDER(pointer, sum) asm volatile("" : "+w"(sum) : : "memory")
+#endif
+
 namespace edgeq {
 namespace {
 
