@@ -16,6 +16,7 @@ LEVELS = (
     {"errors", "outputs"},
     {"tuning"},
     {"data", "ir", "metrics"},
+    {"shift"},
     {"ops"},
     {"importers", "passes", "torch_executor", "quantize", "simulate", "exporters", "zoo", "session"},
     {"backends", "qat", "device"},

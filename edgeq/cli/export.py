@@ -56,8 +56,8 @@ from edgeq.cli.options import parse_preprocessing, preprocessing_options
 @click.option("--seed", default=0, show_default=True, metavar="N", help="Chooses the calibration samples.")
 @click.option(
     "--keep-8bit",
-    metavar="first,last|NAMES|none",
-    help="Layers that keep 8 bits. [default: first with 4-bit weights]",
+    metavar="first,last|NAMES|auto:N|none",
+    help="Layers that keep 8 bits; auto:3 adds the three that 4 bits harm most. [default: first with 4-bit weights]",
 )
 @click.option("--to", metavar="edgeq,onnx,tflite", help="Formats to write. [default: all that can be made]")
 @click.option(

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from edgeq import __version__
 from edgeq.data import Dataset, Preprocessing, as_dataset, open_dataset
 from edgeq.deployment.auto_bits import Job, choose_bits, differences, plan_facts, plan_table, with_origin
+from edgeq.deployment.auto_keep import worst_layers
 from edgeq.deployment.bit_request import BitRequest, read_request, split_samples
 from edgeq.deployment.formats import Agreement, FormatOptions, check_agreement, facts_of, make_files, parse_formats
 from edgeq.deployment.models import TrainedModel, load_model
@@ -164,7 +165,7 @@ def export(
             of the recipe's.
         seed: Chooses the calibration samples.
         keep_8bit: Layers that keep 8 bits: "first", "last", layer names (several with commas), "none", or None for
-            the default of the scheme.
+            the default of the scheme; "auto:3" adds the three that 4 bits harm most.
         preprocessing: How an image becomes the input; stored in the manifest and the file.
         to: Formats: "edgeq", "onnx", "tflite", several with commas; None for all that can be made, what is left out
             being recorded.
@@ -192,7 +193,9 @@ def export(
         return _write_trained(model, calibration, Path(out), preprocessing, formats, storage)
     if calib_samples < 1:
         raise UsageError(f"the number of calibration samples (--calib-samples) must be at least 1, not {calib_samples}")
-    keep = _keep(keep_8bit)
+    keep, spare = _keep(keep_8bit)
+    if spare and (request.mixed or request.scheme.weight_bits != 4):
+        raise UsageError("--keep-8bit auto:N chooses among layers with 4-bit weights: ask for --bits w4a8 or w4a4.")
     level, methods = _methods(request.scheme, effort, recipe, observer, weight_observer, bias_correction)
     dataset = open_calibration(calibration, model)
     source = load_model(
@@ -247,6 +250,11 @@ def export(
             plan_text = render(plan)
             # As a replay will read it: its manifest then has the same figures.
             plan = parse(plan_text)
+        if spare:
+            names = default_keep(request.scheme) if keep is None else keep
+            samples = _feeds(graph, dataset, preprocessing, _spread(used, LOGIT_SAMPLES))
+            worst = worst_layers(graph, quantizer, samples, kept_layers(graph, names), spare, show.stage)
+            quantizer = quantizer.keeping(frozenset(names) | frozenset(worst))
         quantized = quantizer(None if plan is None else plan.bits)
     result = _write(
         Path(out),
@@ -287,6 +295,10 @@ class _Quantizer:
         if key not in self._known:
             self._known[key] = self._quantize(replace(self._options, layer_bits=bits))
         return self._known[key]
+
+    def keeping(self, names: frozenset[str]) -> _Quantizer:
+        """The same with these layers kept at 8 bits."""
+        return _Quantizer(*self._given, replace(self._options, keep_8bit=names), self._show)
 
     def quick(self) -> Graph:
         """Quantizes all weights to 4 bits with the ranges of least squared error."""
@@ -565,14 +577,24 @@ def open_calibration(calibration: Any, model: Any) -> Dataset:
     return as_dataset(calibration, "calibration")
 
 
-def _keep(keep: str | Sequence[str] | None) -> frozenset[str] | None:
+def _keep(keep: str | Sequence[str] | None) -> tuple[frozenset[str] | None, int]:
+    """The layers that are named (None: the default ones), and how many more are to be chosen."""
     if keep is None:
-        return None
+        return None, 0
     names = [name.strip() for name in keep.split(",")] if isinstance(keep, str) else list(keep)
     names = [name for name in names if name]
     if "none" in names and len(names) > 1:
         raise UsageError("--keep-8bit none stands alone: none means that no layer keeps 8 bits")
-    return frozenset(name for name in names if name != "none")
+    spare = 0
+    for name in [name for name in names if name.startswith("auto:")]:
+        number = name.removeprefix("auto:")
+        if spare or not number.isdecimal() or int(number) < 1:
+            raise UsageError(f"--keep-8bit auto:N takes one number of layers, at least 1, such as auto:3; not {name!r}")
+        spare = int(number)
+        names.remove(name)
+    if spare and not names:
+        return None, spare
+    return frozenset(name for name in names if name != "none"), spare
 
 
 def _choose(available: int, wanted: int, seed: int) -> npt.NDArray[np.int64]:

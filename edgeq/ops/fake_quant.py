@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from edgeq.errors import GraphError
 from edgeq.ir import Attrs, Graph, Node, QuantParams
 from edgeq.ir.tensor import Array
 from edgeq.ops.base import (
+    OnnxSink,
     Operator,
     Shape,
     TorchTensor,
@@ -49,6 +52,23 @@ class FakeQuant(Operator):
     def run_float(self, node: Node, values: Sequence[Array | None], graph: Graph) -> list[Array]:
         quant = attrs_of(node, FakeQuantAttrs).quant
         return [dequantize(quantize(operand(values, 0), quant), quant)]
+
+    def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
+        """Writes the arithmetic, not QuantizeLinear and DequantizeLinear: between those, onnxruntime rounds the float
+        weights of a layer to 8 bits, unasked (its WeightBiasQuantization)."""
+        quant, x = attrs_of(node, FakeQuantAttrs).quant, node.inputs[0]
+        zero = int(quant.zero_point)
+
+        def number(name: str, value: float) -> str:
+            return sink.initializer(f"{node.name}.{name}", np.asarray(value, dtype=np.float32))
+
+        scale = number("scale", float(quant.scale))
+        bounds = [number("low", quant.qmin - zero), number("high", quant.qmax - zero)]
+        steps, whole, clipped = (sink.fresh(f"{x}.{stage}") for stage in ("steps", "whole", "clipped"))
+        sink.emit("Div", [x, scale], [steps], f"{node.name}.div")
+        sink.emit("Round", [steps], [whole], f"{node.name}.round")  # half to even
+        sink.emit("Clip", [whole, *bounds], [clipped], f"{node.name}.clip")
+        sink.emit("Mul", [clipped, scale], [node.outputs[0]], f"{node.name}.mul")
 
     def run_torch(self, node: Node, values: Sequence[TorchTensor | None], graph: Graph) -> list[TorchTensor]:
         quant, x = attrs_of(node, FakeQuantAttrs).quant, torch_operand(values, 0)
