@@ -69,12 +69,12 @@ namespace {
 #define EDGEQ_W8_BEGIN EDGEQ_LOAD_16 EDGEQ_WEIGHTS_16 EDGEQ_W8_16(saddlp, 16, 18, 20, 22)
 #define EDGEQ_W8_ADD_16 EDGEQ_LOAD_16 EDGEQ_WEIGHTS_16 EDGEQ_W8_16(sadalp, 16, 18, 20, 22)
 // The second weights load while the last sums of the first are added.
-#define EDGEQ_W8_ADD_32 \
-  EDGEQ_LOAD_32 EDGEQ_WEIGHTS_16 EDGEQ_W8_THREE_ROWS(sadalp, 16, 18, 20) \
-  EDGEQ_PRODUCTS_16(22) EDGEQ_WEIGHTS_16 EDGEQ_WIDEN(sadalp, 12, 13, 14, 15) \
+#define EDGEQ_W8_32(add) \
+  EDGEQ_LOAD_32 EDGEQ_WEIGHTS_16 EDGEQ_W8_THREE_ROWS(add, 16, 18, 20) \
+  EDGEQ_PRODUCTS_16(22) EDGEQ_WEIGHTS_16 EDGEQ_WIDEN(add, 12, 13, 14, 15) \
   EDGEQ_W8_16(sadalp, 17, 19, 21, 23)
 // The same where four products of a lane are added in 16 bits.
-#define EDGEQ_W8_ROW_32(a, b, s0, s1, s2, s3) \
+#define EDGEQ_W8_ROW_32(add, a, b, s0, s1, s2, s3) \
   "smull v20.8h, v" #a ".8b, v24.8b\n\t" \
   "smull v21.8h, v" #a ".8b, v25.8b\n\t" \
   "smull v22.8h, v" #a ".8b, v26.8b\n\t" \
@@ -91,31 +91,39 @@ namespace {
   "smlal2 v21.8h, v" #b ".16b, v29.16b\n\t" \
   "smlal2 v22.8h, v" #b ".16b, v30.16b\n\t" \
   "smlal2 v23.8h, v" #b ".16b, v31.16b\n\t" \
-  "sadalp v" #s0 ".4s, v20.8h\n\t" \
-  "sadalp v" #s1 ".4s, v21.8h\n\t" \
-  "sadalp v" #s2 ".4s, v22.8h\n\t" \
-  "sadalp v" #s3 ".4s, v23.8h\n\t"
-#define EDGEQ_W8_ADD_PAIR \
+  #add " v" #s0 ".4s, v20.8h\n\t" \
+  #add " v" #s1 ".4s, v21.8h\n\t" \
+  #add " v" #s2 ".4s, v22.8h\n\t" \
+  #add " v" #s3 ".4s, v23.8h\n\t"
+#define EDGEQ_W8_PAIR(add) \
   "ldp q16, q17, [%[a0]], #32\n\t" \
   EDGEQ_WEIGHTS_16 EDGEQ_NEXT_WEIGHTS_16 \
   "ldp q18, q19, [%[a1]], #32\n\t" \
-  EDGEQ_W8_ROW_32(16, 17, 0, 1, 2, 3) \
+  EDGEQ_W8_ROW_32(add, 16, 17, 0, 1, 2, 3) \
   "ldp q16, q17, [%[a2]], #32\n\t" \
-  EDGEQ_W8_ROW_32(18, 19, 4, 5, 6, 7) \
+  EDGEQ_W8_ROW_32(add, 18, 19, 4, 5, 6, 7) \
   "ldp q18, q19, [%[a3]], #32\n\t" \
-  EDGEQ_W8_ROW_32(16, 17, 8, 9, 10, 11) \
-  EDGEQ_W8_ROW_32(18, 19, 12, 13, 14, 15)
+  EDGEQ_W8_ROW_32(add, 16, 17, 8, 9, 10, 11) \
+  EDGEQ_W8_ROW_32(add, 18, 19, 12, 13, 14, 15)
 // 32 channels at a time, one way or the other.
+#define EDGEQ_W8_BEGIN_32 \
+  "ldrb %w[pair], [%[pairs]], #1\n\t" \
+  "cbnz %w[pair], 9f\n\t" \
+  EDGEQ_W8_32(saddlp) \
+  "b 3f\n\t" \
+  "9:\n\t" \
+  EDGEQ_W8_PAIR(saddlp) \
+  "b 3f\n\t"
 #define EDGEQ_W8_LOOP_32 \
   "1:\n\t" \
   "ldrb %w[pair], [%[pairs]], #1\n\t" \
   "sub %[left], %[left], #1\n\t" \
   "cbnz %w[pair], 9f\n\t" \
-  EDGEQ_W8_ADD_32 \
+  EDGEQ_W8_32(sadalp) \
   "cbnz %[left], 1b\n\t" \
   "b 4f\n\t" \
   "9:\n\t" \
-  EDGEQ_W8_ADD_PAIR \
+  EDGEQ_W8_PAIR(sadalp) \
   "cbnz %[left], 1b\n\t"
 #define EDGEQ_W8_ADD_8 \
   EDGEQ_LOAD_8 EDGEQ_WEIGHTS_8 \
@@ -146,14 +154,17 @@ namespace {
   EDGEQ_W4_ROW(multiply, a3, b0, b1, b2, b3, 12, 13, 14, 15)
 #define EDGEQ_W4_BEGIN EDGEQ_LOAD_16 EDGEQ_WEIGHTS_16 EDGEQ_W4_16(smull, 16, 18, 20, 22, 24, 25, 26, 27)
 #define EDGEQ_W4_ADD_16 EDGEQ_LOAD_16 EDGEQ_WEIGHTS_16 EDGEQ_W4_16(smlal, 16, 18, 20, 22, 24, 25, 26, 27)
-#define EDGEQ_W4_ADD_32 \
+#define EDGEQ_W4_32(multiply) \
   EDGEQ_LOAD_32 EDGEQ_WEIGHTS_16 EDGEQ_NEXT_WEIGHTS_16 \
-  EDGEQ_W4_16(smlal, 16, 18, 20, 22, 24, 25, 26, 27) \
+  EDGEQ_W4_16(multiply, 16, 18, 20, 22, 24, 25, 26, 27) \
   EDGEQ_W4_16(smlal, 17, 19, 21, 23, 28, 29, 30, 31)
+#define EDGEQ_W4_BEGIN_32 \
+  EDGEQ_W4_32(smull) \
+  "b 3f\n\t"
 #define EDGEQ_W4_LOOP_32 \
   "1:\n\t" \
   "sub %[left], %[left], #1\n\t" \
-  EDGEQ_W4_ADD_32 \
+  EDGEQ_W4_32(smlal) \
   "cbnz %[left], 1b\n\t"
 #define EDGEQ_W4_ADD_8 \
   EDGEQ_LOAD_8 EDGEQ_WEIGHTS_8 \
@@ -177,21 +188,26 @@ namespace {
   "add %[a3], %[a3], %[offset]\n\t"
 #define EDGEQ_ZERO(s) "movi v" #s ".4s, #0\n\t"
 // The sums of all taps: `next` leads from one to the next, `first` is whatever follows the addresses of a tap.
-#define EDGEQ_TAPS(first, begin, add_16, loop_32, add_8, next) \
+#define EDGEQ_TAPS(first, begin, begin_32, add_16, loop_32, add_8, next) \
   EDGEQ_FIRST_TAP first \
-  "cbnz %[groups], 5f\n\t" \
+  "lsr %[left], %[groups], #1\n\t" \
+  "tbnz %[groups], #0, 5f\n\t" \
+  "cbz %[left], 8f\n\t" \
+  "sub %[left], %[left], #1\n\t" \
+  begin_32 \
+  "8:\n\t" \
   EDGEQ_ZERO(0) EDGEQ_ZERO(1) EDGEQ_ZERO(2) EDGEQ_ZERO(3) EDGEQ_ZERO(4) EDGEQ_ZERO(5) EDGEQ_ZERO(6) \
   EDGEQ_ZERO(7) EDGEQ_ZERO(8) EDGEQ_ZERO(9) EDGEQ_ZERO(10) EDGEQ_ZERO(11) EDGEQ_ZERO(12) EDGEQ_ZERO(13) \
   EDGEQ_ZERO(14) EDGEQ_ZERO(15) \
   "b 4f\n\t" \
+  "2:\n\t" \
+  "lsr %[left], %[groups], #1\n\t" \
+  "tbz %[groups], #0, 3f\n\t" \
+  add_16 \
+  "b 3f\n\t" \
   "5:\n\t" \
   begin \
-  "sub %[left], %[groups], #1\n\t" \
-  "2:\n\t" \
-  "tbz %[left], #0, 3f\n\t" \
-  add_16 \
   "3:\n\t" \
-  "lsr %[left], %[left], #1\n\t" \
   "cbz %[left], 4f\n\t" \
   loop_32 \
   "4:\n\t" \
@@ -204,7 +220,6 @@ namespace {
   "subs %[taps], %[taps], #1\n\t" \
   "b.eq 7f\n\t" \
   EDGEQ_NEXT_TAP first \
-  "mov %[left], %[groups]\n\t" \
   "b 2b\n\t"
 
 // Sums of the lanes of four vectors, in v<to>.
@@ -226,7 +241,7 @@ namespace {
 // clang-format on
 
 /// Sums of a tile of 8-bit weights, without bias; moves `w` behind the weights of the panel. `pairs`: what
-/// pack.h says of them; the first tap's first pair is not asked for where its groups are an even number.
+/// pack.h says of them.
 template <bool kOneTap>
 EDGEQ_INLINE void sum_wide_tile(const act_t* const* rows, size_t taps, size_t groups, size_t half,
                                 const uint8_t* pairs, const int8_t*& w, int32x4_t (&sums)[4]) {
@@ -238,14 +253,14 @@ EDGEQ_INLINE void sum_wide_tile(const act_t* const* rows, size_t taps, size_t gr
   register int32x4_t s2 __asm__("v2");
   register int32x4_t s3 __asm__("v3");
   if (kOneTap) {
-    __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W8_BEGIN, EDGEQ_W8_ADD_16, EDGEQ_W8_LOOP_32, EDGEQ_W8_ADD_8, "")
-                         EDGEQ_WIDE_END
+    __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W8_BEGIN, EDGEQ_W8_BEGIN_32, EDGEQ_W8_ADD_16, EDGEQ_W8_LOOP_32,
+                                EDGEQ_W8_ADD_8, "") EDGEQ_WIDE_END
                      : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS, EDGEQ_PAIR_SCALARS
                      : [rows] "r"(rows), [groups] "r"(groups), [half] "r"(half)
                      : EDGEQ_TILE_CLOBBERS);
   } else {
-    __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W8_BEGIN, EDGEQ_W8_ADD_16, EDGEQ_W8_LOOP_32, EDGEQ_W8_ADD_8,
-                                EDGEQ_LOOP_OVER_TAPS("")) EDGEQ_WIDE_END
+    __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W8_BEGIN, EDGEQ_W8_BEGIN_32, EDGEQ_W8_ADD_16, EDGEQ_W8_LOOP_32,
+                                EDGEQ_W8_ADD_8, EDGEQ_LOOP_OVER_TAPS("")) EDGEQ_WIDE_END
                      : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS, EDGEQ_PAIR_SCALARS,
                        EDGEQ_TAP_SCALARS
                      : [groups] "r"(groups), [half] "r"(half)
@@ -302,14 +317,14 @@ EDGEQ_INLINE void sum_narrow_tile(const act_t* const* rows, size_t taps, size_t 
   register int32x4_t s2 __asm__("v2");
   register int32x4_t s3 __asm__("v3");
   if (kOneTap) {
-    __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W4_BEGIN, EDGEQ_W4_ADD_16, EDGEQ_W4_LOOP_32, EDGEQ_W4_ADD_8, "")
-                         EDGEQ_NARROW_END
+    __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W4_BEGIN, EDGEQ_W4_BEGIN_32, EDGEQ_W4_ADD_16, EDGEQ_W4_LOOP_32,
+                                EDGEQ_W4_ADD_8, "") EDGEQ_NARROW_END
                      : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS
                      : [rows] "r"(rows), [groups] "r"(groups), [half] "r"(half), [products] "r"(products)
                      : EDGEQ_TILE_CLOBBERS);
   } else {
-    __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W4_BEGIN, EDGEQ_W4_ADD_16, EDGEQ_W4_LOOP_32, EDGEQ_W4_ADD_8,
-                                EDGEQ_LOOP_OVER_TAPS("")) EDGEQ_NARROW_END
+    __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W4_BEGIN, EDGEQ_W4_BEGIN_32, EDGEQ_W4_ADD_16, EDGEQ_W4_LOOP_32,
+                                EDGEQ_W4_ADD_8, EDGEQ_LOOP_OVER_TAPS("")) EDGEQ_NARROW_END
                      : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS, EDGEQ_TAP_SCALARS
                      : [groups] "r"(groups), [half] "r"(half), [products] "r"(products)
                      : EDGEQ_TILE_CLOBBERS);
@@ -334,15 +349,15 @@ EDGEQ_INLINE void add_narrow_tile(const act_t* const* rows, size_t taps, size_t 
                                   size_t offset, const int8_t*& w, int32x4_t* wide) {
   const act_t *a0, *a1, *a2, *a3;
   size_t left;
-  __asm__ volatile(
-      EDGEQ_TAPS(EDGEQ_FROM_OFFSET, EDGEQ_W4_BEGIN, EDGEQ_W4_ADD_16, EDGEQ_W4_LOOP_32, EDGEQ_W4_ADD_8,
-                 EDGEQ_LOOP_OVER_TAPS(EDGEQ_FROM_OFFSET))  //
-      EDGEQ_WIDEN_PAIR(0, 1, 0) EDGEQ_WIDEN_PAIR(2, 3, 32) EDGEQ_WIDEN_PAIR(4, 5, 64)
-          EDGEQ_WIDEN_PAIR(6, 7, 96) EDGEQ_WIDEN_PAIR(8, 9, 128) EDGEQ_WIDEN_PAIR(10, 11, 160)
-              EDGEQ_WIDEN_PAIR(12, 13, 192) EDGEQ_WIDEN_PAIR(14, 15, 224)
-      : EDGEQ_TILE_SCALARS, EDGEQ_TAP_SCALARS
-      : [groups] "r"(groups), [half] "r"(half), [offset] "r"(offset), [wide] "r"(wide)
-      : "v0", "v1", "v2", "v3", EDGEQ_TILE_CLOBBERS);
+  __asm__ volatile(EDGEQ_TAPS(EDGEQ_FROM_OFFSET, EDGEQ_W4_BEGIN, EDGEQ_W4_BEGIN_32, EDGEQ_W4_ADD_16,
+                              EDGEQ_W4_LOOP_32, EDGEQ_W4_ADD_8,
+                              EDGEQ_LOOP_OVER_TAPS(EDGEQ_FROM_OFFSET))  //
+                   EDGEQ_WIDEN_PAIR(0, 1, 0) EDGEQ_WIDEN_PAIR(2, 3, 32) EDGEQ_WIDEN_PAIR(4, 5, 64)
+                       EDGEQ_WIDEN_PAIR(6, 7, 96) EDGEQ_WIDEN_PAIR(8, 9, 128) EDGEQ_WIDEN_PAIR(10, 11, 160)
+                           EDGEQ_WIDEN_PAIR(12, 13, 192) EDGEQ_WIDEN_PAIR(14, 15, 224)
+                   : EDGEQ_TILE_SCALARS, EDGEQ_TAP_SCALARS
+                   : [groups] "r"(groups), [half] "r"(half), [offset] "r"(offset), [wide] "r"(wide)
+                   : "v0", "v1", "v2", "v3", EDGEQ_TILE_CLOBBERS);
 }
 
 }  // namespace

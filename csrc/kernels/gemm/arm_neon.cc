@@ -513,9 +513,7 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
   x.header_bytes = blocks.header_bytes;
   x.panel_bytes = blocks.panel_bytes;
   x.groups = blocks.tap_depth / 16;
-  // Where the groups are even in number, the first tap begins with two of them one by one: a pair less.
   x.pairs_before = blocks.header_bytes - kHeader;
-  if (x.pairs_before != 0 && x.groups % 2 == 0) --x.pairs_before;
   x.half = blocks.tap_depth / 8 % 2;
   x.products = blocks.tap_depth / 8 * p.taps;
   Place place{};
