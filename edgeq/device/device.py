@@ -98,6 +98,18 @@ rmdir "$root/files" "$root" 2> /dev/null
 """
 
 
+# Until the process is gone; it may not have begun when its time was up.
+_END = """
+seen=
+for each in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+  pid=$(cat PID 2> /dev/null)
+  if [ -n "$pid" ]; then kill -9 "$pid" 2> /dev/null || exit 0; elif [ -n "$seen" ]; then exit 0; fi
+  seen=$pid
+  sleep 0.2 2> /dev/null || sleep 1
+done
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What a device says about itself.
@@ -325,7 +337,7 @@ class Device:
             done = self._execute(script, limit)
         except TimeLimit:
             with contextlib.suppress(DeviceError):
-                self._execute(f"kill -9 $(cat {shlex.quote(self._scratch)}/pid)", 10)
+                self._execute(_END.replace("PID", shlex.quote(f"{self._scratch}/pid")), 30)
             raise DeviceError(
                 f"{self.address.text}: edgeq-runner {words[0]} did not end within {limit:g} s and was ended; allow it "
                 "more with --timeout, or give it less to do."

@@ -156,7 +156,7 @@ def when_it_runs(server, action) -> threading.Thread:
     return thread
 
 
-def gone(server, seconds: float = 10) -> bool:
+def gone(server, seconds: float = 30) -> bool:
     """Whether the device removes what a session left, within that time."""
     for _ in range(int(seconds / 0.1)):
         if server.left() == []:
