@@ -31,6 +31,11 @@ from edgeq.quantize.rounding import round_second_order
 from edgeq.quantize.scheme import Scheme
 from edgeq.quantize.weights import quantize_layer, sqnr_db, weight_ranges
 
+WORTH = 0.87
+"""What distillation must leave of the divergence on held-out samples, at most. Rounding that may see those samples too
+wins about as much: MobileNetV2 at w4a4 has 35.8 % top-1 when a fifth of 160 images is held back, 39.8 % when training
+has then brought the divergence to 0.87 of what it was, and 40.2 % when nothing is held back and nothing trained."""
+
 
 @dataclass(frozen=True, slots=True)
 class QuantizeOptions:
@@ -105,14 +110,19 @@ def quantize(
     recipe = options.recipe
     found: dict[str, dict[str, Any]] = {}
     samples = calibration.samples
-    if recipe.rounding == "second-order":
-        # What later methods are judged on, the last samples, must not have been learned from.
-        seen = _first(samples, 1 - recipe.held_out())
-        result, done = round_second_order(
-            result, graph, seen, recipe.second_order, threads, options.seed, progress
+    nearest = result
+
+    def round_with(seen: Mapping[str, Array]) -> Graph:
+        rounded, done = round_second_order(
+            nearest, graph, seen, recipe.second_order, threads, options.seed, progress
         )
         for name, layer in done.items():
             found[name] = {"bias_correction_steps": _rounded(layer.bias_steps), "proven_best": layer.proven}
+        return rounded
+
+    if recipe.rounding == "second-order":
+        # What later methods are judged on, the last samples, must not have been learned from.
+        result = round_with(_first(samples, 1 - recipe.held_out()))
     elif recipe.bias_correction:
         result, shifts = correct_biases(result, graph, calibration.samples, threads, progress)
         found = {name: {"bias_correction_steps": _rounded(shift)} for name, shift in shifts.items()}
@@ -121,9 +131,11 @@ def quantize(
             result, graph, samples, recipe.reconstruction, threads, options.seed, progress, options.checkpoint
         )
     if recipe.distil:
-        result, _ = distil(
+        result, trained = distil(
             result, graph, samples, recipe.distillation, threads, options.seed, progress, options.checkpoint
         )
+        if recipe.rounding == "second-order" and not recipe.reconstruct and trained.after > WORTH * trained.before:
+            result = round_with(samples)
     check_graph(result)
     statistics = [
         {**_statistics(node, graph, result), **found.get(node.name, {})} for node in result.nodes if is_layer(node)

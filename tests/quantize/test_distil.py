@@ -314,3 +314,18 @@ class TestRecipes:
         recipe = Recipe(rounding="second-order", distil=True, distillation=DistillationOptions(steps=2, held_out=0.3))
         quantize(graph, Scheme.parse("w4a4"), calibration, QuantizeOptions(recipe, threads=1))
         assert seen == [42]
+
+
+def test_training_that_brings_little_leaves_what_rounding_makes_of_all_samples() -> None:
+    graph = inverted_residual()
+    calibration = calibrate(graph, [images(60)])
+    bits = Scheme.parse("w4a8")
+    good = Recipe(observer="mse", weight_observer="mse", rounding="second-order")
+    still = DistillationOptions(
+        steps=2, batch=4, checks=1, **PLAIN, weight_rate=0.0, bias_rate=0.0, scale_rate=0.0, step_rate=0.0
+    )
+    plain = quantize(graph, bits, calibration, QuantizeOptions(good, threads=1)).graph
+    trained = quantize(
+        graph, bits, calibration, QuantizeOptions(good.with_(distil=True, distillation=still), threads=1)
+    ).graph
+    assert same(plain, trained)
