@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,33 +20,48 @@ SOURCE = Path(__file__).parent.parent.parent
 SSHD = shutil.which("sshd") or ("/usr/sbin/sshd" if Path("/usr/sbin/sshd").is_file() else None)
 
 
-RUNNERS = (SOURCE / "build" / "runners", SOURCE / "build" / "aarch64-static" / "csrc" / "runner")
-"""Where static runners for 64-bit Arm are looked for; EDGEQ_TEST_RUNNERS names another folder."""
+EMULATORS = {"aarch64": "qemu-aarch64", "armv7": "qemu-arm"}
 
-BUILD = (
-    "edgeq cross --target linux-aarch64 -o build/runners, or cmake --preset aarch64 -B build/aarch64-static "
-    "-DEDGEQ_TESTS=OFF -DEDGEQ_RUNNER_STATIC=ON && cmake --build build/aarch64-static --target edgeq-runner"
-)
+
+def static_runner(abi: str) -> Path:
+    """Returns a static edgeq-runner for an ABI of Arm; the test is skipped without one, or without its emulator.
+
+    Runners are looked for in build/runners, build/ABI-static and build/ABI; EDGEQ_TEST_RUNNERS names another folder.
+    """
+    from edgeq.device.runners import find_runner
+    from edgeq.errors import DeviceError
+
+    if shutil.which(EMULATORS[abi]) is None:
+        pytest.skip(f"{EMULATORS[abi]} is not installed: apt-get install qemu-user")
+    build = SOURCE / "build"
+    built = [build / "runners", *(build / name / "csrc" / "runner" for name in (f"{abi}-static", abi))]
+    for place in [Path(os.environ["EDGEQ_TEST_RUNNERS"])] if "EDGEQ_TEST_RUNNERS" in os.environ else built:
+        if place.is_dir():
+            try:
+                found = find_runner(abi, place)
+            except DeviceError:
+                continue
+            if found.static:
+                return found.path
+    pytest.skip(
+        f"no static runner for {abi} is built: edgeq cross --target linux-{abi} -o build/runners, or cmake --preset "
+        f"{abi} -B build/{abi}-static -DEDGEQ_TESTS=OFF -DEDGEQ_RUNNER_STATIC=ON && cmake --build build/{abi}-static"
+    )
 
 
 @pytest.fixture(scope="session")
 def aarch64_runner() -> Path:
     """A static edgeq-runner for 64-bit Arm, and qemu-aarch64 to run it."""
-    from edgeq.device.runners import find_runner
-    from edgeq.errors import DeviceError
+    return static_runner("aarch64")
 
-    if shutil.which("qemu-aarch64") is None:
-        pytest.skip("qemu-aarch64 is not installed: apt-get install qemu-user")
-    places = [Path(os.environ["EDGEQ_TEST_RUNNERS"])] if "EDGEQ_TEST_RUNNERS" in os.environ else RUNNERS
-    for place in places:
-        if place.is_dir():
-            try:
-                found = find_runner("aarch64", place)
-            except DeviceError:
-                continue
-            if found.static:
-                return found.path
-    pytest.skip(f"no static runner for 64-bit Arm is built: {BUILD}")
+
+@pytest.fixture(scope="session")
+def emulated_runner() -> Callable[[str], Path]:
+    """Gives a static runner for the ABI of an emulated core."""
+    from edgeq.device.address import CPUS_32
+
+    found = {abi: static_runner(abi) for abi in EMULATORS}
+    return lambda core: found["armv7" if core in CPUS_32 else "aarch64"]
 
 
 @pytest.fixture(scope="session")
