@@ -276,15 +276,33 @@ struct Epilogue {
         sum_range(p.residual.range),
         table(p.table),
         residual(p.residual),
-        plain(p.table == nullptr && p.residual.src == nullptr),
-        clamps(p.range.min != kActMin || p.range.max != kActMax) {}
+        plain(p.table == nullptr && p.residual.src == nullptr)
+#if defined(__aarch64__)
+        ,
+        small(p.range)
+#endif
+  {
+  }
+
+#if defined(__aarch64__)
+  /// Finds out how the sums of some panels become codes.
+  void look_at(const GemmParams& p, const uint8_t* panel, size_t panel_bytes, size_t panels,
+               double largest_sum) {
+    finish = plain ? finish_of(p.range) : Finish::kMemory;
+    for (size_t i = 0; i < panels && finish != Finish::kMemory; ++i, panel += panel_bytes)
+      finish = finish_of(p, panel, kNr, largest_sum);
+  }
+#endif
 
   RangeVectors range;
   RangeVectors sum_range;
   const act_t* table;
   const GemmResidual& residual;
-  bool plain;   // nothing follows the rounding
-  bool clamps;  // the range is not that of int8
+  bool plain;  // nothing follows the rounding
+#if defined(__aarch64__)
+  SmallRange small;
+  Finish finish = Finish::kMemory;  // of the panels at hand
+#endif
 };
 
 /// Where a tile's codes go.
@@ -335,9 +353,9 @@ EDGEQ_INLINE void store_next(act_t*& to, int8x16_t codes) {
   __asm__ volatile("st1 {%1.s}[%2], [%0], #4" : "+r"(to) : "w"(codes), "i"(kLane) : "memory");
 }
 
-/// Four rows times some whole panels, with nothing after the rounding. kClamp: the range is not that of int8.
-template <typename Sums, bool kClamp>
-void whole_tiles(const RangeVectors& range, const Operands& x, const Place& place, const uint8_t* panel,
+/// Four rows times some whole panels, with nothing after the rounding. kMemory: products may be large.
+template <typename Sums, Finish kFinish>
+void whole_tiles(const Epilogue& epilogue, const Operands& x, const Place& place, const uint8_t* panel,
                  size_t panels) {
   act_t* d0 = place.dst;
   act_t* d1 = d0 + place.dst_stride;
@@ -349,14 +367,16 @@ void whole_tiles(const RangeVectors& range, const Operands& x, const Place& plac
     Sums::sum(x, w, sums);
     const int32x4_t bias = vld1q_s32(reinterpret_cast<const int32_t*>(panel));
     const float32x4_t scale = vld1q_f32(reinterpret_cast<const float*>(panel + kNr * 4));
-    const auto rounded = [&](int32x4_t sum) {
-      return vcvtnq_s32_f32(vmulq_f32(vcvtq_f32_s32(vaddq_s32(sum, bias)), scale));
-    };
-    const auto with_zp = [&](int32x4_t a, int32x4_t b) {
-      return vqaddq_s16(vqmovn_high_s32(vqmovn_s32(rounded(a)), rounded(b)), range.zp);
-    };
-    int8x16_t codes = vqmovn_high_s16(vqmovn_s16(with_zp(sums[0], sums[1])), with_zp(sums[2], sums[3]));
-    if (kClamp) codes = vminq_s8(vmaxq_s8(codes, range.min), range.max);
+    int8x16_t codes;
+#pragma GCC unroll 4
+    for (int32x4_t& sum : sums) sum = vaddq_s32(sum, bias);
+    if constexpr (kFinish == Finish::kMemory) {
+      codes = requantize(sums[0], sums[1], sums[2], sums[3], scale, scale, scale, scale, epilogue.range);
+    } else {
+      const SmallProducts small(epilogue.small);
+      codes =
+          requantize_small<kFinish>(sums[0], sums[1], sums[2], sums[3], scale, scale, scale, scale, small);
+    }
     store_next<0>(d0, codes);
     store_next<1>(d1, codes);
     store_next<2>(d2, codes);
@@ -437,10 +457,12 @@ EDGEQ_INLINE void run_tile(const Epilogue& epilogue, const Operands& x, Place pl
                            size_t columns) {
   const size_t panels = columns / kNr;
   if (epilogue.plain && panels != 0) {
-    if (epilogue.clamps) {
-      whole_tiles<Tile, true>(epilogue.range, x, place, panel, panels);
+    if (epilogue.finish == Finish::kSaturate) {
+      whole_tiles<Tile, Finish::kSaturate>(epilogue, x, place, panel, panels);
+    } else if (epilogue.finish == Finish::kClamp) {
+      whole_tiles<Tile, Finish::kClamp>(epilogue, x, place, panel, panels);
     } else {
-      whole_tiles<Tile, false>(epilogue.range, x, place, panel, panels);
+      whole_tiles<Tile, Finish::kMemory>(epilogue, x, place, panel, panels);
     }
     columns -= panels * kNr;
     if (columns == 0) return;
@@ -506,7 +528,7 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
   const size_t packed_panel = kBits == 4 ? kHeader + (p.k + 31) / 32 * 16 * kNr * p.taps : blocks.panel_bytes;
   const act_t** const addresses = reinterpret_cast<const act_t**>(p.scratch);
   uint8_t* const unpacked = p.scratch + blocks.address_bytes;
-  const Epilogue epilogue(p);
+  Epilogue epilogue(p);
   Operands x{};
   x.rows = addresses;
   x.taps = p.taps;
@@ -524,6 +546,10 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
     const size_t column = panel * kNr;
     const size_t columns = p.n - column < count * kNr ? p.n - column : count * kNr;
     const uint8_t* weights = p.packed + panel * packed_panel;
+#if defined(__aarch64__)
+    const double depth = static_cast<double>(blocks.tap_depth * p.taps);
+    epilogue.look_at(p, weights, packed_panel, count, depth * (kBits == 4 ? 7.0 : 127.0) * 128.0);
+#endif
     if (kBits == 4) {
       for (size_t i = 0; i < count; ++i)
         unpack_panel(weights + i * packed_panel, x, unpacked + i * blocks.panel_bytes);
