@@ -14,7 +14,20 @@ import click
 from edgeq import __version__
 from edgeq.errors import EdgeqError, UsageError
 
-_COMMANDS = ("export", "verify", "blame", "run", "bench", "inspect", "backends", "cross", "devices", "selftest", "info")
+_COMMANDS = (
+    "export",
+    "verify",
+    "blame",
+    "capture",
+    "run",
+    "bench",
+    "inspect",
+    "backends",
+    "cross",
+    "devices",
+    "selftest",
+    "info",
+)
 
 
 class _Commands(click.Group):

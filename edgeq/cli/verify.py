@@ -30,6 +30,7 @@ FAILED_CHECK = 3
     help="Who runs the quantized model; `edgeq backends` lists them.",
 )
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 32))
+@click.option("--outputs", type=click.Path(path_type=Path), help="Take the answers that `edgeq capture` wrote.")
 @click.option("--samples", type=click.IntRange(1), help="Use the first N inputs only.")
 @device_options(several=False)
 @click.option(
@@ -61,6 +62,7 @@ def command(
     data: str,
     backend: str,
     threads: int,
+    outputs: Path | None,
     samples: int | None,
     device: str | None,
     runner: Path | None,
@@ -110,6 +112,7 @@ def command(
             backend=backend,
             threads=threads,
             samples=samples,
+            outputs=outputs,
             preprocessing=parse_preprocessing(resize, crop, mean, std, channels, interpolation),
             gates=gates,
             fit_share=fit_share,

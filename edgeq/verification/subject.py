@@ -73,7 +73,7 @@ def resolve(
         raise UsageError(
             "A backend as the target needs a reference: pass reference=, a .onnx file or a backend."
         )
-    facts = _facts(file, path)
+    facts = stored_facts(file, path)
     manifest = facts.manifest
     return Subject(
         quantized=quantized,
@@ -137,7 +137,7 @@ def _reference_in(folder: Path) -> Path | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Facts:
+class Facts:
     """What an export stored about a model."""
 
     manifest: Mapping[str, Any]
@@ -145,17 +145,17 @@ class _Facts:
     labels: tuple[str, ...] | None
 
 
-def _facts(file: Path | None, path: Path | None) -> _Facts:
+def stored_facts(file: Path | None, path: Path | None) -> Facts:
     """Facts from the .edgeq file itself, or from the manifest beside a model of another kind."""
     if file is None or path is None:
-        return _Facts({}, None, None)
+        return Facts({}, None, None)
     if file.suffix.lower() == ".edgeq":
         from edgeq.importers.from_edgeq import load
 
         _, info = load(file)
-        return _Facts(_mapping(info.metadata), info.preprocessing, info.labels)
+        return Facts(_mapping(info.metadata), info.preprocessing, info.labels)
     if not (file.parent / "manifest.json").is_file():
-        return _Facts({}, None, None)
+        return Facts({}, None, None)
     from edgeq.exporters.folder import read_manifest
 
     manifest = read_manifest(file.parent)
@@ -164,7 +164,7 @@ def _facts(file: Path | None, path: Path | None) -> _Facts:
         raise FormatError(
             f"{file.parent / 'manifest.json'}: its preprocessing is malformed; export the model again."
         )
-    return _Facts(manifest, None if stored is None else Preprocessing.from_dict(stored), None)
+    return Facts(manifest, None if stored is None else Preprocessing.from_dict(stored), None)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

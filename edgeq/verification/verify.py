@@ -22,6 +22,7 @@ from edgeq.data import Batch, Dataset, Preprocessing, as_dataset, open_dataset
 from edgeq.data.files import file_digest
 from edgeq.errors import BackendError, DataError, UsageError
 from edgeq.shift import Cell, parse
+from edgeq.verification.capture import CapturedBackend
 from edgeq.verification.compare import Comparison, compare
 from edgeq.verification.examples import Example, worst_disagreements
 from edgeq.verification.gates import GateResult, Gates, check_gates
@@ -215,6 +216,7 @@ def verify(
     shift: str | None = None,
     shift_samples: int | None = None,
     shift_data: Any = None,
+    outputs: str | os.PathLike[str] | None = None,
     progress: bool = False,
     device: Device | None = None,
 ) -> Verification:
@@ -238,6 +240,7 @@ def verify(
         shift: Corruptions to run too, `suite[:types[:severities]]`; see `edgeq.shift.parse`.
         shift_samples: Use the first this many samples for them; None uses as many as for the rest.
         shift_data: Another data set with the same classes to run too, as `data` is given.
+        outputs: What `edgeq capture` wrote: the quantized model's answers, which then are not computed here.
         progress: Whether a bar on a terminal's standard error shows how far it is.
         device: Runs the target in place of `backend`, with the native engine here beside it, bit for bit; connected.
 
@@ -256,14 +259,22 @@ def verify(
     if shift_samples is not None and shift_samples < 1:
         raise UsageError(f"The samples to shift must be at least 1, not {shift_samples}.")
     cells = () if shift is None else parse(shift)
+    if outputs is not None and (device is not None or cells or shift_data is not None):
+        raise UsageError("Captured outputs are of the inputs that were captured: leave out --device and --shift.")
     subject = resolve(target, reference, backend, threads)
+    if outputs is not None:
+        if subject.target_file is None:
+            raise UsageError("Captured outputs are of a file: pass the model's folder or file as the target.")
+        place = Path(subject.target) if Path(subject.target).is_dir() else subject.target_file
+        captured = CapturedBackend(Path(outputs), place, preprocessing or subject.preprocessing)
+        subject = replace(subject, quantized=captured)
     host = None
     with ExitStack() as stack:
         if device is not None:
             subject, host = _on_device(subject, device, threads, stack)
         judged = (gates, fit_share, shift, cells, shift_samples, shift_data)
         return _verify(
-            subject, host, data, _Asked(backend, preprocessing, samples, batch_size, *judged, progress)
+            subject, host, data, _Asked(backend, preprocessing, samples, batch_size, *judged, outputs, progress)
         )
 
 
@@ -281,6 +292,7 @@ class _Asked:
     cells: tuple[Cell, ...]
     shift_samples: int | None
     shift_data: Any
+    outputs: str | os.PathLike[str] | None
     progress: bool
 
 
@@ -517,6 +529,7 @@ def _provenance(
         "--shift": asked.shift,
         "--shift-samples": asked.shift_samples,
         "--shift-data": natural,
+        "--outputs": asked.outputs,
     }
     if asked.gates is not None:
         limits = asdict(asked.gates)
