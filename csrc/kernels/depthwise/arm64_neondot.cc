@@ -1,9 +1,10 @@
 #include "kernels/depthwise/arm_blocks.h"
 
-// 3x3 kernels with the dot product, 8 channels and two output rows at a time. A column of input is read as pairs of
-// rows, 8 bytes each, and two table lookups make quads of it: the bytes of its rows, channel by channel. One dot
-// product then does three taps of four channels. At stride 1 the same quads serve both output rows: the second
-// one's weights are those of the first a byte higher. At stride 2 two rows of the input belong to both.
+// 3x3 kernels with the dot product, 8 channels and two output rows at a time. A column of input is read as
+// pairs of rows, 8 bytes each, and two table lookups make quads of it: the bytes of its rows, channel by
+// channel. One dot product then does three taps of four channels. At stride 1 the same quads serve both output
+// rows: the second one's weights are those of the first a byte higher. At stride 2 one row of the input belongs
+// to both.
 //
 // The columns of a window stay in registers, each interleaved once.
 
@@ -20,8 +21,8 @@ EDGEQ_INLINE int8x16_t quad_indices() {
   return vaddq_s8(vld1q_s8(kFirst), vdupq_n_s8(4 * kHalf));
 }
 
-// Assembly, since GCC 12 makes several instructions each of a load with a step to the next column and of a lookup in two
-// registers, and moves sums from register to register.
+// Assembly, since GCC 12 makes several instructions each of a load with a step to the next column and of a
+// lookup in two registers, and moves sums from register to register.
 
 /// The quads of a column of three rows; the fourth byte is another's.
 EDGEQ_INLINE void read_three(const int8_t* (&row)[5], ptrdiff_t step, int8x16_t first, int8x16_t second,
@@ -78,8 +79,8 @@ EDGEQ_INLINE void store_codes(int8_t*& dst0, int8_t*& dst1, ptrdiff_t step, int8
   if (kRows == 2) __asm__ volatile("st1 {%1.d}[1], [%0], %2" : "+r"(dst1) : "w"(codes), "r"(step) : "memory");
 }
 
-/// kRows output rows from row y. `weights`: of the first row by columns and halves of the channels, then (stride 1) of
-/// the second. `padding`: the quads of a column of padding.
+/// kRows output rows from row y. `weights`: of the first row by columns and halves of the channels, then
+/// (stride 1) of the second. `padding`: the quads of a column of padding.
 template <int kStride, int kRows, bool kRelu>
 EDGEQ_INLINE void rows3(const QuadCall& call, const Block& block, const int8x16_t (&weights)[2][3][2],
                         const float32x4_t (&scale)[2], const int8_t (&padding)[2][16], const Turns& turns,
@@ -130,8 +131,8 @@ EDGEQ_INLINE void rows3(const QuadCall& call, const Block& block, const int8x16_
           "sdot %0.4s, %7.16b, %13.16b\n\t"
           "sdot %1.4s, %8.16b, %14.16b"
           : "=&w"(sum[0]), "=&w"(sum[1])
-          : "r"(bias), "w"(quads(0, 0)), "w"(quads(0, 1)), "w"(quads(1, 0)), "w"(quads(1, 1)), "w"(quads(2, 0)),
-            "w"(quads(2, 1)), "w"(taps[0][0]), "w"(taps[0][1]), "w"(taps[1][0]), "w"(taps[1][1]),
+          : "r"(bias), "w"(quads(0, 0)), "w"(quads(0, 1)), "w"(quads(1, 0)), "w"(quads(1, 1)),
+            "w"(quads(2, 0)), "w"(quads(2, 1)), "w"(taps[0][0]), "w"(taps[0][1]), "w"(taps[1][0]), "w"(taps[1][1]),
             "w"(taps[2][0]), "w"(taps[2][1]), "m"(*reinterpret_cast<const int32_t(*)[kWidth]>(bias)));
       if constexpr (kRelu) {
         __asm__(

@@ -1,8 +1,8 @@
 #ifndef EDGEQ_KERNELS_DEPTHWISE_ARM_BLOCKS_H_
 #define EDGEQ_KERNELS_DEPTHWISE_ARM_BLOCKS_H_
 
-// What the depthwise kernels of every Arm level share: the walk over blocks of channels and over rows, rows of
-// padding, and the way of an output from its sums to memory. Only arm_*.cc and arm64_*.cc include it.
+// What the depthwise kernels of every Arm level share: the walk over blocks of channels and over rows, rows
+// of padding, and the way of an output from its sums to memory. Only arm_*.cc and arm64_*.cc include it.
 
 #include "kernels/arm_vectors.h"
 #include "kernels/depthwise/depthwise.h"
@@ -37,7 +37,8 @@ struct Sums {
 };
 
 DepthwiseShape shape_of(const DepthwiseParams& p, int weight_bits) {
-  return {p.channels, p.kernel_h, p.kernel_w, p.stride_h, p.stride_w, p.dilation_h, p.dilation_w, weight_bits};
+  return {p.channels, p.kernel_h,   p.kernel_w,   p.stride_h,
+          p.stride_w, p.dilation_h, p.dilation_w, weight_bits};
 }
 
 // The compiler would keep biases and scales in registers, of which the inner loops have none left.
@@ -74,18 +75,19 @@ struct Block {
   size_t first;  // channel
 };
 
-/// How a row's outputs are computed where a window of three columns stays in registers: the kOld columns before the
-/// first output's last kStride, then outputs in three parts. Only the second part's columns are known to lie
-/// in the image; in it three outputs make a turn, after which every column of the window is back in its
-/// place.
+/// How a row's outputs are computed where a window of three columns stays in registers: in three parts. Only
+/// the second part's new columns are known to lie in the image; in it three outputs make a turn, after which
+/// every column of the window is back in its place.
 struct Turns {
   template <int kStride>
   static EDGEQ_INLINE Turns of(const DepthwiseParams& p) {
-    const ptrdiff_t x = 3 - kStride - static_cast<ptrdiff_t>(p.pad_left);  // the first output's first new column
+    // The first output's first new column.
+    const ptrdiff_t x = 3 - kStride - static_cast<ptrdiff_t>(p.pad_left);
     const size_t outside = x < 0 ? (static_cast<size_t>(-x) + kStride - 1) / kStride : 0;
     Turns turns;
     turns.before = outside < p.width_out ? outside : p.width_out;
-    const ptrdiff_t inside = static_cast<ptrdiff_t>(p.width_in) - x - static_cast<ptrdiff_t>(turns.before) * kStride;
+    const ptrdiff_t inside =
+        static_cast<ptrdiff_t>(p.width_in) - x - static_cast<ptrdiff_t>(turns.before) * kStride;
     const size_t most = (p.width_out - turns.before) / 3;
     const size_t fit = inside < 0 ? 0 : static_cast<size_t>(inside) / (3 * kStride);
     turns.turns = fit < most ? fit : most;
@@ -98,13 +100,13 @@ struct Turns {
   size_t after;
 };
 
-// A ReLU's codes, of which nothing is cut off: the range is that of int8 and the zero point -128. Where pack.h says
-// that sums and results stay small too (all but odd layers), an output takes fewer instructions:
+// A ReLU's codes, of which nothing is cut off: the range is that of int8 and the zero point -128. Where pack.h
+// says that sums and results stay small too (all but odd layers), an output takes fewer instructions:
 //
-//   Sums begin from bias + the bits of 2^23. A sum acc >= 0 then is the bits of the float32 2^23 + acc, and one
-//   fused multiply-add with the addend -2^23 * scale, which is exact, rounds acc * scale once as the rule does. A
-//   negative sum is the bits of 2^23 + acc / 2 (below 2^23 the last bit is worth a half): what comes out is
-//   negative, as it should be, and clamped to the same code.
+//   Sums begin from bias + the bits of 2^23. A sum acc >= 0 then is the bits of the float32 2^23 + acc, and
+//   one fused multiply-add with the addend -2^23 * scale, which is exact, rounds acc * scale once as the rule
+//   does. A negative sum is the bits of 2^23 + acc / 2 (below 2^23 the last bit is worth a half): what comes
+//   out is not positive, as it should be, and clamped to the same code.
 //
 //   Adding 1.5 * 2^23 - 128 rounds to nearest even (round_half_even; an even addend keeps ties on even sums),
 //   the low 16 bits of the sum are the integer, and narrowing with saturation clamps.
@@ -155,7 +157,8 @@ class Requantize {
           "ldp %q4, %q5, [%10, %12 + 32]\n\t"
           "fmla %2.4s, %8.4s, %4.4s\n\t"
           "fmla %3.4s, %9.4s, %5.4s"
-          : "=&w"(value[0]), "=&w"(value[1]), "=&w"(value[2]), "=&w"(value[3]), "=&w"(scale[0]), "=&w"(scale[1])
+          : "=&w"(value[0]), "=&w"(value[1]), "=&w"(value[2]), "=&w"(value[3]), "=&w"(scale[0]),
+            "=&w"(scale[1])
           : "w"(sums.part[0]), "w"(sums.part[1]), "w"(sums.part[2]), "w"(sums.part[3]), "r"(bias),
             "i"(2 * kLanes * 4), "i"(kLanes * 4), "m"(*reinterpret_cast<const int32_t(*)[3 * kLanes]>(bias)));
       return codes(value);

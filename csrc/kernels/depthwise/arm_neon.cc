@@ -152,7 +152,8 @@ EDGEQ_NOINLINE void rows3(const Call<kLanes>& call, const Block& block, size_t r
       const bool inside = at < p.width_in;
       const ptrdiff_t offset = static_cast<ptrdiff_t>(at) * pixel;
 #pragma GCC unroll 3
-      for (int k = 0; k < 3; ++k) column[k] = load_bytes(inside ? row[k] + offset : p.zero_pixel + block.first);
+      for (int k = 0; k < 3; ++k)
+        column[k] = load_bytes(inside ? row[k] + offset : p.zero_pixel + block.first);
     };
     // Each part has a window of its own: that of the turns would be written to memory for the last part.
     size_t left = turns.before;
@@ -258,7 +259,9 @@ template <int kStride, int kBits, int kOutputs>
 EDGEQ_INLINE void sum_five(const int8_t* const (&row)[5], const int8_t* weights, const int32_t* bias,
                            Sums (&sums)[kOutputs]) {
   Products products[kOutputs];
-  const auto at = [&](int tap, int o) EDGEQ_LAMBDA { return row[tap / 5] + (tap % 5 + o * kStride) * kLanes; };
+  const auto at = [&](int tap, int o) EDGEQ_LAMBDA {
+    return row[tap / 5] + (tap % 5 + o * kStride) * kLanes;
+  };
   if (kBits == 8) {
 #pragma GCC unroll 4
     for (int o = 0; o < kOutputs; ++o) sums[o] = load_sums<0>(bias);
@@ -334,7 +337,8 @@ EDGEQ_INLINE void sum_taps(const DepthwiseParams& p, const Window& window, const
 
 /// Rows of a 5x5 kernel (kStride 1 or 2) or of any (kStride 0).
 template <int kStride, int kBits, bool kRelu>
-EDGEQ_NOINLINE void rows_copied(const Call<kLanes>& call, const Block& block, size_t row_begin, size_t row_end) {
+EDGEQ_NOINLINE void rows_copied(const Call<kLanes>& call, const Block& block, size_t row_begin,
+                                size_t row_end) {
   constexpr int kOutputs = kBits == 4 && kLanes == 16 ? 4 : 2;
   const DepthwiseParams& p = call.p;
   const int32_t* const bias = block.bias;

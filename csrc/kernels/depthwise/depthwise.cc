@@ -18,7 +18,8 @@ size_t no_scratch(const DepthwiseShape&, size_t, size_t, size_t) { return 0; }
 
 [[maybe_unused]] size_t blocks_scratch(const DepthwiseShape& shape, size_t width_in, size_t width_out,
                                        size_t src_pixel_stride) {
-  return DepthwiseBlockScratch(shape, width_out).zero_row + (width_in - 1) * src_pixel_stride + shape.channels + kReadSlack;
+  const size_t zero_row = DepthwiseBlockScratch(shape, width_out).zero_row;
+  return zero_row + (width_in - 1) * src_pixel_stride + shape.channels + kReadSlack;
 }
 
 // The quad kernels keep the pointers of 16 input rows.
@@ -26,7 +27,8 @@ size_t no_scratch(const DepthwiseShape&, size_t, size_t, size_t) { return 0; }
 
 [[maybe_unused]] bool takes_quads8(const DepthwiseShape& shape) {
   return shape.channels >= kDepthwiseQuadBlock && shape.kernel_h == 3 && shape.kernel_w == 3 &&
-         shape.dilation_h == 1 && shape.dilation_w == 1 && shape.stride_h == shape.stride_w && shape.stride_w <= 2;
+         shape.dilation_h == 1 && shape.dilation_w == 1 && shape.stride_h == shape.stride_w &&
+         shape.stride_w <= 2;
 }
 
 size_t quads_scratch(const DepthwiseShape& shape, size_t width_in, size_t width_out, size_t src_pixel_stride,

@@ -100,8 +100,8 @@ bool large_results(const DepthwiseShape& shape, WeightView weights, int32_t bias
   return !(largest_result(shape, weights, bias, scale, channel) < 2147483000.0);
 }
 
-/// Whether a sum is below 2^23 and its product with the scale stays within int16 when it is rounded and a zero
-/// point is added. Scales are not so large that 2^23 of them would overflow.
+/// Whether a sum is below 2^23 and its product with the scale stays within int16 when it is rounded and a
+/// zero point is added. Scales are not so large that 2^23 of them would overflow.
 bool small_results(const DepthwiseShape& shape, WeightView weights, int32_t bias, float scale,
                    size_t channel) {
   return largest_result(shape, weights, bias, scale, channel) < 32767.0 - 128.0 - 2.0 &&
@@ -191,7 +191,8 @@ size_t all_blocks_bytes(const DepthwiseShape& shape, size_t width, size_t block_
   return kDepthwiseHeader + (shape.channels + width - 1) / width * block_bytes;
 }
 
-/// Packs header, biases and scales of blocks of `width` channels, and calls pack_weights(first channel, to) for each.
+/// Packs header, biases and scales of blocks of `width` channels, and calls pack_weights(first channel, to)
+/// for each.
 template <typename PackWeights>
 void pack_blocks(const DepthwiseShape& shape, WeightView weights, const int32_t* bias, const float* scale,
                  int32_t zp_in, size_t width, size_t block_bytes, uint8_t* packed,
@@ -261,8 +262,8 @@ void depthwise_quads8_pack(const DepthwiseShape& shape, WeightView weights, cons
       if (shape.weight_bits == 8) to += 32;
     }
   };
-  pack_blocks(shape, weights, bias, scale, zp_in, kDepthwiseQuadBlock, depthwise_quad_block_bytes(shape), packed,
-              pack_weights);
+  pack_blocks(shape, weights, bias, scale, zp_in, kDepthwiseQuadBlock, depthwise_quad_block_bytes(shape),
+              packed, pack_weights);
 }
 
 size_t depthwise_quads64_bytes(const DepthwiseShape& shape) {

@@ -45,14 +45,15 @@ namespace edgeq {
 // Blocks of L = 16 channels, on 32-bit machines 8 (kDepthwiseBlock), for Arm without the dot product:
 //   | header [64] | block | block | ... |
 //
-// The first four bytes of the header are 1 where sums and results are small (see small_results), else 0. Block i holds channel depthwise_block_first(i * L) and the L - 1 next ones: the last
-// block ends with the last channel, so that it shares some with the one before and stores whole vectors.
+// The first four bytes of the header are 1 where sums and results are small (see small_results), else 0.
+// Block i holds channel depthwise_block_first(i * L) and the L - 1 next ones: the last block ends with the last
+// channel, so that it shares some with the one before and stores whole vectors.
 //
 //   | bias int32 [L] | scale float32 [L] | tap (0,0): weight [L] | tap (0,1) | ... |
 //   W4: two taps in one vector, the even one in the low nibbles.
 
-// Quads of 8 channels, for Arm with the dot product and 3x3 kernels: header and blocks as before with L = 8, and the
-// weights of a block are
+// Quads of 8 channels, for Arm with the dot product and 3x3 kernels: header and blocks as before with L = 8,
+// and the weights of a block are
 //
 //   | column 0: quads of channels 0 .. 3 [16], of channels 4 .. 7 [16] | column 1 | column 2 |
 //   W4: each column is one vector, channels 0 .. 3 in the low nibbles.
