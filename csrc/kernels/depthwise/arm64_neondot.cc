@@ -2,9 +2,9 @@
 
 // 3x3 kernels with the dot product, 8 channels and two output rows at a time. A column of input is read as
 // pairs of rows, 8 bytes each, and two table lookups make quads of it: the bytes of its rows, channel by
-// channel. One dot product then does three taps of four channels. At stride 1 the same quads serve both output
-// rows: the second one's weights are those of the first a byte higher. At stride 2 one row of the input belongs
-// to both.
+// channel. One dot product then does three taps of four channels. At stride 1 the same quads serve both
+// output rows: the second one's weights are those of the first a byte higher. At stride 2 one row of the
+// input belongs to both.
 //
 // The columns of a window stay in registers, each interleaved once.
 
@@ -117,9 +117,8 @@ EDGEQ_INLINE void rows3(const QuadCall& call, const Block& block, const int8x16_
     float32x4_t value[4];
 #pragma GCC unroll 2
     for (int r = 0; r < kRows; ++r) {
-      const auto quads = [&](int kx, int i) EDGEQ_LAMBDA {
-        return window[(column + kx) % 3][kShared ? i : 2 * r + i];
-      };
+      const auto quads = [&](int kx, int i)
+                             EDGEQ_LAMBDA { return window[(column + kx) % 3][kShared ? i : 2 * r + i]; };
       const auto& taps = weights[kShared ? r : 0];
       int32x4_t sum[2];
       __asm__(
@@ -132,8 +131,9 @@ EDGEQ_INLINE void rows3(const QuadCall& call, const Block& block, const int8x16_
           "sdot %1.4s, %8.16b, %14.16b"
           : "=&w"(sum[0]), "=&w"(sum[1])
           : "r"(bias), "w"(quads(0, 0)), "w"(quads(0, 1)), "w"(quads(1, 0)), "w"(quads(1, 1)),
-            "w"(quads(2, 0)), "w"(quads(2, 1)), "w"(taps[0][0]), "w"(taps[0][1]), "w"(taps[1][0]), "w"(taps[1][1]),
-            "w"(taps[2][0]), "w"(taps[2][1]), "m"(*reinterpret_cast<const int32_t(*)[kWidth]>(bias)));
+            "w"(quads(2, 0)), "w"(quads(2, 1)), "w"(taps[0][0]), "w"(taps[0][1]), "w"(taps[1][0]),
+            "w"(taps[1][1]), "w"(taps[2][0]), "w"(taps[2][1]),
+            "m"(*reinterpret_cast<const int32_t (*)[kWidth]>(bias)));
       if constexpr (kRelu) {
         __asm__(
             "ldp %q0, %q1, [%4, %7]\n\t"
@@ -141,7 +141,7 @@ EDGEQ_INLINE void rows3(const QuadCall& call, const Block& block, const int8x16_
             "fmla %1.4s, %3.4s, %6.4s"
             : "=&w"(value[2 * r]), "=&w"(value[2 * r + 1])
             : "w"(sum[0]), "w"(sum[1]), "r"(bias), "w"(scale[0]), "w"(scale[1]), "i"(2 * kWidth * 4),
-              "m"(*reinterpret_cast<const int32_t(*)[3 * kWidth]>(bias)));
+              "m"(*reinterpret_cast<const int32_t (*)[3 * kWidth]>(bias)));
       } else {
 #pragma GCC unroll 2
         for (int i = 0; i < 2; ++i) value[2 * r + i] = vmulq_f32(vcvtq_f32_s32(sum[i]), scale[i]);

@@ -100,8 +100,8 @@ struct Turns {
   size_t after;
 };
 
-// A ReLU's codes, of which nothing is cut off: the range is that of int8 and the zero point -128. Where pack.h
-// says that sums and results stay small too (all but odd layers), an output takes fewer instructions:
+// A ReLU's codes, of which nothing is cut off: the range is that of int8 and the zero point -128. Where
+// pack.h says that sums and results stay small too (all but odd layers), an output takes fewer instructions:
 //
 //   Sums begin from bias + the bits of 2^23. A sum acc >= 0 then is the bits of the float32 2^23 + acc, and
 //   one fused multiply-add with the addend -2^23 * scale, which is exact, rounds acc * scale once as the rule
@@ -160,7 +160,8 @@ class Requantize {
           : "=&w"(value[0]), "=&w"(value[1]), "=&w"(value[2]), "=&w"(value[3]), "=&w"(scale[0]),
             "=&w"(scale[1])
           : "w"(sums.part[0]), "w"(sums.part[1]), "w"(sums.part[2]), "w"(sums.part[3]), "r"(bias),
-            "i"(2 * kLanes * 4), "i"(kLanes * 4), "m"(*reinterpret_cast<const int32_t(*)[3 * kLanes]>(bias)));
+            "i"(2 * kLanes * 4), "i"(kLanes * 4),
+            "m"(*reinterpret_cast<const int32_t (*)[3 * kLanes]>(bias)));
       return codes(value);
     }
 #endif

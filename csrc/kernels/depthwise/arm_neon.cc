@@ -148,7 +148,7 @@ EDGEQ_NOINLINE void rows3(const Call<kLanes>& call, const Block& block, size_t r
     };
 
     size_t x = size_t{0} - p.pad_left;  // the next output's first column, huge if negative
-    const auto read = [&](Bytes (&column)[3], size_t at) EDGEQ_LAMBDA {
+    const auto read = [&](Bytes(&column)[3], size_t at) EDGEQ_LAMBDA {
       const bool inside = at < p.width_in;
       const ptrdiff_t offset = static_cast<ptrdiff_t>(at) * pixel;
 #pragma GCC unroll 3
@@ -247,7 +247,7 @@ EDGEQ_INLINE void load_two(const int8_t* from, Bytes& first, Bytes& second) {
 #if defined(__aarch64__)
   __asm__("ldp %q0, %q1, [%2]"
           : "=w"(first), "=w"(second)
-          : "r"(from), "m"(*reinterpret_cast<const int8_t(*)[2 * kLanes]>(from)));
+          : "r"(from), "m"(*reinterpret_cast<const int8_t (*)[2 * kLanes]>(from)));
 #else
   first = load_bytes(from);
   second = load_bytes(from + kLanes);
@@ -259,9 +259,8 @@ template <int kStride, int kBits, int kOutputs>
 EDGEQ_INLINE void sum_five(const int8_t* const (&row)[5], const int8_t* weights, const int32_t* bias,
                            Sums (&sums)[kOutputs]) {
   Products products[kOutputs];
-  const auto at = [&](int tap, int o) EDGEQ_LAMBDA {
-    return row[tap / 5] + (tap % 5 + o * kStride) * kLanes;
-  };
+  const auto at = [&](int tap, int o)
+                      EDGEQ_LAMBDA { return row[tap / 5] + (tap % 5 + o * kStride) * kLanes; };
   if (kBits == 8) {
 #pragma GCC unroll 4
     for (int o = 0; o < kOutputs; ++o) sums[o] = load_sums<0>(bias);

@@ -46,8 +46,8 @@ namespace edgeq {
 //   | header [64] | block | block | ... |
 //
 // The first four bytes of the header are 1 where sums and results are small (see small_results), else 0.
-// Block i holds channel depthwise_block_first(i * L) and the L - 1 next ones: the last block ends with the last
-// channel, so that it shares some with the one before and stores whole vectors.
+// Block i holds channel depthwise_block_first(i * L) and the L - 1 next ones: the last block ends with the
+// last channel, so that it shares some with the one before and stores whole vectors.
 //
 //   | bias int32 [L] | scale float32 [L] | tap (0,0): weight [L] | tap (0,1) | ... |
 //   W4: two taps in one vector, the even one in the low nibbles.
