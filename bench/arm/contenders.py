@@ -27,9 +27,6 @@ NETWORKS = ("mobilenet_v2", "shufflenet_v2_x1_0", "resnet18", "efficientnet_lite
 _PEER = Path(__file__).with_name("peer.py")
 _RESULT = "count.json"
 _BLOCKS = 400
-_IDLE_THREADS = 64
-"""ONNX Runtime starts threads, told to use one or not; they wait while the first one works, and the counts of peers
-repeat to a few per mille all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +121,7 @@ def count_edgeq(runner: Runner, network: str, scheme: str, core: Core) -> dict[s
         command = [runner.path, "run", model, *files, "--batch", "1", "--threads", "1"]
         return counting.executed(command, core, runner.sysroot)
 
-    return _counted(f"arm.{network}.{scheme}.{core.name}", [runner.path.read_bytes(), model], run, check, (1, 1), 1)
+    return _counted(f"arm.{network}.{scheme}.{core.name}", [runner.path.read_bytes(), model], run, check, None)
 
 
 def count_peer(peer: Peer, network: str, core: Core) -> dict[str, Any]:
@@ -158,7 +155,7 @@ def count_peer(peer: Peer, network: str, core: Core) -> dict[str, Any]:
 
     weights = [path for path in (model.with_suffix(".bin"),) if path.is_file()]
     parts = [peer.runtime, guest.versions()[peer.package], _PEER, model, *weights]
-    return _counted(f"arm.{network}.{peer.recipe}.{core.name}", parts, run, check, (2, 2), _IDLE_THREADS)
+    return _counted(f"arm.{network}.{peer.recipe}.{core.name}", parts, run, check, (2, 2))
 
 
 def _counted(
@@ -166,16 +163,30 @@ def _counted(
     parts: list[str | bytes | Path],
     run: Callable[[int, Path], Profile],
     check: Callable[[np.ndarray[Any, Any]], None],
-    images: tuple[int, int],
-    most_threads: int,
+    images: tuple[int, int] | None,
 ) -> dict[str, Any]:
-    """Counts once for the same program, model and core, and keeps the result in the store."""
+    """Counts once for the same program, model and core, and keeps the result in the store.
+
+    Args:
+        label: Names the entry.
+        parts: What the count depends on.
+        run: Runs so many images, with files in the folder it is given, out.npy the logits.
+        check: Raises CountingError if the logits of an image are wrong.
+        images: Of the shorter run, and by how many the longer one is longer; None to count to the instruction, which a
+            program of one thread allows. ONNX Runtime has more, told to use one or not, which wait while that works.
+    """
 
     def make(folder: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="edgeq-count-") as scratch:
             try:
-                profile = counting.per_inference(lambda times: run(times, Path(scratch)), *images)
-                if profile.threads > most_threads:
+                def run_here(times: int) -> Profile:
+                    return run(times, Path(scratch))
+
+                if images is None:
+                    profile = counting.exact_inference(run_here)
+                else:
+                    profile = counting.per_inference(run_here, *images)
+                if images is None and profile.threads > 1:
                     raise counting.CountingError(f"it ran {profile.threads} threads; counts are exact for one")
                 for one in np.load(Path(scratch) / "out.npy"):
                     check(one[None])
