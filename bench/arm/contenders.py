@@ -179,6 +179,7 @@ def _counted(
     def make(folder: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="edgeq-count-") as scratch:
             try:
+
                 def run_here(times: int) -> Profile:
                     return run(times, Path(scratch))
 
