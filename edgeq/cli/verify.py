@@ -45,6 +45,9 @@ FAILED_CHECK = 3
 )
 @click.option("--shift-samples", type=click.IntRange(1), help="Use the first N inputs only for corruptions.")
 @click.option("--shift-data", metavar="DATA", help="Run another data set with the same classes too.")
+@click.option(
+    "--blame", "blame_samples", type=click.IntRange(1), metavar="N", help="Rank the layers too, on the first N inputs."
+)
 @click.option("--max-accuracy-drop", type=float, metavar="POINTS", help="Gate: top-1 accuracy, in percent points.")
 @click.option("--max-ece", type=float, help="Gate: expected calibration error.")
 @click.option("--max-ece-increase", type=float, help="Gate: by how much it may exceed the float model's.")
@@ -71,6 +74,7 @@ def command(
     shift: str | None,
     shift_samples: int | None,
     shift_data: str | None,
+    blame_samples: int | None,
     max_accuracy_drop: float | None,
     max_ece: float | None,
     max_ece_increase: float | None,
@@ -119,6 +123,7 @@ def command(
             shift=shift,
             shift_samples=shift_samples,
             shift_data=shift_data,
+            blame_samples=blame_samples,
             progress=True,
             device=connected,
         )

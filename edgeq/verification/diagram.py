@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeq.metrics import ReliabilityBin
-from edgeq.verification.compare import Quality
 
 SIDE = 280.0
 """Width and height of the square plot of accuracy over confidence."""
@@ -47,8 +47,8 @@ class Diagram:
         ticks_x: Marks of the confidence axis.
         ticks_y: Marks of the accuracy axis.
         histogram_top: What the highest bar of the histogram stands for.
-        mean_confidence: Position of the mean confidence on the confidence axis.
-        accuracy: Position of the accuracy on the confidence axis.
+        mean_confidence: The mean confidence on the confidence axis, in words.
+        accuracy: The accuracy on the confidence axis, in words.
         description: The diagram in words, for readers who cannot see it.
     """
 
@@ -59,21 +59,23 @@ class Diagram:
     ticks_x: tuple[Tick, ...]
     ticks_y: tuple[Tick, ...]
     histogram_top: int
-    mean_confidence: float
-    accuracy: float
+    mean_confidence: Tick
+    accuracy: Tick
     description: str
 
 
-def draw(quality: Quality, count: int) -> Diagram:
+def draw(bins: Sequence[ReliabilityBin], mean_confidence: float, ece: float) -> Diagram:
     """The reliability diagram of one model.
 
     Args:
-        quality: Its figures.
-        count: Number of samples, positive.
+        bins: Its samples by confidence; at least one holds some.
+        mean_confidence: Over all samples.
+        ece: Expected calibration error.
     """
-    filled = [one for one in quality.bins if one.count]
+    filled = [one for one in bins if one.count]
     gaps = [(one, _gap(one)) for one in filled]
-    highest = max(one.count for one in filled)
+    highest, count = max(one.count for one in filled), sum(one.count for one in filled)
+    accuracy = sum(one.count * (one.accuracy or 0.0) for one in filled) / count
     return Diagram(
         bars=tuple(_bar(one) for one in filled),
         over=tuple(gap for one, gap in gaps if _signed(one) > 0),
@@ -82,9 +84,9 @@ def draw(quality: Quality, count: int) -> Diagram:
         ticks_x=tuple(Tick(_x(value / 5), f"{value / 5:.1f}") for value in range(6)),
         ticks_y=tuple(Tick(_y(value / 5), f"{value / 5:.1f}") for value in range(6)),
         histogram_top=highest,
-        mean_confidence=_x(quality.mean_confidence),
-        accuracy=_x(quality.top1),
-        description=_describe(quality, filled),
+        mean_confidence=Tick(_x(mean_confidence), f"mean confidence {mean_confidence:.3f}"),
+        accuracy=Tick(_x(accuracy), f"accuracy {accuracy:.3f}"),
+        description=_describe(mean_confidence, accuracy, ece, filled, len(bins)),
     )
 
 
@@ -124,11 +126,13 @@ def _count_bar(one: ReliabilityBin, highest: int, count: int) -> Box:
     return Box(_x(one.lower) + 1, top, (one.upper - one.lower) * SIDE - 2, height, label)
 
 
-def _describe(quality: Quality, filled: list[ReliabilityBin]) -> str:
+def _describe(
+    mean_confidence: float, accuracy: float, ece: float, filled: list[ReliabilityBin], bins: int
+) -> str:
     worst = max(filled, key=lambda one: one.gap)
-    lean = "over-confident" if quality.mean_confidence > quality.top1 else "under-confident"
+    lean = "over-confident" if mean_confidence > accuracy else "under-confident"
     return (
-        f"Accuracy {quality.top1:.3f} at a mean confidence of {quality.mean_confidence:.3f}: {lean} on the "
-        f"whole. Expected calibration error {quality.ece:.4f}. The widest gap, {worst.gap:.3f}, is at "
-        f"{_range(worst)} with {worst.count} inputs. {len(filled)} of {len(quality.bins)} bins hold inputs."
+        f"Accuracy {accuracy:.3f} at a mean confidence of {mean_confidence:.3f}: {lean} on the whole. Expected "
+        f"calibration error {ece:.4f}. The widest gap, {worst.gap:.3f}, is at {_range(worst)} with {worst.count} "
+        f"inputs. {len(filled)} of {bins} bins hold inputs."
     )

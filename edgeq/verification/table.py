@@ -9,19 +9,9 @@ from edgeq.verification.prediction import DisagreementPrediction
 from edgeq.verification.scaling import TemperatureScaling
 from edgeq.verification.shift import ShiftStudy
 
-
-def metric_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
-    """Metric, float value, quantized value and change; empty without labels."""
-    first, second = comparison.reference, comparison.quantized
-    if first is None or second is None:
-        return []
-    rows = [("top-1 accuracy", *_percent(first.top1, second.top1))]
-    if first.top5 is not None and second.top5 is not None:
-        rows.append(("top-5 accuracy", *_percent(first.top5, second.top5)))
-    return rows + [_number(name, attribute, first, second) for name, attribute in _NUMBERS]
-
-
-_NUMBERS = (
+METRICS = (
+    ("top-1 accuracy", "top1"),
+    ("top-5 accuracy", "top5"),
     ("ECE, 15 bins", "ece"),
     ("adaptive ECE", "adaptive_ece"),
     ("class-wise ECE", "classwise_ece"),
@@ -31,6 +21,29 @@ _NUMBERS = (
     ("Brier score", "brier"),
     ("mean confidence", "mean_confidence"),
 )
+"""Name and attribute of every figure of `Quality`, in the order of the table."""
+
+SHARES = ("top1", "top5")
+"""Those that are shown in percent."""
+
+
+def known_metrics(comparison: Comparison) -> list[tuple[str, str]]:
+    """Those of `METRICS` that a comparison knows: none without labels, no top-5 with fewer than six classes."""
+    quality = comparison.reference
+    return [] if quality is None else [one for one in METRICS if getattr(quality, one[1]) is not None]
+
+
+def metric_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
+    """Metric, float value, quantized value and change; empty without labels."""
+    first, second = comparison.reference, comparison.quantized
+    if first is None or second is None:
+        return []
+    return [
+        (name, *_percent(getattr(first, attribute), getattr(second, attribute)))
+        if attribute in SHARES
+        else _number(name, attribute, first, second)
+        for name, attribute in known_metrics(comparison)
+    ]
 
 
 def _percent(first: float, second: float) -> tuple[str, str, str]:

@@ -35,6 +35,7 @@ from edgeq.verification.table import format_table, prediction_lines, scaling_lin
 if TYPE_CHECKING:
     from edgeq.device.backend import DeviceBackend
     from edgeq.device.device import Device
+    from edgeq.verification.blame import Blame
 
 _BATCH_BYTES = 32 << 20
 _LARGEST_BATCH = 64
@@ -142,6 +143,7 @@ class Verification:
         shifts: Both models on shifted inputs, or None where none were asked.
         gates: The verdict of each gate that was asked.
         examples: Inputs on which the models disagree, those with the largest change of probability first.
+        blame: Every layer's part in what changed, or None where it was not asked.
     """
 
     comparison: Comparison
@@ -154,6 +156,7 @@ class Verification:
     shifts: ShiftStudy | None = None
     gates: tuple[GateResult, ...] = ()
     examples: tuple[Example, ...] = ()
+    blame: Blame | None = None
 
     @property
     def passed(self) -> bool:
@@ -170,6 +173,7 @@ class Verification:
             "scaling": self.scaling.to_json() if self.scaling else None,
             "shifts": self.shifts.to_json() if self.shifts else None,
             "gates": [asdict(one) for one in self.gates],
+            "blame": self.blame.to_json() if self.blame else None,
             "provenance": self.provenance.to_json(),
             "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
         }
@@ -216,6 +220,7 @@ def verify(
     shift: str | None = None,
     shift_samples: int | None = None,
     shift_data: Any = None,
+    blame_samples: int | None = None,
     outputs: str | os.PathLike[str] | None = None,
     progress: bool = False,
     device: Device | None = None,
@@ -240,6 +245,7 @@ def verify(
         shift: Corruptions to run too, `suite[:types[:severities]]`; see `edgeq.shift.parse`.
         shift_samples: Use the first this many samples for them; None uses as many as for the rest.
         shift_data: Another data set with the same classes to run too, as `data` is given.
+        blame_samples: Measure every layer's part on the first this many samples too, as `edgeq blame` does.
         outputs: What `edgeq capture` wrote: the quantized model's answers, which then are not computed here.
         progress: Whether a bar on a terminal's standard error shows how far it is.
         device: Runs the target in place of `backend`, with the native engine here beside it, bit for bit; connected.
@@ -258,6 +264,8 @@ def verify(
         raise UsageError(f"A device runs edgeq's own engine; leave out backend {backend}, or the device.")
     if shift_samples is not None and shift_samples < 1:
         raise UsageError(f"The samples to shift must be at least 1, not {shift_samples}.")
+    if blame_samples is not None and blame_samples < 1:
+        raise UsageError(f"The samples to blame layers on must be at least 1, not {blame_samples}.")
     cells = () if shift is None else parse(shift)
     if outputs is not None and (device is not None or cells or shift_data is not None):
         raise UsageError("Captured outputs are of the inputs that were captured: leave out --device and --shift.")
@@ -272,7 +280,7 @@ def verify(
     with ExitStack() as stack:
         if device is not None:
             subject, host = _on_device(subject, device, threads, stack)
-        judged = (gates, fit_share, shift, cells, shift_samples, shift_data)
+        judged = (gates, fit_share, shift, cells, shift_samples, shift_data, blame_samples)
         return _verify(
             subject, host, data, _Asked(backend, preprocessing, samples, batch_size, *judged, outputs, progress)
         )
@@ -292,6 +300,7 @@ class _Asked:
     cells: tuple[Cell, ...]
     shift_samples: int | None
     shift_data: Any
+    blame_samples: int | None
     outputs: str | os.PathLike[str] | None
     progress: bool
 
@@ -314,6 +323,8 @@ def _verify(subject: Subject, host: _Beside | None, data: Any, asked: _Asked) ->
     chosen = asked.preprocessing or subject.preprocessing
     count = len(dataset) if asked.samples is None else min(asked.samples, len(dataset))
     clock = _Clock()
+    # First, because it refuses some targets, and what follows may take long.
+    blamed = _blame(subject, dataset, chosen, asked, clock)
     most_bytes = _BATCH_BYTES if host is None else _DEVICE_BATCH_BYTES
     batches = _stream(dataset, chosen, count, asked.batch_size, most_bytes, clock)
     logits = _run(subject, batches, count, clock, asked.progress, host)
@@ -339,7 +350,38 @@ def _verify(subject: Subject, host: _Beside | None, data: Any, asked: _Asked) ->
         shifts=shifts,
         gates=results,
         examples=worst_disagreements(*logits, labels, dataset),
+        blame=blamed,
     )
+
+
+def _blame(
+    subject: Subject, dataset: Dataset, preprocessing: Preprocessing | None, asked: _Asked, clock: _Clock
+) -> Blame | None:
+    """Every layer's part where it was asked."""
+    if asked.blame_samples is None:
+        return None
+    if subject.target_file is None:
+        raise UsageError("Blame reads a folder of `edgeq export`; pass its path as the target.")
+    from edgeq.verification.blame import blame
+
+    started = time.perf_counter()
+    done = 0
+    with _progress_bar(1000, asked.progress, "blame") as bar:
+
+        def show(layers: int, count: int) -> None:
+            nonlocal done
+            bar.update(1000 * layers // count - done)
+            done = 1000 * layers // count
+
+        found = blame(
+            subject.target,
+            data=dataset,
+            samples=asked.blame_samples,
+            preprocessing=preprocessing,
+            progress=show,
+        )
+    clock.seconds["blame"] = time.perf_counter() - started
+    return found
 
 
 def _shifts(
@@ -529,6 +571,7 @@ def _provenance(
         "--shift": asked.shift,
         "--shift-samples": asked.shift_samples,
         "--shift-data": natural,
+        "--blame": asked.blame_samples,
         "--outputs": asked.outputs,
     }
     if asked.gates is not None:

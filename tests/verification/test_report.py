@@ -11,7 +11,7 @@ from edgeq.verification.report import split_parts, verdict
 
 pytest.importorskip("jinja2")
 
-VOID = {"meta", "link", "br", "rect", "line", "path", "circle"}
+VOID = {"meta", "link", "br", "img"}
 
 
 class Balanced(HTMLParser):
@@ -30,7 +30,7 @@ class Balanced(HTMLParser):
                 self.links.append(value or "")
             if name == "id":
                 self.ids.append(value or "")
-        if tag not in VOID or (tag in ("rect", "line") and not self.get_starttag_text().endswith("/>")):
+        if tag not in VOID and not (self.get_starttag_text() or "").endswith("/>"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
