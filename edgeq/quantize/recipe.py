@@ -117,7 +117,7 @@ def recipe_for(effort: str, scheme: Scheme) -> Recipe:
     Args:
         effort: "fast": the nearest code (from the range with the least squared error where weights have 4 bits) and
             bias correction. "good": second-order rounding, of equalised channels where activations have 4 bits.
-            "best": then the whole network is trained by distillation.
+            "best": then block reconstruction.
         scheme: What is asked for.
 
     Raises:
@@ -135,7 +135,8 @@ def recipe_for(effort: str, scheme: Scheme) -> Recipe:
         observer="mse" if few else "histogram",
         weight_observer="mse",
         rounding="second-order",
-        distil=effort == "best",
+        reconstruct=effort == "best",
+        reconstruction=ReconstructionOptions(steps=150, batch=8),
     )
 
 

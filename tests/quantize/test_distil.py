@@ -265,10 +265,11 @@ class TestAugmentation:
 
 
 class TestRecipes:
-    def test_best_trains_the_whole_network(self) -> None:
-        for scheme in ("w4a8", "w4a4"):
-            assert recipe_for("best", Scheme.parse(scheme)).distil
-            assert not recipe_for("good", Scheme.parse(scheme)).distil
+    def test_no_level_distils(self) -> None:
+        for scheme in ("w8a8", "w4a8", "w4a4"):
+            assert recipe_for("best", Scheme.parse(scheme)).reconstruct
+            for effort in ("fast", "good", "best"):
+                assert not recipe_for(effort, Scheme.parse(scheme)).distil
 
     def test_by_name(self, tmp_path: Path) -> None:
         path = tmp_path / "r.toml"
