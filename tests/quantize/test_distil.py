@@ -314,7 +314,8 @@ class TestRecipes:
         calibration = calibrate(graph, [images(60)])
         recipe = Recipe(rounding="second-order", distil=True, distillation=DistillationOptions(steps=2, held_out=0.3))
         quantize(graph, Scheme.parse("w4a4"), calibration, QuantizeOptions(recipe, threads=1))
-        assert seen == [42]
+        # Two steps bring too little: all samples then.
+        assert seen == [42, 60]
 
 
 def test_training_that_brings_little_leaves_what_rounding_makes_of_all_samples() -> None:
