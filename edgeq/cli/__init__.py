@@ -17,6 +17,7 @@ from edgeq.errors import EdgeqError, UsageError
 _COMMANDS = (
     "export",
     "verify",
+    "compare",
     "blame",
     "capture",
     "run",

@@ -67,8 +67,8 @@ def resolve(
     path = _path_of(target)
     file = None if path is None else target_file(path, kind)
     quantized = _target_backend(target, file, kind, threads)
-    reference_file = _reference_file(path, reference)
-    runner = reference if reference_file is None else _reference_backend(reference_file, threads)
+    reference_file = find_reference(path, reference)
+    runner = reference if reference_file is None else open_reference(reference_file, threads)
     if runner is None or isinstance(runner, (str, os.PathLike)):
         raise UsageError(
             "A backend as the target needs a reference: pass reference=, a .onnx file or a backend."
@@ -104,12 +104,17 @@ def _target_backend(
     return target
 
 
-def _reference_backend(path: Path, threads: int | None) -> Backend:
+def open_reference(path: Path, threads: int | None) -> Backend:
+    """Starts what runs a float model's file."""
     return backend_kind("litert" if path.suffix.lower() == ".tflite" else "onnxruntime").open(path, threads)
 
 
-def _reference_file(path: Path | None, reference: str | os.PathLike[str] | Backend | None) -> Path | None:
-    """The reference's file, or None where a backend was handed in or is missing."""
+def find_reference(path: Path | None, reference: str | os.PathLike[str] | Backend | None) -> Path | None:
+    """The reference's file, or None where a backend was handed in or is missing.
+
+    Raises:
+        UsageError: If what was named is no such file, or none lies beside the target.
+    """
     if isinstance(reference, (str, os.PathLike)):
         file = Path(reference)
         if file.is_dir():
