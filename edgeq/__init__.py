@@ -12,15 +12,17 @@ if TYPE_CHECKING:
     from edgeq.deployment.export import export
     from edgeq.qat.prepare import prepare_qat
     from edgeq.session import Session
+    from edgeq.verification.guard import guard
     from edgeq.verification.verify import verify
 
 __version__ = "0.1.0"
 
-__all__ = ["Session", "__version__", "export", "prepare_qat", "verify"]
+__all__ = ["Session", "__version__", "export", "guard", "prepare_qat", "verify"]
 
 _HOMES = {
     "Session": "edgeq.session",
     "export": "edgeq.deployment",
+    "guard": "edgeq.verification.guard",
     "prepare_qat": "edgeq.qat",
     "verify": "edgeq.verification",
 }

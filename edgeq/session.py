@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.errors import BackendError, UsageError
+from edgeq.simulate.prediction import Prediction
 from edgeq.tuning import tuning_beside
 
 if TYPE_CHECKING:
@@ -198,6 +199,27 @@ class Session:
         results = self._run(self._session, x)
         return results[0] if len(results) == 1 else results
 
+    def predict(self, x: Feeds) -> Prediction:
+        """Runs a batch through a classifier and says what it answers and whether to trust it.
+
+        The file's guard (`edgeq guard` fits one) has the temperature and the margin; without one the temperature is 1
+        and nothing is deferred. edgeq-runner gives the same bits (docs/guard.md).
+
+        Args:
+            x: As for `run`.
+
+        Raises:
+            UsageError: As `run`, or if the model has not one output of shape (batch, classes).
+        """
+        if len(self.outputs) != 1 or len(self.outputs[0].shape) != 2 or (self.outputs[0].shape[1] or 0) < 2:
+            outputs = ", ".join(str(output) for output in self.outputs)
+            raise UsageError(
+                f"The model is no classifier: predictions need one output [N, classes] of at least two classes, and it "
+                f"gives {outputs}; use run."
+            )
+        (logits,) = self._run(self._session, x, codes=False)
+        return Prediction(*self._session.predict_rows(logits))
+
     def dump(self, x: Feeds) -> dict[str, Array]:
         """Runs a batch without any fusion and returns every activation, inputs first, in execution order.
 
@@ -211,7 +233,8 @@ class Session:
         self._run(session, x)
         return dict(session.read_activations())
 
-    def _run(self, session: _native.Session, x: Feeds) -> list[Array]:
+    def _run(self, session: _native.Session, x: Feeds, *, codes: bool = True) -> list[Array]:
+        """The outputs; int8 codes give codes unless `codes` is False."""
         given = self._given(x)
         if any(array.dtype == np.uint8 for array in given):
             return session.run_images(self._images(given))
@@ -220,7 +243,7 @@ class Session:
             raise UsageError("The inputs must be all float32 or all int8 codes, not a mixture.")
         if len({len(array) for array in arrays}) > 1:
             raise UsageError(f"The inputs differ in their batch: {[len(array) for array in arrays]}.")
-        return session.run(arrays, arrays[0].dtype == np.int8)
+        return session.run(arrays, codes and arrays[0].dtype == np.int8)
 
     def _images(self, given: list[Array]) -> Array:
         if self.image_shape is None:
@@ -248,6 +271,11 @@ class Session:
         if len(given) != len(self.inputs):
             raise UsageError(f"The model takes {len(self.inputs)} inputs; {len(given)} were given.")
         return [np.asarray(array) for array in given]
+
+    @property
+    def guard(self) -> tuple[float, float] | None:
+        """Temperature and margin of the file's guard, or None; `predict` uses them."""
+        return self._session.guard
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:

@@ -17,6 +17,7 @@
 #include "kernels/quantize/quantize.h"
 #include "kernels/resize/resize.h"
 #include "kernels/softmax/softmax.h"
+#include "runtime/prediction.h"
 #include "runtime/session.h"
 
 namespace py = pybind11;
@@ -150,6 +151,27 @@ py::list run_images(Session& session, const py::array& images) {
   return run_with_outputs(session, batch, false, [&](const std::vector<OutputArray>& outputs) {
     return session.run_images(static_cast<const uint8_t*>(images.data()), outputs, batch);
   });
+}
+
+/// Answers, probabilities, margins and flags of rows of logits, as the file's guard has them.
+py::tuple predict_rows(const Session& session, const FloatArray& logits) {
+  const auto classes = session.classes();
+  check(classes.status());
+  if (logits.ndim() != 2 || logits.shape(1) != classes.value()) {
+    check(Status::invalid_argument("the logits have the wrong shape"));
+  }
+  const py::ssize_t rows = logits.shape(0);
+  py::array_t<int64_t> answers(rows);
+  py::array_t<float> probabilities(rows), margins(rows);
+  py::array_t<bool> defer(rows);
+  for (py::ssize_t i = 0; i < rows; ++i) {
+    const Prediction row = predict(logits.data(i), static_cast<size_t>(classes.value()), session.guard());
+    answers.mutable_at(i) = row.answer;
+    probabilities.mutable_at(i) = row.probability;
+    margins.mutable_at(i) = row.margin;
+    defer.mutable_at(i) = row.defer;
+  }
+  return py::make_tuple(answers, probabilities, margins, defer);
 }
 
 py::list layers(const Session& session) {
@@ -309,6 +331,7 @@ PYBIND11_MODULE(_native, m) {
            py::arg("tuning") = std::map<std::string, std::string>())
       .def("run", &run, py::arg("inputs"), py::arg("codes"))
       .def("run_images", &run_images, py::arg("images"))
+      .def("predict_rows", &predict_rows, py::arg("logits"))
       .def("layers", &layers)
       .def("read_activations", &read_activations)
       .def("set_profile", &Session::set_profile, py::arg("profile"))
@@ -332,6 +355,12 @@ PYBIND11_MODULE(_native, m) {
                                for (const EndInfo& end : session.outputs()) ends.append(end_tuple(end));
                                return ends;
                              })
+      .def_property_readonly(
+          "guard",
+          [](const Session& session) {
+            const Guard& guard = session.guard();
+            return guard.present ? py::object(py::make_tuple(guard.temperature, guard.margin)) : py::none();
+          })
       .def_property_readonly("image_refusal",
                              [](const Session& session) { return session.takes_images().message(); })
       .def_property_readonly(

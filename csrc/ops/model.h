@@ -71,12 +71,20 @@ struct Preprocessing {
   std::vector<float> std;
 };
 
+/// What turns logits into calibrated probabilities and says when to ask somebody else (docs/guard.md).
+struct Guard {
+  bool present = false;
+  float temperature = 1;  // positive: logits are divided by it
+  float margin = 0;       // in 0..1: an input whose two highest probabilities differ by less is deferred
+};
+
 struct Model {
   std::vector<Tensor> tensors;
   std::vector<Node> nodes;
   std::vector<End> inputs;
   std::vector<End> outputs;
   Preprocessing preprocessing;
+  Guard guard;
 };
 
 /// One node with its tensors at hand.

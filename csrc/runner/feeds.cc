@@ -7,7 +7,7 @@
 
 namespace edgeq {
 
-Result<Feeds> Feeds::open(Session& session, const std::vector<std::string>& paths) {
+Result<Feeds> Feeds::open(Session& session, const std::vector<std::string>& paths, bool always_float) {
   if (paths.size() != session.inputs().size()) {
     std::string names;
     for (const EndInfo& end : session.inputs()) names += (names.empty() ? "" : ", ") + end.name;
@@ -16,6 +16,7 @@ Result<Feeds> Feeds::open(Session& session, const std::vector<std::string>& path
                session.inputs().size(), names.c_str()));
   }
   Feeds feeds(session);
+  feeds.always_float_ = always_float;
   for (size_t i = 0; i < paths.size(); ++i) {
     auto file = NpyReader::open(paths[i]);
     EDGEQ_RETURN_IF_ERROR(file.status());

@@ -15,13 +15,15 @@ namespace edgeq {
 /// uint8 images.
 class Feeds {
  public:
-  /// Opens one file an input and compares them with what the model takes.
-  static Result<Feeds> open(Session& session, const std::vector<std::string>& paths);
+  /// Opens one file an input and compares them with what the model takes. `always_float`: codes give float32
+  /// too.
+  static Result<Feeds> open(Session& session, const std::vector<std::string>& paths,
+                            bool always_float = false);
 
   int64_t images() const { return files_[0].shape()[0]; }
-  /// Whether an output is float32 rather than int8 codes: codes give codes.
+  /// Whether an output is float32 rather than int8 codes: codes give codes, unless floats are wanted.
   bool gives_float(size_t output) const {
-    return session_->outputs()[output].is_float || files_[0].type() != NpyType::kInt8;
+    return always_float_ || session_->outputs()[output].is_float || files_[0].type() != NpyType::kInt8;
   }
 
   /// Runs images [first, first + count).
@@ -38,6 +40,7 @@ class Feeds {
   Feeds() = default;
 
   Session* session_ = nullptr;
+  bool always_float_ = false;
   std::vector<NpyReader> files_;
   std::vector<std::vector<uint8_t>> in_, out_;
 };

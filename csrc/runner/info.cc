@@ -29,6 +29,13 @@ void print_model(const std::string& path, const Session& session, uint64_t arena
   std::printf("\n%s\n", path.c_str());
   for (const EndInfo& end : session.inputs()) std::printf("input             %s\n", end_text(end).c_str());
   for (const EndInfo& end : session.outputs()) std::printf("output            %s\n", end_text(end).c_str());
+  const Guard& guard = session.guard();
+  if (guard.present) {
+    std::printf(
+        "guard             temperature %.6g, defers where the two highest probabilities differ by less than "
+        "%.6g\n",
+        double{guard.temperature}, double{guard.margin});
+  }
   std::printf("file              %lld bytes\n", static_cast<long long>(session.file_bytes()));
   std::printf("weights in memory %lld bytes\n", static_cast<long long>(session.weight_bytes()));
   std::printf("arena, batch 1    %llu bytes\n", static_cast<unsigned long long>(arena));
@@ -94,6 +101,10 @@ Status run(const Options& options) {
     write_ends(session->inputs(), json);
     json.key("outputs");
     write_ends(session->outputs(), json);
+    if (session->guard().present) {
+      json.key("guard").begin_object().field("temperature", double{session->guard().temperature});
+      json.field("margin", double{session->guard().margin}).end_object();
+    }
     json.field("file_bytes", session->file_bytes()).field("weight_bytes", session->weight_bytes());
     json.field("arena_bytes", arena).field("macs", session->macs());
     json.end_object();

@@ -644,6 +644,7 @@ class ModelReader {
       if (!complete || !(temperature > 0) || !std::isfinite(temperature) || !(margin >= 0 && margin <= 1)) {
         return bad_model("section GUARD does not hold a temperature and a margin");
       }
+      model.guard = {true, temperature, margin};
     }
     Section* preprocessing = find(kPreprocessing);
     if (preprocessing->present) {

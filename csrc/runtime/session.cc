@@ -121,6 +121,7 @@ Status Session::prepare(const uint8_t* data, size_t size, bool mapped_file, cons
   slab_.finish();
   for (const PlanEnd& end : plan_.inputs) inputs_.push_back(end_info(plan_, end));
   for (const PlanEnd& end : plan_.outputs) outputs_.push_back(end_info(plan_, end));
+  guard_ = model.value().guard;
   EDGEQ_RETURN_IF_ERROR(prepare_images(model.value(), budget));
   for (const PlannedStep& planned : plan_.steps) {
     weight_bytes_ += planned.step->info.bytes_packed;
@@ -183,6 +184,15 @@ Status Session::prepare_images(const Model& model, MemoryBudget& budget) {
     }
   }
   return Status();
+}
+
+Result<int64_t> Session::classes() const {
+  if (outputs_.size() == 1 && outputs_[0].shape.size() == 2 && outputs_[0].shape[1] >= 2) {
+    return outputs_[0].shape[1];
+  }
+  return Status::invalid_argument(
+      "the model is no classifier: predictions need one output [N, classes] of at least two classes; run it "
+      "instead");
 }
 
 Result<uint64_t> Session::arena_bytes(int64_t batch) const {

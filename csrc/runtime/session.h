@@ -103,6 +103,11 @@ class Session {
   /// Height, width and channels of these images; 0 each where there are none.
   const std::vector<int64_t>& image_shape() const { return image_shape_; }
 
+  /// What turns a row of logits into a prediction (runtime/prediction.h).
+  const Guard& guard() const { return guard_; }
+  /// Classes of the logits; the error says why the model gives none, and the cure.
+  Result<int64_t> classes() const;
+
   /// How many runs a profile looks back on.
   static constexpr int64_t kProfiledRuns = 512;
 
@@ -184,6 +189,7 @@ class Session {
   Plan plan_;
   std::vector<EndInfo> inputs_;
   std::vector<EndInfo> outputs_;
+  Guard guard_;
   Status takes_images_;
   std::vector<int64_t> image_shape_;
   AlignedBuffer image_table_;     // [channels][256] activations

@@ -41,6 +41,11 @@ def command(model: Path) -> None:
             click.echo(f"{end:<18} {item}")
     if info.preprocessing is not None:
         click.echo(f"{'preprocessing':<18} {info.preprocessing}")
+    if info.guard is not None:
+        click.echo(
+            f"{'guard':<18} temperature {info.guard.temperature:.6g}, defers where the two highest probabilities "
+            f"differ by less than {info.guard.margin:.6g}"
+        )
     click.echo(f"{'file':<18} {path.stat().st_size:,} bytes")
     click.echo(f"{'weights in memory':<18} {session.weight_bytes:,} bytes")
     click.echo(f"{'arena, batch 1':<18} {session.arena_bytes(1):,} bytes")

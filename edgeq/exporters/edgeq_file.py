@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from edgeq.exporters.edgeq_format import (
     TYPE_OF_DTYPE,
     VERSION,
     ElementType,
+    Guard,
     ModelInfo,
     Section,
 )
@@ -100,7 +102,7 @@ class _Writer:
             sections[Section.GUARD] = GUARD.pack(self.info.guard.temperature, self.info.guard.margin, bytes(8))
         sections[Section.STRINGS] = self.string_section()
         sections[Section.DATA] = bytes(self.data)
-        return _container(sections)
+        return _container({kind: sections[kind] for kind in Section if kind in sections})
 
     def string(self, text: str) -> int:
         return self.strings.setdefault(text, len(self.strings))
@@ -203,17 +205,33 @@ class _Writer:
         )
 
 
-def _container(sections: dict[Section, bytes]) -> bytes:
-    """Returns header, section table and the aligned sections, in the order of `Section`."""
+def with_guard(content: bytes, guard: Guard | None) -> bytes:
+    """Returns a .edgeq file with this guard in place of its own, every other section as it was.
+
+    Args:
+        content: A file that `edgeq.importers.from_edgeq` takes.
+        guard: Temperature and margin; None leaves the file without.
+    """
+    _, _, count, *_ = HEADER.unpack_from(content)
+    sections: dict[int, bytes] = {}
+    for index in range(count):
+        kind, _, offset, size = SECTION.unpack_from(content, HEADER.size + index * SECTION.size)
+        sections[kind] = content[offset : offset + size]
+    sections.pop(Section.GUARD, None)
+    if guard is not None:
+        sections[Section.GUARD] = GUARD.pack(guard.temperature, guard.margin, bytes(8))
+    return _container(sections)
+
+
+def _container(sections: Mapping[int, bytes]) -> bytes:
+    """Returns header, section table and the aligned sections, in their order."""
     body = bytearray()
     start = HEADER.size + SECTION.size * len(sections)
     table = b""
-    for kind in Section:
-        if kind not in sections:
-            continue
+    for kind, section in sections.items():
         body += bytes(-(start + len(body)) % ALIGNMENT)
-        table += SECTION.pack(kind, 0, start + len(body), len(sections[kind]))
-        body += sections[kind]
+        table += SECTION.pack(kind, 0, start + len(body), len(section))
+        body += section
     content = table + bytes(body)
     header = HEADER.pack(MAGIC, VERSION, len(sections), HEADER.size + len(content), xxh64(content), bytes(32))
     return header + content

@@ -13,6 +13,7 @@ from edgeq.metrics.calibration import (
     maximum_calibration_error,
     reliability_bins,
 )
+from edgeq.metrics.conformal import conformal_rank, coverage_interval
 from edgeq.metrics.detection import (
     auroc,
     average_precision,
@@ -67,7 +68,9 @@ __all__ = [
     "brier_score",
     "catching_threshold",
     "classwise_calibration_error",
+    "conformal_rank",
     "cosine_similarity",
+    "coverage_interval",
     "debiased_calibration_error",
     "disagreement_rate",
     "disagreement_split",

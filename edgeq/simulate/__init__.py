@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from edgeq.simulate.executor import execute, run_float_graph, simulate, simulate_codes
+from edgeq.simulate.prediction import Prediction, predict
 
-__all__ = ["execute", "run_float_graph", "simulate", "simulate_codes"]
+__all__ = ["Prediction", "execute", "predict", "run_float_graph", "simulate", "simulate_codes"]

@@ -488,9 +488,10 @@ def _run(
     clock: _Clock,
     progress: bool,
     host: _Beside | None,
+    title: str = "verify",
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     outputs: dict[str, list[NDArray[np.float32]]] = {"reference": [], "quantized": []}
-    with _progress_bar(count, progress) as bar:
+    with _progress_bar(count, progress, title) as bar:
         for batch in batches:
             for name, runner in (("reference", subject.reference), ("quantized", subject.quantized)):
                 started = time.perf_counter()
@@ -509,6 +510,25 @@ def _checked_run(runner: Backend, inputs: NDArray[np.float32]) -> NDArray[np.flo
             f"{runner.name}: gave shape {logits.shape} for {len(inputs)} inputs, not one row each."
         )
     return logits
+
+
+def run_both(
+    subject: Subject,
+    dataset: Dataset,
+    preprocessing: Preprocessing | None,
+    count: int,
+    batch_size: int | None,
+    progress: bool,
+    title: str,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Runs the first `count` samples through both models; the logits of the float and of the quantized one.
+
+    Raises:
+        EdgeqError: If the data or a model cannot be run.
+    """
+    clock = _Clock()
+    batches = _stream(dataset, preprocessing, count, batch_size, _BATCH_BYTES, clock)
+    return _run(subject, batches, count, clock, progress, None, title)
 
 
 class _NoBar:
