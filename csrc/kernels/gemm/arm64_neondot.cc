@@ -1,4 +1,4 @@
-#include "kernels/gemm/arm64_tile.h"
+#include "kernels/gemm/arm64_neondot_tile.h"
 
 #if defined(__clang__)
 // Clang folds distances into addresses where the pointer itself is left alone.
@@ -14,6 +14,7 @@ namespace {
 struct NeonDot {
   static constexpr size_t kKr = 4;
   static constexpr bool kTwice = false;
+  static constexpr bool kWholeTiles = true;
   static constexpr size_t kLeastRows = 1;
 
   /// A unit: rows 4 and 5, then groups 0 to 3 of rows 0 to 3. In this order a tile reads what its first two
@@ -42,6 +43,18 @@ struct NeonDot {
       to += 64;
     }
     return to;
+  }
+
+  /// One tile of six rows by sixteen channels: steps `lhs` past its rows and `dst` past its codes, or stores
+  /// its sums at `sums`.
+  template <Finish kFinish>
+  static EDGEQ_INLINE void whole_tile(const Tiles& tiles, const SmallRange& range, const int8_t*& lhs,
+                                      act_t*& dst, int32_t* sums, ptrdiff_t stride) {
+    if constexpr (kFinish == Finish::kMemory) {
+      run_whole_tile<kFinish>(tiles, range, lhs, sums, stride);
+    } else {
+      run_whole_tile<kFinish>(tiles, range, lhs, dst, stride);
+    }
   }
 
   template <int kRows, int kVectors>

@@ -7,6 +7,7 @@ namespace {
 struct NeonI8mm {
   static constexpr size_t kKr = 8;
   static constexpr bool kTwice = true;
+  static constexpr bool kWholeTiles = false;
   static constexpr size_t kLeastRows = 2;
 
   /// A unit: channels 0 to 7 of each row in turn, then channels 8 to 15.

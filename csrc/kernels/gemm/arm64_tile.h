@@ -8,6 +8,7 @@
 //   kKr                     channels of a group of weights, 4 or 8
 //   kTwice                  whether constants stand twice, for sums in blocks of 2 x 2
 //   kLeastRows              of a tile
+//   kWholeTiles             whether it has whole_tile, which makes tiles of six rows by sixteen channels
 //   interleave              a tap of six rows, as a tile reads them: 96 bytes for 16 channels
 //   Sums<kRows, kVectors>   the sums of a tile, see arm64_neondot.cc
 //
@@ -156,6 +157,8 @@ struct Tiles {
   size_t rest;          // channels of one more
   const int32_t* bias;  // of kTwice, as the sums need them
   const float* scale;
+  const float* addend;  // for kRelu
+  bool relu;            // whether kRelu may stand for kSaturate
   act_t* dst;
   ptrdiff_t dst_stride;
   size_t count;
@@ -198,30 +201,36 @@ EDGEQ_NOINLINE void run_tiles(const GemmParams& p, const Tiles& tiles_ref) {
   act_t codes[kRows * kArm64TileColumns];
   const bool whole = place.columns == 4 * kVectors && place.rows == kRows;
   const ptrdiff_t stride = whole ? tiles.dst_stride : static_cast<ptrdiff_t>(kArm64TileColumns);
-  const ptrdiff_t tile_step = whole ? kRows * stride : 0;
   act_t* to = whole ? dst : codes;
+  constexpr bool kWholeTile = Dot::kWholeTiles && kRows == 6 && kVectors == 4;
   for (size_t left = tiles.count; left > 0; --left) {
     typename Dot::template Sums<kRows, kVectors> sums;
-    sums.start(tiles.bias);
-    const int8_t* a = lhs;
-    const int8_t* w = tiles.weights;
-    lhs += tiles.lhs_bytes;
-    size_t rounds = tiles.taps;
-    do {
-      for (size_t units = tiles.units; units > 0; --units) sums.template multiply<16>(a, w);
-      if (tiles.rest != 0) {
-        if constexpr (Dot::kKr == 4) {
-          if (tiles.rest == 4) sums.template multiply<4>(a, w);
-          if (tiles.rest == 12) sums.template multiply<12>(a, w);
+    act_t* next = to;
+    if constexpr (kWholeTile) {
+      int32_t* sums_to = stored + pending * kRows * 16;
+      Dot::template whole_tile<kFinish>(tiles, range, lhs, next, sums_to, stride);
+    } else {
+      sums.start(tiles.bias);
+      const int8_t* a = lhs;
+      const int8_t* w = tiles.weights;
+      lhs += tiles.lhs_bytes;
+      size_t rounds = tiles.taps;
+      do {
+        for (size_t units = tiles.units; units > 0; --units) sums.template multiply<16>(a, w);
+        if (tiles.rest != 0) {
+          if constexpr (Dot::kKr == 4) {
+            if (tiles.rest == 4) sums.template multiply<4>(a, w);
+            if (tiles.rest == 12) sums.template multiply<12>(a, w);
+          }
+          if (tiles.rest == 8) sums.template multiply<8>(a, w);
         }
-        if (tiles.rest == 8) sums.template multiply<8>(a, w);
-      }
-    } while (--rounds > 0);
-    // All sums are in registers here. Without this the compiler keeps a copy of each in memory for what
-    // follows, and writes it in every round of the loop.
-    sums.each([](int32x4_t& sum) { asm("" : "+w"(sum)); });
+      } while (--rounds > 0);
+      // All sums are in registers here. Without this the compiler keeps a copy of each in memory for what
+      // follows, and writes it in every round of the loop.
+      sums.each([](int32x4_t& sum) { asm("" : "+w"(sum)); });
+    }
     if constexpr (kFinish == Finish::kMemory) {
-      sums.store(stored + pending * kRows * 16);
+      if constexpr (!kWholeTile) sums.store(stored + pending * kRows * 16);
       if (++pending == kPendingTiles || left == 1) {
         place.rows = left == 1 ? (pending - 1) * kRows + tiles.place.rows : pending * kRows;
         finish_rows(p, place, stored, tiles.plain_scale);
@@ -229,21 +238,51 @@ EDGEQ_NOINLINE void run_tiles(const GemmParams& p, const Tiles& tiles_ref) {
         pending = 0;
       }
     } else {
-      // In vectors from here on only: there is no register to keep them in.
-      const SmallRange* here = &range;
-      EDGEQ_ORDER(here, sums.at[0][0]);
-      const SmallProducts small(*here);
-      int8x16_t q[kRows];
-      sums.template codes<kFinish>(tiles.scale, small, q);
+      if constexpr (!kWholeTile) {
+        // In vectors from here on only: there is no register to keep them in.
+        const SmallRange* here = &range;
+        EDGEQ_ORDER(here, sums.at[0][0]);
+        const SmallProducts small(*here);
+        int8x16_t q[kRows];
+        sums.template codes<kFinish>(tiles.scale, small, q);
 #pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) store_row<kVectors>(to + r * stride, q[r]);
-      to += tile_step;
-      if (!whole) {
+        for (int r = 0; r < kRows; ++r) store_row<kVectors>(to + r * stride, q[r]);
+        next += kRows * stride;
+      }
+      if (whole) {
+        to = next;
+      } else {
         copy_codes(codes, place, dst, tiles.dst_stride);
         dst += kRows * tiles.dst_stride;
       }
     }
   }
+}
+
+/// Tiles that have all six rows.
+template <typename Dot, int kVectors, Finish kFinish>
+EDGEQ_INLINE void run_whole_rows(const GemmParams& p, Tiles& tiles) {
+  if constexpr (Dot::kWholeTiles && kVectors == 4) {
+    if (kFinish == Finish::kSaturate && tiles.relu && tiles.count > 1) {
+      alignas(16) int32_t bias[16];
+      alignas(16) float addend[16];
+#pragma GCC unroll 4
+      for (int i = 0; i < 16; i += 4) {
+        vst1q_s32(bias + i, vaddq_s32(vld1q_s32(tiles.bias + i), vdupq_n_s32(0x4B000000)));
+        vst1q_f32(addend + i, vmulq_n_f32(vld1q_f32(tiles.scale + i), -8388608.0f));
+      }
+      Tiles shifted = tiles;
+      shifted.bias = bias;
+      shifted.addend = addend;
+      run_tiles<Dot, 6, 4, Finish::kRelu>(p, shifted);
+      return;
+    }
+    if (kFinish == Finish::kClamp && p.range.min == kActMin && p.range.max == kActMax) {
+      run_tiles<Dot, 6, 4, Finish::kOdd>(p, tiles);
+      return;
+    }
+  }
+  run_tiles<Dot, 6, kVectors, kFinish>(p, tiles);
 }
 
 /// The tiles of a panel: whole ones, and one of what is left.
@@ -253,7 +292,7 @@ void run_panel(const GemmParams& p, Tiles& tiles, size_t rows) {
   const size_t rest = rows % kArm64TileRows;
   if (tiles.count > 0) {
     tiles.place.rows = kArm64TileRows;
-    run_tiles<Dot, 6, kVectors, kFinish>(p, tiles);
+    run_whole_rows<Dot, kVectors, kFinish>(p, tiles);
     tiles.lhs += tiles.count * tiles.lhs_bytes;
     tiles.dst += static_cast<ptrdiff_t>(rows - rest) * tiles.dst_stride;
     tiles.place.row += rows - rest;
@@ -279,7 +318,7 @@ EDGEQ_NOINLINE void run_panel(const GemmParams& p, Tiles& tiles, size_t rows, Fi
       return run_panel<Dot, kVectors, Finish::kSaturate>(p, tiles, rows);
     case Finish::kClamp:
       return run_panel<Dot, kVectors, Finish::kClamp>(p, tiles, rows);
-    case Finish::kMemory:
+    default:
       return run_panel<Dot, kVectors, Finish::kMemory>(p, tiles, rows);
   }
 }
@@ -398,6 +437,7 @@ void run_gemm(const GemmParams& p, size_t row_begin, size_t row_end, size_t pane
       const size_t width = (columns + 3) / 4 * 4;
       const uint8_t* const packed = p.packed + column * channel_bytes;
       const Finish finish = finish_of(p, packed, width, largest_sum);
+      tiles.relu = Dot::kWholeTiles && finish == Finish::kSaturate && is_relu(p, packed, width, largest_sum);
       float plain_scale[kNr] = {};
       tiles.lhs = block;
       tiles.weights = reinterpret_cast<const int8_t*>(packed) + 8 * width;

@@ -18,6 +18,8 @@ enum class Finish {
   kSaturate,  // small products, and saturation to a byte is the whole clamp
   kClamp,     // small products, any range
   kMemory,    // everything else, from sums in memory: finish_rows
+  kRelu,      // kSaturate of a ReLU, for sums that begin from the bits of 2^23: of whole tiles only
+  kOdd,       // kClamp where saturation is the whole clamp: of whole tiles only
 };
 
 /// Requantization of small products: of a panel none of whose products can leave [-32,000, 32,000].
@@ -100,6 +102,21 @@ EDGEQ_INLINE Finish finish_of(const GemmParams& p, const uint8_t* panel, size_t 
   if (sum > 2147483648.0) sum = 2147483648.0;
   if (!(sum * static_cast<double>(vmaxvq_f32(large)) <= 32000.0)) return Finish::kMemory;
   return finish_of(p.range);
+}
+
+/// Whether kRelu may stand for kSaturate: the zero point is the least code, so that no negative product counts,
+/// and every sum is below 2^23 (kernels/depthwise/arm_blocks.h has the proof). Arguments as of finish_of.
+EDGEQ_INLINE bool is_relu(const GemmParams& p, const uint8_t* panel, size_t width, double largest_sum) {
+  if (p.range.zp != kActMin || largest_sum >= 8388608.0) return false;
+  const int32_t* bias = reinterpret_cast<const int32_t*>(panel);
+  const float* scale = reinterpret_cast<const float*>(panel) + width;
+  int32x4_t most = vdupq_n_s32(0);
+  float32x4_t least = vdupq_n_f32(0.0f);
+  for (size_t j = 0; j < width; j += 4) {
+    most = vmaxq_s32(most, vqabsq_s32(vld1q_s32(bias + j)));
+    least = vminq_f32(least, vld1q_f32(scale + j));
+  }
+  return largest_sum + vmaxvq_s32(most) < 8388608.0 && vminvq_f32(least) >= 0.0f;
 }
 
 #endif  // __aarch64__
