@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.backends.protocol import Bound, Logits, as_logits
+from edgeq.backends.protocol import Bound, Logits, as_logits, in_layout
 from edgeq.errors import UsageError
 
 
@@ -45,16 +45,17 @@ class NativeBackend:
         Raises:
             DataError: If the model takes another shape.
         """
-        output = self._session.run(x)
+        output = self._session.run(in_layout(x, self._session.inputs[0].shape))
         first = output[0] if isinstance(output, (list, tuple)) else output
         return as_logits(first, len(x), str(self.path))
 
     def bind(self, x: NDArray[np.float32]) -> Bound:
         """See `TimedBackend.bind`."""
         session = self._session
+        laid_out = in_layout(x, session.inputs[0].shape)
 
         def once() -> NDArray[Any]:
-            output: Any = session.run(x)
+            output: Any = session.run(laid_out)
             found: NDArray[Any] = output[0] if isinstance(output, list) else output
             return found
 

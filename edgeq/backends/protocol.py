@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -69,6 +69,25 @@ class TimedBackend(Backend, Protocol):
 def one_line(error: object) -> str:
     """An error of a runtime as one line."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def in_layout(x: NDArray[np.float32], shape: Sequence[int | None]) -> NDArray[np.float32]:
+    """A batch with channels first as a model takes it: channels last where only that fits, as in files that come from
+    TFLite; as it is where neither does, for the runtime to refuse.
+
+    Args:
+        x: Inputs, batch first.
+        shape: What the model takes, batch first; None stands for any size.
+    """
+
+    def fits(sizes: Sequence[int]) -> bool:
+        pairs = zip(sizes[1:], shape[1:], strict=True)
+        return all(wanted is None or size == wanted for size, wanted in pairs)
+
+    if x.ndim != 4 or len(shape) != 4 or fits(x.shape):
+        return x
+    last = np.moveaxis(x, 1, 3)
+    return np.ascontiguousarray(last) if fits(last.shape) else x
 
 
 def as_logits(output: Any, batch: int, who: str) -> Logits:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.backends.protocol import Logits, as_logits
+from edgeq.backends.protocol import Logits, as_logits, in_layout
 from edgeq.errors import UsageError
 
 
@@ -44,4 +44,6 @@ class SimulateBackend:
         """
         from edgeq.simulate import simulate
 
-        return as_logits(simulate(self._graph, x)[0], len(x), str(self.path))
+        # The batch is free; a size that is no number is free too.
+        shape = [size if isinstance(size, int) else None for size in self._graph.tensor(self._graph.inputs[0]).shape]
+        return as_logits(simulate(self._graph, in_layout(x, shape))[0], len(x), str(self.path))

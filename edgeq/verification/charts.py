@@ -72,7 +72,7 @@ class Frame:
 SMALL = Frame(170.0, 122.0, 34.0, 8.0, 128.0, 92.0)
 """One of many panels."""
 SQUARE = Frame(340.0, 330.0, 46.0, 12.0, 280.0, 268.0)
-WIDE = Frame(340.0, 258.0, 48.0, 12.0, 280.0, 206.0)
+WIDE = Frame(348.0, 258.0, 48.0, 12.0, 280.0, 206.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,13 +33,17 @@ def render(several: Several) -> str:
         UsageError: If jinja2 is not installed.
     """
     header, rows = table_rows(several)
+    # The means of suites have a table of their own, so that neither is wider than a printed page.
+    cut = header.index("disagreement") + 1
     keys = ("fp32", *(_KEYS[place % len(_KEYS)] for place in range(len(several.models))))
     values = {
         "kind": "edgeq comparison",
         "title": ", ".join(one.name for one in several.models),
         "sentences": _sentences(several),
-        "header": header,
-        "rows": list(zip(keys, rows, strict=True)),
+        "header": header[:cut],
+        "rows": [(key, row[:cut]) for key, row in zip(keys, rows, strict=True)],
+        "shift_header": (header[0], *header[cut:]),
+        "shift_rows": [(key, (row[0], *row[cut:])) for key, row in zip(keys, rows, strict=True)],
         "fronts": several.fronts(),
         "front_charts": _front_charts(several, keys),
         "interval_charts": _interval_charts(several, keys),

@@ -14,6 +14,7 @@ from edgeq.cli import cli
 from edgeq.errors import UsageError
 from edgeq.verification import several, verify
 from edgeq.verification.several import Several, verify_several
+from edgeq.verification.subject import stored_facts
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Exports of the demo."""
     base = tmp_path_factory.mktemp("exports")
     for bits in ("w8a8", "w4a4"):
-        edgeq.export(bits=bits, calibration="digits", out=base / bits, effort="fast", calib_samples=64, to="edgeq,onnx")
+        edgeq.export(bits=bits, calibration="digits", out=base / bits, effort="fast", calib_samples=64)
     return {bits: base / bits for bits in ("w8a8", "w4a4")}
 
 
@@ -81,6 +82,24 @@ def test_json_and_page(found: Several) -> None:
     assert "http:" not in page
     assert "https:" not in page
     assert "<a " not in page
+
+
+@pytest.mark.parametrize("backend", ["native", "simulate"])
+def test_a_tflite_file_gets_its_own_layout(folders: dict[str, Path], backend: str) -> None:
+    """Its inputs have their channels last; the data have them first."""
+    folder = folders["w8a8"]
+    record = stored_facts(folder / "model.edgeq", folder).preprocessing
+    compared = verify_several(
+        [folder / "model.tflite"],
+        data="digits",
+        reference=folder,
+        backend=backend,
+        preprocessing=record,
+        samples=30,
+        rounds=2,
+    )
+    alone = verify(folder, data="digits", samples=30)
+    assert compared.models[0].verification.comparison == alone.comparison
 
 
 def test_command_line(folders: dict[str, Path], tmp_path: Path) -> None:
