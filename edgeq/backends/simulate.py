@@ -44,6 +44,8 @@ class SimulateBackend:
         """
         from edgeq.simulate import simulate
 
-        # The batch is free; a size that is no number is free too.
-        shape = [size if isinstance(size, int) else None for size in self._graph.tensor(self._graph.inputs[0]).shape]
-        return as_logits(simulate(self._graph, in_layout(x, shape))[0], len(x), str(self.path))
+        if self.path.suffix.lower() == ".tflite":
+            # A converted file takes its own layout; the graph of a .edgeq file takes what its source took.
+            shape = self._graph.tensor(self._graph.inputs[0]).shape
+            x = in_layout(x, [size if isinstance(size, int) else None for size in shape])
+        return as_logits(simulate(self._graph, x)[0], len(x), str(self.path))
