@@ -79,17 +79,63 @@ EDGEQ_INLINE void store_codes(int8_t*& dst0, int8_t*& dst1, ptrdiff_t step, int8
   if (kRows == 2) __asm__ volatile("st1 {%1.d}[1], [%0], %2" : "+r"(dst1) : "w"(codes), "r"(step) : "memory");
 }
 
+// The codes of one output of each of two rows where kRelu holds, from sums to memory, in fixed registers:
+// biases, and then addends, of both rows come with one load.
+#define EDGEQ_DOT_QUAD(sum, quad, taps) "sdot v" #sum ".4s, %[" quad "].16b, %[" taps "].16b\n\t"
+
+// A column of both rows: of quads and weights of the upper one, q and t, and of the lower one.
+#define EDGEQ_DOT_COLUMN(x, q, t, q_lower, t_lower)    \
+  EDGEQ_DOT_QUAD(24, #q #x "0", #t #x "0")             \
+  EDGEQ_DOT_QUAD(25, #q #x "1", #t #x "1")             \
+  EDGEQ_DOT_QUAD(26, #q_lower #x "0", #t_lower #x "0") \
+  EDGEQ_DOT_QUAD(27, #q_lower #x "1", #t_lower #x "1")
+
+#define EDGEQ_DOT_WINDOWS(q, t, q_lower, t_lower)      \
+  "ld1 {v24.4s-v27.4s}, [%[bias]]\n\t"                 \
+  EDGEQ_DOT_COLUMN(0, q, t, q_lower, t_lower)          \
+  EDGEQ_DOT_COLUMN(1, q, t, q_lower, t_lower)          \
+  EDGEQ_DOT_COLUMN(2, q, t, q_lower, t_lower)
+
+#define EDGEQ_RELU_CODES                                \
+  "ld1 {v28.4s-v31.4s}, [%[addend]]\n\t"                \
+  "fmla v28.4s, v24.4s, %[s0].4s\n\t"                   \
+  "fmla v29.4s, v25.4s, %[s1].4s\n\t"                   \
+  "fmla v30.4s, v26.4s, %[s0].4s\n\t"                   \
+  "fmla v31.4s, v27.4s, %[s1].4s\n\t"                   \
+  "fadd v28.4s, v28.4s, %[magic].4s\n\t"                \
+  "fadd v29.4s, v29.4s, %[magic].4s\n\t"                \
+  "fadd v30.4s, v30.4s, %[magic].4s\n\t"                \
+  "fadd v31.4s, v31.4s, %[magic].4s\n\t"                \
+  "uzp1 v28.8h, v28.8h, v29.8h\n\t"                     \
+  "uzp1 v30.8h, v30.8h, v31.8h\n\t"                     \
+  "sqxtn v28.8b, v28.8h\n\t"                            \
+  "sqxtn2 v28.16b, v30.8h\n\t"                          \
+  "st1 {v28.8b}, [%[dst0]], %[step]\n\t"                \
+  "st1 {v28.d}[1], [%[dst1]], %[step]\n\t"
+
+#define EDGEQ_NAMED_SIX(name, of)                                                          \
+  [name##00] "w"(of(0, 0)), [name##01] "w"(of(0, 1)), [name##10] "w"(of(1, 0)),            \
+      [name##11] "w"(of(1, 1)), [name##20] "w"(of(2, 0)), [name##21] "w"(of(2, 1))
+
+#define EDGEQ_RELU_OPERANDS(...)                                                                           \
+  : [dst0] "+r"(dst0), [dst1] "+r"(dst1)                                                                   \
+  : [bias] "r"(two_rows), [addend] "r"(two_rows + 2 * kWidth), [s0] "w"(scale[0]), [s1] "w"(scale[1]),     \
+    [magic] "w"(magic), [step] "r"(step), __VA_ARGS__                                                      \
+  : "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31", "memory"
+
 /// kRows output rows from row y. `weights`: of the first row by columns and halves of the channels, then
-/// (stride 1) of the second. `padding`: the quads of a column of padding.
+/// (stride 1) of the second. `padding`: the quads of a column of padding. `two_rows`, of
+/// kRelu: biases and addends, each twice.
 template <int kStride, int kRows, bool kRelu>
 EDGEQ_INLINE void rows3(const QuadCall& call, const Block& block, const int8x16_t (&weights)[2][3][2],
                         const float32x4_t (&scale)[2], const int8_t (&padding)[2][16], const Turns& turns,
-                        Requantize<kRelu> requantize, size_t y) {
+                        Requantize<kRelu> requantize, const int32_t* two_rows, size_t y) {
   requantize.keep();
   constexpr int kOld = 3 - kStride;
   constexpr bool kShared = kStride == 1;  // both rows' windows have the same quads
   const DepthwiseParams& p = call.p;
   const int32_t* const bias = block.bias;
+  (void)two_rows;
   const int8x16_t first = quad_indices<0>();
   const int8x16_t second = quad_indices<1>();
   const ptrdiff_t pixel = p.src_pixel_stride;
@@ -114,6 +160,23 @@ EDGEQ_INLINE void rows3(const QuadCall& call, const Block& block, const int8x16_
     }
   };
   const auto emit = [&](int column) EDGEQ_LAMBDA {
+    if constexpr (kRelu && kRows == 2) {
+      const float32x4_t magic = requantize.magic();
+      const auto quads = [&](int kx, int i) EDGEQ_LAMBDA { return window[(column + kx) % 3][i]; };
+      const auto upper = [&](int kx, int i) EDGEQ_LAMBDA { return weights[0][kx][i]; };
+      if constexpr (kShared) {
+        const auto lower = [&](int kx, int i) EDGEQ_LAMBDA { return weights[1][kx][i]; };
+        __asm__ volatile(EDGEQ_DOT_WINDOWS(q, u, q, l) EDGEQ_RELU_CODES
+                         EDGEQ_RELU_OPERANDS(EDGEQ_NAMED_SIX(q, quads), EDGEQ_NAMED_SIX(u, upper),
+                                             EDGEQ_NAMED_SIX(l, lower)));
+      } else {
+        const auto below = [&](int kx, int i) EDGEQ_LAMBDA { return window[(column + kx) % 3][2 + i]; };
+        __asm__ volatile(EDGEQ_DOT_WINDOWS(q, u, b, u) EDGEQ_RELU_CODES
+                         EDGEQ_RELU_OPERANDS(EDGEQ_NAMED_SIX(q, quads), EDGEQ_NAMED_SIX(u, upper),
+                                             EDGEQ_NAMED_SIX(b, below)));
+      }
+      return;
+    }
     float32x4_t value[4];
 #pragma GCC unroll 2
     for (int r = 0; r < kRows; ++r) {
@@ -224,6 +287,16 @@ EDGEQ_NOINLINE void block3(const QuadCall& call, const Block& block, size_t row_
   const float32x4_t scale[2] = {vld1q_f32(scales), vld1q_f32(scales + 4)};
   const Requantize<kRelu> requantize(call.p.range);
   const Turns turns = Turns::of<kStride>(call.p);
+  alignas(16) int32_t two_rows[4 * kWidth];
+  if (kRelu) {
+    // The addends stand behind biases and scales.
+    const int32x4x2_t biases = vld1q_s32_x2(block.bias);
+    const int32x4x2_t addends = vld1q_s32_x2(block.bias + 2 * kWidth);
+    vst1q_s32_x2(two_rows, biases);
+    vst1q_s32_x2(two_rows + kWidth, biases);
+    vst1q_s32_x2(two_rows + 2 * kWidth, addends);
+    vst1q_s32_x2(two_rows + 3 * kWidth, addends);
+  }
   const int8x8_t zero = vld1_s8(call.p.zero_pixel + block.first);
   const int16x8_t twice = vreinterpretq_s16_s8(vzip1q_s8(vcombine_s8(zero, zero), vcombine_s8(zero, zero)));
   int8_t padding[2][16];
@@ -231,8 +304,8 @@ EDGEQ_NOINLINE void block3(const QuadCall& call, const Block& block, size_t row_
   vst1q_s8(padding[1], vreinterpretq_s8_s16(vzip2q_s16(twice, twice)));
   size_t y = row_begin;
   for (; y + 2 <= row_end; y += 2)
-    rows3<kStride, 2>(call, block, weights, scale, padding, turns, requantize, y);
-  if (y < row_end) rows3<kStride, 1>(call, block, weights, scale, padding, turns, requantize, y);
+    rows3<kStride, 2>(call, block, weights, scale, padding, turns, requantize, two_rows, y);
+  if (y < row_end) rows3<kStride, 1>(call, block, weights, scale, padding, turns, requantize, two_rows, y);
 }
 
 template <int kBits>

@@ -172,6 +172,8 @@ class Requantize {
     return codes(value);
   }
 
+  EDGEQ_INLINE float32x4_t magic() const { return magic_; }
+
   /// Has the compiler find a register for the loop that follows, rather than one for the whole function.
   EDGEQ_INLINE void keep() { __asm__("" : "+w"(magic_)); }
 

@@ -27,20 +27,31 @@ struct NeonDot {
     const int8_t* r3 = row[3];
     const int8_t* r4 = row[4];
     const int8_t* r5 = row[5];
-    const auto load = [](const int8_t*& from) {
-      const int8x16_t unit = vld1q_s8(from);
-      from += kArm64Unit;
-      return unit;
-    };
-    const auto words = [](int8x16_t unit) { return vreinterpretq_s32_s8(unit); };
-    for (; units > 0; --units) {
-      const int8x16x2_t last = {{load(r4), load(r5)}};
+    // Assembly, since compilers write no pairs of loads with a step to the next unit.
+    for (; units >= 2; units -= 2) {
+      __asm__ volatile(
+          "ldp q16, q22, [%[r4]], #32\n\t"
+          "ldp q17, q23, [%[r5]], #32\n\t"
+          "ldp q18, q24, [%[r0]], #32\n\t"
+          "ldp q19, q25, [%[r1]], #32\n\t"
+          "ldp q20, q26, [%[r2]], #32\n\t"
+          "ldp q21, q27, [%[r3]], #32\n\t"
+          "st1 {v16.16b-v17.16b}, [%[to]], #32\n\t"
+          "st4 {v18.4s-v21.4s}, [%[to]], #64\n\t"
+          "st1 {v22.16b-v23.16b}, [%[to]], #32\n\t"
+          "st4 {v24.4s-v27.4s}, [%[to]], #64"
+          : [to] "+r"(to), [r0] "+r"(r0), [r1] "+r"(r1), [r2] "+r"(r2), [r3] "+r"(r3), [r4] "+r"(r4),
+            [r5] "+r"(r5)
+          :
+          : "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "memory");
+    }
+    if (units != 0) {
+      const auto words = [](const int8_t* from) { return vreinterpretq_s32_s8(vld1q_s8(from)); };
+      const int8x16x2_t last = {{vld1q_s8(r4), vld1q_s8(r5)}};
       vst1q_s8_x2(to, last);
-      to += 32;
-      asm("" : "+r"(to));
-      const int32x4x4_t rows = {{words(load(r0)), words(load(r1)), words(load(r2)), words(load(r3))}};
-      vst4q_s32(reinterpret_cast<int32_t*>(to), rows);
-      to += 64;
+      const int32x4x4_t rows = {{words(r0), words(r1), words(r2), words(r3)}};
+      vst4q_s32(reinterpret_cast<int32_t*>(to + 32), rows);
+      to += 96;
     }
     return to;
   }

@@ -32,6 +32,14 @@ namespace {
   EDGEQ_DOT_ROW(24, 25, 26, 27, "v4.4b[" #lane "]") \
   EDGEQ_DOT_ROW(28, 29, 30, 31, "v5.4b[" #lane "]")
 
+#define EDGEQ_DOT_UNIT                              \
+  "ld1 {v4.16b-v7.16b}, [%[a]], #64\n\t"            \
+  EDGEQ_DOT_GROUP("v6", 0)                          \
+  EDGEQ_DOT_GROUP("v7", 1)                          \
+  "ld1 {v6.16b-v7.16b}, [%[a]], #32\n\t"            \
+  EDGEQ_DOT_GROUP("v6", 2)                          \
+  EDGEQ_DOT_GROUP("v7", 3)
+
 // The sums of a tile. A round is `units` units and the `rest` of one; rows and weights are stepped past.
 #define EDGEQ_DOT_SUMS                              \
   "ld1 {v8.4s-v11.4s}, [%[bias]]\n\t"               \
@@ -41,17 +49,16 @@ namespace {
   "ld1 {v24.4s-v27.4s}, [%[bias]]\n\t"              \
   "ld1 {v28.4s-v31.4s}, [%[bias]]\n"                \
   "1:\n\t"                                          \
-  "cbz %[units], 3f\n\t"                            \
-  "mov %[count], %[units]\n"                        \
+  "lsr %[count], %[units], #1\n\t"                  \
+  "cbz %[count], 6f\n"                              \
   "2:\n\t"                                          \
-  "ld1 {v4.16b-v7.16b}, [%[a]], #64\n\t"            \
-  EDGEQ_DOT_GROUP("v6", 0)                          \
-  EDGEQ_DOT_GROUP("v7", 1)                          \
-  "ld1 {v6.16b-v7.16b}, [%[a]], #32\n\t"            \
   "subs %[count], %[count], #1\n\t"                 \
-  EDGEQ_DOT_GROUP("v6", 2)                          \
-  EDGEQ_DOT_GROUP("v7", 3)                          \
+  EDGEQ_DOT_UNIT                                    \
+  EDGEQ_DOT_UNIT                                    \
   "b.ne 2b\n"                                       \
+  "6:\n\t"                                          \
+  "tbz %[units], #0, 3f\n\t"                        \
+  EDGEQ_DOT_UNIT                                    \
   "3:\n\t"                                          \
   "cbz %[rest], 5f\n\t"                             \
   "ld1 {v4.16b-v7.16b}, [%[a]], #64\n\t"            \
