@@ -272,13 +272,14 @@ EDGEQ_INLINE void sum_wide_tile(const act_t* const* rows, size_t taps, size_t gr
   sums[3] = s3;
 }
 
-/// Most products that the 16-bit lanes of W4 add.
+/// Most products that a lane of 16 bits adds whatever the 4-bit weights are.
 constexpr size_t kNarrowProducts = 36;
 
 // clang-format off
 #define EDGEQ_NARROW_END \
-  "cmp %[products], #9\n\t" \
-  "b.hi 8f\n\t" \
+  "cmp %w[fit], #2\n\t" \
+  "b.lo 9f\n\t" \
+  "b.eq 8f\n\t" \
   EDGEQ_ADD_PAIRS(8h, 0, 0, 1) EDGEQ_ADD_PAIRS(8h, 2, 2, 3) EDGEQ_ADD_PAIRS(8h, 4, 4, 5) \
   EDGEQ_ADD_PAIRS(8h, 6, 6, 7) EDGEQ_ADD_PAIRS(8h, 8, 8, 9) EDGEQ_ADD_PAIRS(8h, 10, 10, 11) \
   EDGEQ_ADD_PAIRS(8h, 12, 12, 13) EDGEQ_ADD_PAIRS(8h, 14, 14, 15) \
@@ -287,8 +288,6 @@ constexpr size_t kNarrowProducts = 36;
   EDGEQ_SADDLP(0) EDGEQ_SADDLP(1) EDGEQ_SADDLP(2) EDGEQ_SADDLP(3) \
   "b 1f\n\t" \
   "8:\n\t" \
-  "cmp %[products], #18\n\t" \
-  "b.hi 9f\n\t" \
   EDGEQ_ADD_PAIRS(8h, 0, 0, 1) EDGEQ_ADD_PAIRS(8h, 2, 2, 3) EDGEQ_ADD_PAIRS(8h, 4, 4, 5) \
   EDGEQ_ADD_PAIRS(8h, 6, 6, 7) EDGEQ_ADD_PAIRS(8h, 8, 8, 9) EDGEQ_ADD_PAIRS(8h, 10, 10, 11) \
   EDGEQ_ADD_PAIRS(8h, 12, 12, 13) EDGEQ_ADD_PAIRS(8h, 14, 14, 15) \
@@ -305,11 +304,11 @@ constexpr size_t kNarrowProducts = 36;
   "1:"
 // clang-format on
 
-/// The same for 4-bit weights in the form of W8, where no lane adds more than kNarrowProducts: `products` of
-/// them. Pairs of lanes are added in 16 bits as long as they fit.
+/// The same where 16 bits hold the sums of all products, 4-bit weights being in the form of W8. `fit`: what
+/// pack.h says of lanes, not 0. They are added in 16 bits as long as they fit.
 template <bool kOneTap>
 EDGEQ_INLINE void sum_narrow_tile(const act_t* const* rows, size_t taps, size_t groups, size_t half,
-                                  size_t products, const int8_t*& w, int32x4_t (&sums)[4]) {
+                                  uint32_t fit, const int8_t*& w, int32x4_t (&sums)[4]) {
   const act_t *a0, *a1, *a2, *a3;
   size_t left;
   register int32x4_t s0 __asm__("v0");
@@ -320,13 +319,13 @@ EDGEQ_INLINE void sum_narrow_tile(const act_t* const* rows, size_t taps, size_t 
     __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W4_BEGIN, EDGEQ_W4_BEGIN_32, EDGEQ_W4_ADD_16, EDGEQ_W4_LOOP_32,
                                 EDGEQ_W4_ADD_8, "") EDGEQ_NARROW_END
                      : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS
-                     : [rows] "r"(rows), [groups] "r"(groups), [half] "r"(half), [products] "r"(products)
+                     : [rows] "r"(rows), [groups] "r"(groups), [half] "r"(half), [fit] "r"(fit)
                      : EDGEQ_TILE_CLOBBERS);
   } else {
     __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W4_BEGIN, EDGEQ_W4_BEGIN_32, EDGEQ_W4_ADD_16, EDGEQ_W4_LOOP_32,
                                 EDGEQ_W4_ADD_8, EDGEQ_LOOP_OVER_TAPS("")) EDGEQ_NARROW_END
                      : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS, EDGEQ_TAP_SCALARS
-                     : [groups] "r"(groups), [half] "r"(half), [products] "r"(products)
+                     : [groups] "r"(groups), [half] "r"(half), [fit] "r"(fit)
                      : EDGEQ_TILE_CLOBBERS);
   }
   sums[0] = s0;

@@ -12,15 +12,17 @@
 //
 // W8: two products of a lane fit 16 bits (2 * 128 * 127 = 32,512), so that sixteen products take smull,
 // smlal2 and sadalp. W4: thirty-six do (36 * 128 * 7 = 32,256), so that a lane's sums stay 16 bits wide for
-// 288 places of the depth, and sixteen products take smlal and smlal2. 4-bit weights of a block of panels are
-// unpacked once for all rows.
+// 288 places of the depth, and sixteen products take smlal and smlal2. Real weights are so small that the sums
+// mostly stay so for the whole depth, which a panel's notes tell (pack.h). 4-bit weights of a block of panels
+// are unpacked once for all rows.
 
 namespace edgeq {
 namespace {
 
 constexpr size_t kMr = NeonBlocks::kRows;
 constexpr size_t kNr = NeonBlocks::kChannels;
-constexpr size_t kHeader = kNr * 8;  // bias and scale of a panel
+constexpr size_t kChannelBytes = kNr * 8;  // bias and scale of a panel
+constexpr size_t kNarrowNotes = 16;        // bytes of the notes of 4-bit weights, pack.h
 
 // Sixteen registers hold the sums of half a tile only.
 #if defined(__aarch64__)
@@ -53,10 +55,9 @@ struct Operands {
   size_t taps;
   size_t groups;    // whole groups of 16 channels in a tap
   size_t half;      // 1: and a group of 8
-  size_t products;  // of a lane
   size_t header_bytes;
   size_t panel_bytes;
-  size_t pairs_before;  // the weights: the bytes of pairs, W8
+  size_t note_bytes;
 };
 
 /// Sums of a tile, without bias.
@@ -213,16 +214,16 @@ struct NarrowSums {
 
 #if defined(__aarch64__)
 
-/// Where the bytes stand that say which pairs of groups are added in 16 bits.
-EDGEQ_INLINE const uint8_t* pairs_of(const Operands& x, const int8_t* weights) {
-  return reinterpret_cast<const uint8_t*>(weights) - x.pairs_before;
+/// The notes before a panel's weights.
+EDGEQ_INLINE const uint8_t* notes_of(const Operands& x, const int8_t* weights) {
+  return reinterpret_cast<const uint8_t*>(weights) - x.note_bytes;
 }
 
 /// The sums of a whole tile of 8-bit weights.
 template <bool kOneTap>
 struct WideTile {
   static EDGEQ_INLINE void sum(const Operands& x, const int8_t*& w, int32x4_t (&sums)[4]) {
-    sum_wide_tile<kOneTap>(x.rows, x.taps, x.groups, x.half, pairs_of(x, w), w, sums);
+    sum_wide_tile<kOneTap>(x.rows, x.taps, x.groups, x.half, notes_of(x, w), w, sums);
   }
 };
 
@@ -259,8 +260,9 @@ EDGEQ_NOINLINE void sum_deep(const Operands& x, const int8_t*& w, int32x4_t (&su
 template <bool kOneTap>
 struct NarrowTile {
   static EDGEQ_INLINE void sum(const Operands& x, const int8_t*& w, int32x4_t (&sums)[4]) {
-    if (x.products <= kNarrowProducts) {
-      sum_narrow_tile<kOneTap>(x.rows, x.taps, x.groups, x.half, x.products, w, sums);
+    const uint32_t fit = static_cast<uint8_t>(w[-static_cast<ptrdiff_t>(kNarrowNotes)]);
+    if (fit != 0) {
+      sum_narrow_tile<kOneTap>(x.rows, x.taps, x.groups, x.half, fit, w, sums);
     } else {
       sum_deep(x, w, sums);
     }
@@ -411,6 +413,7 @@ void tile_row(const Epilogue& epilogue, const Operands& x, Place place, const ui
 
 /// Brings a panel of 4-bit weights into the form of W8.
 void unpack_panel(const uint8_t* from, const Operands& x, uint8_t* to) {
+  constexpr size_t kHeader = kChannelBytes + kNarrowNotes;
   std::memcpy(to, from, kHeader);
   const int8_t* in = reinterpret_cast<const int8_t*>(from + kHeader);
   int8_t* out = reinterpret_cast<int8_t*>(to + kHeader);
@@ -525,7 +528,8 @@ EDGEQ_INLINE void find_rows(const GemmLhs& lhs, size_t taps, size_t first, size_
 template <int kBits>
 void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end) {
   const NeonBlocks blocks = neon_blocks(p.k, p.taps, kBits);
-  const size_t packed_panel = kBits == 4 ? kHeader + (p.k + 31) / 32 * 16 * kNr * p.taps : blocks.panel_bytes;
+  const size_t packed_panel =
+      kBits == 4 ? blocks.header_bytes + (p.k + 31) / 32 * 16 * kNr * p.taps : blocks.panel_bytes;
   const act_t** const addresses = reinterpret_cast<const act_t**>(p.scratch);
   uint8_t* const unpacked = p.scratch + blocks.address_bytes;
   Epilogue epilogue(p);
@@ -535,9 +539,8 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
   x.header_bytes = blocks.header_bytes;
   x.panel_bytes = blocks.panel_bytes;
   x.groups = blocks.tap_depth / 16;
-  x.pairs_before = blocks.header_bytes - kHeader;
+  x.note_bytes = blocks.header_bytes - kChannelBytes;
   x.half = blocks.tap_depth / 8 % 2;
-  x.products = blocks.tap_depth / 8 * p.taps;
   Place place{};
   place.dst_stride = p.dst_row_stride;
   place.src_stride = p.residual.row_stride;

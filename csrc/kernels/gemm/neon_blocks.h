@@ -20,7 +20,7 @@ struct NeonBlocks {
   static constexpr size_t kChannels = 4;  // of a panel
 
   size_t tap_depth;      // channels of one tap in the form of W8: whole eights
-  size_t header_bytes;   // of a panel: biases, scales and, W8, what pack.h says of pairs of groups
+  size_t header_bytes;   // of a panel: biases, scales and notes (pack.h)
   size_t panel_bytes;    // in the form of W8
   size_t panels;         // of a block
   size_t address_bytes;  // 64-byte units
@@ -35,7 +35,7 @@ static inline NeonBlocks neon_blocks(size_t k, size_t taps, int weight_bits) {
   constexpr size_t kHeader = NeonBlocks::kChannels * 8;
   NeonBlocks blocks{};
   blocks.tap_depth = (k + 7) / 8 * 8;
-  blocks.header_bytes = kHeader + (weight_bits == 8 ? gemm_pair_bytes(blocks.tap_depth / 16, taps) : 0);
+  blocks.header_bytes = kHeader + gemm_note_bytes(weight_bits, blocks.tap_depth / 16, taps);
   blocks.panel_bytes = blocks.header_bytes + NeonBlocks::kChannels * blocks.tap_depth * taps;
   blocks.panels = blocks.panel_bytes < kBlockBytes ? kBlockBytes / blocks.panel_bytes : 1;
   blocks.address_bytes = (taps * NeonBlocks::kRows * sizeof(void*) + 63) / 64 * 64;

@@ -16,14 +16,43 @@ size_t half_group(const GemmVariant& variant, size_t k) {
 
 /// Bytes before the weights.
 size_t header_bytes(const GemmVariant& variant, size_t width, size_t k, size_t taps) {
-  const bool pairs = variant.kr == 16 && variant.weight_bits == 8;
-  return width * (sizeof(int32_t) + sizeof(float)) +
-         (pairs ? gemm_pair_bytes(gemm_padded_k(variant, k) / 16, taps) : 0);
+  const size_t channels = width * (sizeof(int32_t) + sizeof(float));
+  if (variant.kr != 16) return channels;
+  return channels + gemm_note_bytes(variant.weight_bits, gemm_padded_k(variant, k) / 16, taps);
 }
 
 size_t panel_bytes(const GemmVariant& variant, size_t width, size_t k, size_t taps) {
   const size_t weights = width * gemm_padded_k(variant, k) * taps;
   return header_bytes(variant, width, k, taps) + (variant.weight_bits == 4 ? weights / 2 : weights);
+}
+
+/// Which sums of all 4-bit weights' products 16 bits hold (pack.h), of a panel with `taps` times `depth`
+/// bytes a channel.
+uint8_t fit_of(const uint8_t* weights, size_t width, size_t depth, size_t taps) {
+  constexpr int32_t kMost = 255;
+  const auto magnitude = [](int32_t w) { return w < 0 ? -w : w; };
+  uint8_t fit = 3;
+  for (size_t j = 0; j < width; ++j) {
+    int32_t lanes[8] = {};
+    for (size_t c = 0; c < depth * taps; ++c) {
+      const uint8_t byte = weights[(c / 16 * width + j) * 16 + c % 16];
+      lanes[c % 8] += magnitude(int4_sign_extend(byte)) +
+                      magnitude(int4_sign_extend(static_cast<uint8_t>(byte >> 4)));
+    }
+    for (const int32_t* four = lanes; four != lanes + 8; four += 4) {
+      const auto fits = [&](int32_t sum) { return sum <= kMost; };
+      uint8_t here = 0;
+      if (fits(four[0] + four[1] + four[2] + four[3])) {
+        here = 3;
+      } else if (fits(four[0] + four[1]) && fits(four[2] + four[3])) {
+        here = 2;
+      } else if (fits(four[0]) && fits(four[1]) && fits(four[2]) && fits(four[3])) {
+        here = 1;
+      }
+      if (here < fit) fit = here;
+    }
+  }
+  return fit;
 }
 
 /// Whether four products of every lane of two groups of 16 fit 16 bits.
@@ -41,10 +70,15 @@ bool adds_in_pairs(const uint8_t* groups, size_t width) {
   return true;
 }
 
-/// Writes the bytes that say so for a panel.
-void put_pairs(const uint8_t* weights, size_t width, size_t padded_k, size_t taps, uint8_t* out) {
+/// Writes the notes of a panel.
+void put_notes(const uint8_t* weights, int weight_bits, size_t width, size_t padded_k, size_t taps,
+               uint8_t* out) {
   const size_t groups = padded_k / 16;
-  std::memset(out, 0, gemm_pair_bytes(groups, taps));
+  std::memset(out, 0, gemm_note_bytes(weight_bits, groups, taps));
+  if (weight_bits == 4) {
+    *out = fit_of(weights, width, padded_k / 2, taps);
+    return;
+  }
   for (size_t t = 0; t < taps; ++t, weights += width * padded_k) {
     for (size_t g = groups % 2; g < groups; g += 2) *out++ = adds_in_pairs(weights + g * 16 * width, width);
   }
@@ -217,7 +251,8 @@ void gemm_pack(const GemmVariant& variant, size_t n, size_t k, size_t taps, Weig
       }
     }
     const size_t channel_bytes = width * (sizeof(int32_t) + sizeof(float));
-    if (header > channel_bytes) put_pairs(out, width, padded_k, taps, packed + channel_bytes);
+    if (header > channel_bytes)
+      put_notes(out, variant.weight_bits, width, padded_k, taps, packed + channel_bytes);
     packed += panel_bytes(variant, width, k, taps);
     if (flips_nibbles(variant)) {
       for (uint8_t* byte = out; byte != packed; ++byte) *byte = static_cast<uint8_t>(*byte ^ 0x88);

@@ -19,14 +19,20 @@ namespace edgeq {
 //   | j=0: c0 c1 .. c(kr-1) | j=1: c0 .. | ... | j=w-1: .. |                          w * kr bytes
 //
 // With kr = 16 (plain NEON, which takes 8 or 16 bytes at a time) the last group of a tap is 8 deep where no
-// more than 8 channels are left for it; every channel has 8 bytes there. Behind the scales stands a byte for
-// each pair of whole groups of a tap, from the second group on where their number is odd, all bytes in whole
-// sixteens:
+// more than 8 channels are left for it; every channel has 8 bytes there. Behind the scales stand notes, in
+// whole sixteens of bytes: which sums of products 16 bits hold, because the magnitudes of the weights add up
+// to 255 at most (255 * 128 = 32,640). W8, a byte for each pair of whole groups of a tap, from the second
+// group on where their number is odd:
 //
-//   1   the four weights in places i, i + 8, i + 16 and i + 24 of the pair have magnitudes that add up to 255
-//   at
-//       most, for every i < 8 and channel: 16 bits hold the sum of their products (255 * 128 = 32,640)
-//   0   only the sum of two products is known to fit (2 * 127 * 128 = 32,512)
+//   1   the four products in places i, i + 8, i + 16 and i + 24 of the pair, for every i < 8 and channel
+//   0   only two products are known to fit (2 * 127 * 128 = 32,512)
+//
+// W4, a byte, where lane i of a channel adds the products in the places i, i + 8, i + 16, ... of all taps:
+//
+//   3   lanes 0 to 3 together, and lanes 4 to 7, of every channel
+//   2   lanes 2 * i and 2 * i + 1 together
+//   1   each lane
+//   0   not each lane
 //
 // W4, a group pair in the same number of bytes: the low nibble of a byte belongs to the even group, the high
 // one to the odd group; so a shift or a mask of the whole register yields a W8 group, with no shuffle. A tap
@@ -41,9 +47,9 @@ namespace edgeq {
 /// Depth of one tap after padding.
 size_t gemm_padded_k(const GemmVariant& variant, size_t k);
 
-/// Bytes of a panel that say which groups' products may be added in 16 bits.
-static inline size_t gemm_pair_bytes(size_t groups, size_t taps) {
-  return (taps * (groups / 2) + 15) / 16 * 16;
+/// Bytes of the notes of a panel with groups of 16, of which a tap has `groups` whole ones.
+static inline size_t gemm_note_bytes(int weight_bits, size_t groups, size_t taps) {
+  return ((weight_bits == 8 ? taps * (groups / 2) : 1) + 15) / 16 * 16;
 }
 
 /// Bytes of the packed form.
