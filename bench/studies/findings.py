@@ -20,10 +20,10 @@ from edgeq.verification.several import verify_several
 
 import edgeq
 from bench.studies.tables import replace_table
+from edgeq import zoo
 from edgeq.data import ArrayDataset, Dataset, open_dataset
 from edgeq.outputs import write_text
 from edgeq.verification.blame import blame
-from edgeq.zoo.pretrained import load_pretrained
 from edgeq.zoo.registry import architecture
 
 PAGE = Path(__file__).parents[2] / "docs" / "findings.md"
@@ -64,7 +64,8 @@ def exported(data: Path, work: Path, network: str, scheme: str, **options: Any) 
             model, calibration, preprocessing = None, "digits:calib", None
         else:
             weights = data / "weights" / f"{network}.npz"
-            model = load_pretrained(network, weights) if network.endswith("cifar10") else load_pretrained(network)
+            given = (weights,) if network.endswith("cifar10") else ()
+            model = zoo.load_pretrained(network, *given)
             preprocessing = architecture(network).preprocessing
             source = "cifar10/train.npz" if network.endswith("cifar10") else "imagenet_sample/images_224.zip:calib"
             calibration = str(data / source)
@@ -211,7 +212,7 @@ def margin_table(networks: Mapping[str, Mapping[str, Any]]) -> str:
 def temperature_table(networks: Mapping[str, Mapping[str, Any]]) -> str:
     """Does temperature scaling help?"""
     lines = [
-        "| network | bits | T | ECE before (95 %) | ECE after (95 %) | with FP32's T | NLL before | NLL after | helps |",
+        "| network | bits | T | ECE (95 %) | ECE scaled (95 %) | with FP32's T | NLL | NLL scaled | helps |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, found in networks.items():
