@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edgeq.verification.several import verify_several
 
 import edgeq
 from bench.studies.tables import replace_table
@@ -24,6 +23,7 @@ from edgeq import zoo
 from edgeq.data import ArrayDataset, Dataset, open_dataset
 from edgeq.outputs import write_text
 from edgeq.verification.blame import blame
+from edgeq.verification.several import verify_several
 from edgeq.zoo.registry import architecture
 
 PAGE = Path(__file__).parents[2] / "docs" / "findings.md"
@@ -53,7 +53,9 @@ def evaluation(data: Path, network: str) -> Dataset:
         assert found.labels is not None
         labels.append(found.labels[: len(chosen)])
     order = np.random.default_rng(0).permutation(len(images))
-    return ArrayDataset(np.stack(images)[order], np.concatenate(labels)[order], source=f"{network} evaluation")
+    # Photographs of several sizes: resized and cropped as the network's preprocessing does, which then leaves them so.
+    pixels = architecture(network).preprocessing.arrange(images)
+    return ArrayDataset(pixels[order], np.concatenate(labels)[order], source=f"{network} evaluation")
 
 
 def exported(data: Path, work: Path, network: str, scheme: str, **options: Any) -> Path:
