@@ -558,8 +558,9 @@ void test_gemm_variant(const GemmVariant& variant) {
   for (size_t k : {60, 63, 64, 65, 68, 72, 127, 128, 129}) {
     for (size_t m : {2, 7, 15, 16, 17, 49}) {
       ++seed;
-      check_gemm(variant, GemmCase{m, nr / 2 + static_cast<size_t>(seed % nr), k, static_cast<size_t>(seed % 3), seed % 3 != 2, kFills[seed / 3 % 6],
-                                   false, seed % 4 == 0, seed});
+      check_gemm(variant,
+                 GemmCase{m, nr / 2 + static_cast<size_t>(seed % nr), k, static_cast<size_t>(seed % 3),
+                          seed % 3 != 2, kFills[seed / 3 % 6], false, seed % 4 == 0, seed});
     }
   }
   check_gemm(variant, GemmCase{600, 32, 64, 1, true, Fill::kRandom, false, true, 1});
@@ -699,7 +700,32 @@ void check_winograd(const WinogradVariant& variant, const WinogradCase& c) {
   compare(where, dst, want, pixels, c.n);
 }
 
+/// Selection, of the levels that this build has.
+void test_winograd_selection() {
+  const WinogradShape wide{56, 56, 64, 64, 8};
+  for (Isa level : {Isa::kAvx2, Isa::kNeon}) {
+    const IsaSet isas = IsaSet().with(Isa::kScalar).with(level);
+    const WinogradVariant* best = winograd_variants(isas).front();
+    for (int bits : {8, 4}) {
+      WinogradShape shape = wide;
+      shape.weight_bits = bits;
+      const WinogradVariant* variant = select_winograd(shape, isas);
+      expect(best->isa == level ? variant != nullptr && variant->isa == level && variant->weight_bits == bits
+                                : variant == nullptr,
+             "select_winograd", "a wide layer");
+      shape.k = kWinogradMaxDepth + 1;
+      expect(select_winograd(shape, isas) == nullptr, "select_winograd", "deeper than the sums allow");
+    }
+  }
+  const IsaSet neon = IsaSet().with(Isa::kScalar).with(Isa::kNeon);
+  expect(select_winograd(wide, neon.with(Isa::kNeonDot)) == nullptr, "select_winograd", "dot products");
+  expect(select_winograd(wide, IsaSet().with(Isa::kScalar)) == nullptr, "select_winograd", "scalar");
+  // A quarter of the blocks' outputs is not used, and the filters are used for two tiles only.
+  expect(select_winograd({7, 7, 512, 512, 8}, neon) == nullptr, "select_winograd", "7x7 on plain NEON");
+}
+
 void test_winograd(IsaSet isas) {
+  test_winograd_selection();
   for (const WinogradVariant* variant : winograd_variants(isas)) {
     uint64_t seed = 1;
     for (size_t height : {1, 2, 3, 6, 9}) {

@@ -1,7 +1,10 @@
 #include "kernels/winograd/winograd.h"
 
+#include <cmath>
+
 #include "kernels/gemm/pack.h"
 #include "kernels/variant.h"
+#include "kernels/winograd/lanes.h"
 #include "kernels/winograd/transformed.h"
 
 namespace edgeq {
@@ -20,6 +23,8 @@ size_t winograd_no_scratch(size_t, size_t) { return 0; }
   return winograd_layout(k, n, 4, 6).bytes();
 }
 
+[[maybe_unused]] size_t winograd_lanes_scratch(size_t k, size_t n) { return winograd_lanes(k, n).bytes(); }
+
 constexpr WinogradVariant kVariants[] = {
 #define EDGEQ_WINOGRAD_KERNEL(isa, name, mr, nr, kr, nr_step, bits, scratch) \
   {#name, Isa::isa, mr, nr, kr, nr_step, bits, &name, &scratch},
@@ -35,15 +40,8 @@ GemmVariant product_of(const WinogradVariant& variant) {
           variant.nr_step, variant.weight_bits, 0,          nullptr,    nullptr};
 }
 
-}  // namespace
-
-std::vector<const WinogradVariant*> winograd_variants(IsaSet isas) {
-  return runnable(kVariants, kVariantCount, isas.with(Isa::kScalar));
-}
-
-const WinogradVariant* select_winograd(const WinogradShape& shape, IsaSet isas) {
-  // The scalar variants are there to be compared with. Above AVX2 there is an instruction for bytes.
-  if (isas.best() != Isa::kAvx2 || shape.k > kWinogradMaxDepth) return nullptr;
+/// Whether Winograd's method takes less time than the product, AVX2.
+bool avx2_is_faster(const WinogradShape& shape) {
   // Cycles of both ways, fitted to measurements. A step of a 6x16 tile takes 7.5 cycles for two channels of
   // 16 bits, 8.4 for four of a 4-bit product; the transformation of a block's sums and their epilogue 70 a
   // panel, that of a block's input 45 for 16 channels, that of filters 40 for a pair of them and 16 outputs.
@@ -57,9 +55,45 @@ const WinogradVariant* select_winograd(const WinogradShape& shape, IsaSet isas) 
   const double step = shape.weight_bits == 4 ? 8.4 / 2 : 7.5;
   const double depth = static_cast<double>(9 * shape.k);
   const double product = outputs * (panels * (depth / 2 * step / 6 + 5) + 9 * vectors * 2);
-  if (winograd > 0.9 * product) return nullptr;
+  return winograd <= 0.9 * product;
+}
+
+/// The same on plain NEON, 64 bits.
+bool neon_is_faster(const WinogradShape& shape) {
+  // Executed instructions of both ways, fitted to counts. Of eight channels, a block takes 16 multiplications
+  // a panel for each of the 16 products, which share 9 instructions among a tile; its input is transformed
+  // in 90, a filter in 62. A block's sums are stored, transformed back and finished in 210 a panel.
+  const WinogradLanes lanes = winograd_lanes(shape.k, shape.n);
+  const double outputs = static_cast<double>(shape.height_out * shape.width_out);
+  const double blocks = static_cast<double>((shape.height_out + 1) / 2 * ((shape.width_out + 1) / 2));
+  const double tiles = std::ceil(blocks / WinogradLanes::kBlocks);
+  const double panels =
+      static_cast<double>((shape.n + WinogradLanes::kChannels - 1) / WinogradLanes::kChannels);
+  const double groups = static_cast<double>(lanes.groups);
+  const double rounds = lanes.panels > 1 ? 1.0 : std::ceil(tiles / static_cast<double>(lanes.tiles));
+  const double winograd = panels * (blocks * (256 * groups + 210) + tiles * 144 * groups) +
+                          blocks * groups * 90 + rounds * panels * 8 * groups * 62;
+  const double width = static_cast<double>((shape.n + 3) / 4 * 4);
+  const double step = shape.weight_bits == 4 ? 0.165 : 0.187;
+  const double product = outputs * 9 * width * (static_cast<double>(shape.k) * step + 0.94);
+  // Multiplications are a larger part of Winograd's method, and are what an out-of-order core waits for.
+  return winograd <= 0.85 * product;
+}
+
+}  // namespace
+
+std::vector<const WinogradVariant*> winograd_variants(IsaSet isas) {
+  return runnable(kVariants, kVariantCount, isas.with(Isa::kScalar));
+}
+
+const WinogradVariant* select_winograd(const WinogradShape& shape, IsaSet isas) {
+  // The scalar variants are there to be compared with. Above these levels there is an instruction for bytes.
+  const Isa level = isas.best();
+  if (shape.k > kWinogradMaxDepth) return nullptr;
+  if (level != Isa::kAvx2 && level != Isa::kNeon) return nullptr;
+  if (!(level == Isa::kAvx2 ? avx2_is_faster(shape) : neon_is_faster(shape))) return nullptr;
   for (const WinogradVariant* variant : winograd_variants(isas)) {
-    if (variant->isa == Isa::kAvx2 && variant->weight_bits == shape.weight_bits) return variant;
+    if (variant->isa == level && variant->weight_bits == shape.weight_bits) return variant;
   }
   return nullptr;
 }

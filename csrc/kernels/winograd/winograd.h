@@ -35,7 +35,7 @@ namespace edgeq {
 ///
 /// Only G has fractions, halves; with (2 G) g (2 G)^T everything is an integer, and the result is four times
 /// the sum, whose last two bits are zero. In 16 bits everything fits: an element of B^T d B is a sum of four
-/// activations with signs, within [-510, 1,020], and one of (2 G) g (2 G)^T is within 9 * 127 = 1,143.
+/// activations with signs, within [-512, 1,020], and one of (2 G) g (2 G)^T is within 9 * 127 = 1,143.
 /// Intermediate sums may wrap in 32 bits; the last one is right as long as four times the true sum fits:
 /// 4 * 9 * k * 255 * 127 <= 2^31 - 1, k <= kWinogradMaxDepth.
 ///
