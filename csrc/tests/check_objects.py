@@ -202,7 +202,8 @@ def check_object(objdump: str, path: Path) -> list[str]:
             symbol = re.match(r"[0-9a-f]{8,16} (.{7}) .*\s(\S+)$", line)
             if symbol and "w" in symbol[1] and "F" in symbol[1]:
                 faults.append(f"{where}: {symbol[2]} is weak: another level may get it")
-        if count == 0:
+        # What a family has for 64 bits alone leaves an empty file on 32.
+        if count == 0 and not path.name.startswith("arm_neon"):
             faults.append(f"{where}: no instructions")
     print(f"{where}: {count} instructions")
     return faults
