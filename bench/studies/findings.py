@@ -163,12 +163,8 @@ def shift_table(networks: Mapping[str, Mapping[str, Any]]) -> str:
             verdict = "agrees" if low > clean["interval"][1] else (
                 "does not agree" if high < clean["interval"][0] else "cannot be told"
             )
-            cells = " | ".join(f"{100 * np.mean(rates[severity]):.1f} %" for severity in (1, 3, 5))
-            cells = cells.replace(
-                f"{100 * np.mean(rates[3]):.1f} %",
-                f"{100 * np.mean(rates[3]):.1f} ({100 * low:.1f} to {100 * high:.1f}) %",
-                1,
-            )
+            first, third, fifth = (100 * float(np.mean(rates[severity])) for severity in (1, 3, 5))
+            cells = f"{first:.1f} % | {third:.1f} ({100 * low:.1f} to {100 * high:.1f}) % | {fifth:.1f} %"
             bounds = clean["interval"]
             lines.append(
                 f"| {name} | {scheme} | {100 * clean['rate']:.1f} ({100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}) % | "

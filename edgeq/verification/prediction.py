@@ -110,4 +110,3 @@ def _judge(scores: metrics.arrays.Floats, disagrees: metrics.arrays.Bools) -> Sc
         logistic_auroc=metrics.logistic_auroc(scores, disagrees),
         curve=points,
     )
-
