@@ -56,15 +56,15 @@ struct NeonDot {
     return to;
   }
 
-  /// One tile of six rows by sixteen channels: steps `lhs` past its rows and `dst` past its codes, or stores
-  /// its sums at `sums`.
+  /// `count` tiles of six rows by sixteen channels: steps `lhs` past their rows and `dst` past their codes, or
+  /// stores their sums at `sums`.
   template <Finish kFinish>
-  static EDGEQ_INLINE void whole_tile(const Tiles& tiles, const SmallRange& range, const int8_t*& lhs,
-                                      act_t*& dst, int32_t* sums, ptrdiff_t stride) {
+  static EDGEQ_INLINE void whole_tiles(const Tiles& tiles, const SmallRange& range, size_t count, const int8_t*& lhs,
+                                       act_t*& dst, int32_t* sums, ptrdiff_t stride) {
     if constexpr (kFinish == Finish::kMemory) {
-      run_whole_tile<kFinish>(tiles, range, lhs, sums, stride);
+      run_whole_tiles<kFinish>(tiles, range, count, lhs, sums, stride);
     } else {
-      run_whole_tile<kFinish>(tiles, range, lhs, dst, stride);
+      run_whole_tiles<kFinish>(tiles, range, count, lhs, dst, stride);
     }
   }
 

@@ -1,7 +1,7 @@
 #ifndef EDGEQ_KERNELS_GEMM_ARM64_NEONDOT_TILE_H_
 #define EDGEQ_KERNELS_GEMM_ARM64_NEONDOT_TILE_H_
 
-// A whole tile of six rows by sixteen channels in assembly, from its biases to its codes. What it saves is
+// Whole tiles of six rows by sixteen channels in assembly, from biases to codes. What it saves is
 // beside the products: loads and stores of four registers in a row, which no compiler allocates here, and the
 // steps of pointers. Registers:
 //
@@ -42,6 +42,9 @@ namespace {
 
 // The sums of a tile. A round is `units` units and the `rest` of one; rows and weights are stepped past.
 #define EDGEQ_DOT_SUMS                              \
+  "7:\n\t"                                          \
+  "mov %[w], %[weights]\n\t"                        \
+  "mov %[taps], %[rounds]\n\t"                      \
   "ld1 {v8.4s-v11.4s}, [%[bias]]\n\t"               \
   "ld1 {v12.4s-v15.4s}, [%[bias]]\n\t"              \
   "ld1 {v16.4s-v19.4s}, [%[bias]]\n\t"              \
@@ -164,22 +167,25 @@ namespace {
 
 #define EDGEQ_RUN_TILE(finish)                                                                             \
   __asm__ volatile(EDGEQ_DOT_SUMS finish                                                                   \
-                   : [a] "+r"(a), [w] "+r"(w), [taps] "+r"(taps), [count] "=&r"(count), [dst] "+r"(dst)    \
-                   : [units] "r"(tiles.units), [rest] "r"(tiles.rest), [bias] "r"(tiles.bias),             \
+                   "subs %[left], %[left], #1\n\t"                                                         \
+                   "b.ne 7b"                                                                               \
+                   : [a] "+r"(a), [w] "=&r"(w), [taps] "=&r"(taps), [count] "=&r"(count), [dst] "+r"(dst), \
+                     [left] "+r"(left)                                                                     \
+                   : [weights] "r"(tiles.weights), [rounds] "r"(tiles.taps), [units] "r"(tiles.units), [rest] "r"(tiles.rest), [bias] "r"(tiles.bias),             \
                      [scale] "r"(tiles.scale), [addend] "r"(tiles.addend), [range] "r"(&range),            \
                      [stride] "r"(stride)                                                                  \
                    : "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12",      \
                      "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24",   \
                      "v25", "v26", "v27", "v28", "v29", "v30", "v31", "cc", "memory")
 
-/// One whole tile: steps `a` past its rows and `dst` past its codes (kMemory: its sums).
+/// `left` whole tiles, one below the other: steps `a` past their rows and `dst` past their codes (kMemory: their
+/// sums).
 template <Finish kFinish, typename Element>
-EDGEQ_INLINE void run_whole_tile(const Tiles& tiles, const SmallRange& range, const int8_t*& a, Element*& dst,
-                                 ptrdiff_t stride) {
+EDGEQ_INLINE void run_whole_tiles(const Tiles& tiles, const SmallRange& range, size_t left, const int8_t*& a,
+                                  Element*& dst, ptrdiff_t stride) {
   static_assert(sizeof(SmallRange) == 8, "magic, odd, min, max");
-  const int8_t* w = tiles.weights;
-  size_t taps = tiles.taps;
-  size_t count;
+  const int8_t* w;
+  size_t taps, count;
   if constexpr (kFinish == Finish::kRelu) {
     EDGEQ_RUN_TILE("ld1 {v4.4s-v7.4s}, [%[scale]]\n\t"                      //
                    EDGEQ_RELU_ROW(8, 9, 10, 11, 0, 1, 2, 3)                 //

@@ -8,7 +8,7 @@
 //   kKr                     channels of a group of weights, 4 or 8
 //   kTwice                  whether constants stand twice, for sums in blocks of 2 x 2
 //   kLeastRows              of a tile
-//   kWholeTiles             whether it has whole_tile, which makes tiles of six rows by sixteen channels
+//   kWholeTiles             whether it has whole_tiles, which makes tiles of six rows by sixteen channels
 //   interleave              a tap of six rows, as a tile reads them: 96 bytes for 16 channels
 //   Sums<kRows, kVectors>   the sums of a tile, see arm64_neondot.cc
 //
@@ -203,12 +203,18 @@ EDGEQ_NOINLINE void run_tiles(const GemmParams& p, const Tiles& tiles_ref) {
   const ptrdiff_t stride = whole ? tiles.dst_stride : static_cast<ptrdiff_t>(kArm64TileColumns);
   act_t* to = whole ? dst : codes;
   constexpr bool kWholeTile = Dot::kWholeTiles && kRows == 6 && kVectors == 4;
+  if constexpr (kWholeTile && kFinish != Finish::kMemory) {
+    if (whole) {
+      Dot::template whole_tiles<kFinish>(tiles, range, tiles.count, lhs, to, nullptr, stride);
+      return;
+    }
+  }
   for (size_t left = tiles.count; left > 0; --left) {
     typename Dot::template Sums<kRows, kVectors> sums;
     act_t* next = to;
     if constexpr (kWholeTile) {
       int32_t* sums_to = stored + pending * kRows * 16;
-      Dot::template whole_tile<kFinish>(tiles, range, lhs, next, sums_to, stride);
+      Dot::template whole_tiles<kFinish>(tiles, range, 1, lhs, next, sums_to, stride);
     } else {
       sums.start(tiles.bias);
       const int8_t* a = lhs;
