@@ -56,11 +56,11 @@ struct NeonDot {
     return to;
   }
 
-  /// `count` tiles of six rows by sixteen channels: steps `lhs` past their rows and `dst` past their codes, or
-  /// stores their sums at `sums`.
+  /// `count` tiles of six rows by sixteen channels: steps `lhs` past their rows and `dst` past their codes,
+  /// or stores their sums at `sums`.
   template <Finish kFinish>
-  static EDGEQ_INLINE void whole_tiles(const Tiles& tiles, const SmallRange& range, size_t count, const int8_t*& lhs,
-                                       act_t*& dst, int32_t* sums, ptrdiff_t stride) {
+  static EDGEQ_INLINE void whole_tiles(const Tiles& tiles, const SmallRange& range, size_t count,
+                                       const int8_t*& lhs, act_t*& dst, int32_t* sums, ptrdiff_t stride) {
     if constexpr (kFinish == Finish::kMemory) {
       run_whole_tiles<kFinish>(tiles, range, count, lhs, sums, stride);
     } else {

@@ -171,15 +171,15 @@ namespace {
                    "b.ne 7b"                                                                               \
                    : [a] "+r"(a), [w] "=&r"(w), [taps] "=&r"(taps), [count] "=&r"(count), [dst] "+r"(dst), \
                      [left] "+r"(left)                                                                     \
-                   : [weights] "r"(tiles.weights), [rounds] "r"(tiles.taps), [units] "r"(tiles.units), [rest] "r"(tiles.rest), [bias] "r"(tiles.bias),             \
-                     [scale] "r"(tiles.scale), [addend] "r"(tiles.addend), [range] "r"(&range),            \
-                     [stride] "r"(stride)                                                                  \
+                   : [weights] "r"(tiles.weights), [rounds] "r"(tiles.taps), [units] "r"(tiles.units),     \
+                     [rest] "r"(tiles.rest), [bias] "r"(tiles.bias), [scale] "r"(tiles.scale),             \
+                     [addend] "r"(tiles.addend), [range] "r"(&range), [stride] "r"(stride)                 \
                    : "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12",      \
                      "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24",   \
                      "v25", "v26", "v27", "v28", "v29", "v30", "v31", "cc", "memory")
 
-/// `left` whole tiles, one below the other: steps `a` past their rows and `dst` past their codes (kMemory: their
-/// sums).
+/// `left` whole tiles, one below the other: steps `a` past their rows and `dst` past their codes (kMemory:
+/// their sums).
 template <Finish kFinish, typename Element>
 EDGEQ_INLINE void run_whole_tiles(const Tiles& tiles, const SmallRange& range, size_t left, const int8_t*& a,
                                   Element*& dst, ptrdiff_t stride) {
