@@ -14,7 +14,6 @@ namespace {
 struct NeonDot {
   static constexpr size_t kKr = 4;
   static constexpr bool kTwice = false;
-  static constexpr bool kWholeTiles = true;
   static constexpr size_t kLeastRows = 1;
 
   /// A unit: rows 4 and 5, then groups 0 to 3 of rows 0 to 3. In this order a tile reads what its first two
@@ -56,16 +55,12 @@ struct NeonDot {
     return to;
   }
 
-  /// `count` tiles of six rows by sixteen channels: steps `lhs` past their rows and `dst` past their codes,
-  /// or stores their sums at `sums`.
-  template <Finish kFinish>
+  /// `count` whole tiles, one below the other: steps `lhs` past their rows and `dst` past their codes (kMemory:
+  /// their sums).
+  template <Finish kFinish, typename Element>
   static EDGEQ_INLINE void whole_tiles(const Tiles& tiles, const SmallRange& range, size_t count,
-                                       const int8_t*& lhs, act_t*& dst, int32_t* sums, ptrdiff_t stride) {
-    if constexpr (kFinish == Finish::kMemory) {
-      run_whole_tiles<kFinish>(tiles, range, count, lhs, sums, stride);
-    } else {
-      run_whole_tiles<kFinish>(tiles, range, count, lhs, dst, stride);
-    }
+                                       const int8_t*& lhs, Element*& dst, ptrdiff_t stride) {
+    run_whole_tiles<kFinish>(tiles, range, count, lhs, dst, stride);
   }
 
   template <int kRows, int kVectors>

@@ -1,4 +1,4 @@
-#include "kernels/gemm/arm64_tile.h"
+#include "kernels/gemm/arm64_neoni8mm_tile.h"
 
 namespace edgeq {
 namespace {
@@ -7,7 +7,6 @@ namespace {
 struct NeonI8mm {
   static constexpr size_t kKr = 8;
   static constexpr bool kTwice = true;
-  static constexpr bool kWholeTiles = false;
   static constexpr size_t kLeastRows = 2;
 
   /// A unit: channels 0 to 7 of each row in turn, then channels 8 to 15.
@@ -42,6 +41,14 @@ struct NeonI8mm {
       to += 32;
     }
     return to;
+  }
+
+  /// `count` whole tiles, one below the other: steps `lhs` past their rows and `dst` past their codes (kMemory:
+  /// their sums).
+  template <Finish kFinish, typename Element>
+  static EDGEQ_INLINE void whole_tiles(const Tiles& tiles, const SmallRange& range, size_t count,
+                                       const int8_t*& lhs, Element*& dst, ptrdiff_t stride) {
+    run_whole_tiles<kFinish>(tiles, range, count, lhs, dst, stride);
   }
 
   template <int kRows, int kVectors>

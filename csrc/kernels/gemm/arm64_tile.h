@@ -8,7 +8,7 @@
 //   kKr                     channels of a group of weights, 4 or 8
 //   kTwice                  whether constants stand twice, for sums in blocks of 2 x 2
 //   kLeastRows              of a tile
-//   kWholeTiles             whether it has whole_tiles, which makes tiles of six rows by sixteen channels
+//   whole_tiles             tiles of six rows by sixteen channels: arm64_whole_tiles.h
 //   interleave              a tap of six rows, as a tile reads them: 96 bytes for 16 channels
 //   Sums<kRows, kVectors>   the sums of a tile, see arm64_neondot.cc
 //
@@ -157,7 +157,7 @@ struct Tiles {
   size_t rest;          // channels of one more
   const int32_t* bias;  // of kTwice, as the sums need them
   const float* scale;
-  const float* addend;  // for kRelu
+  const float* addend;  // of account for kRelu only
   bool relu;            // whether kRelu may stand for kSaturate
   act_t* dst;
   ptrdiff_t dst_stride;
@@ -188,34 +188,51 @@ EDGEQ_NOINLINE void copy_codes(const act_t* from, const SumsPlace& place, act_t*
   }
 }
 
+/// Tiles of six rows whose sums wait in memory for finish_rows.
+constexpr size_t kPendingTiles = 8;
+
+template <typename Dot>
+EDGEQ_INLINE void run_whole_tiles_to_memory(const GemmParams& p, const Tiles& tiles) {
+  alignas(16) int32_t stored[kPendingTiles * kArm64TileRows * 16];
+  const SmallRange range(p.range);
+  const int8_t* lhs = tiles.lhs;
+  SumsPlace place = tiles.place;
+  for (size_t left = tiles.count; left > 0;) {
+    const size_t pending = left < kPendingTiles ? left : kPendingTiles;
+    left -= pending;
+    int32_t* to = stored;
+    Dot::template whole_tiles<Finish::kMemory>(tiles, range, pending, lhs, to, 0);
+    place.rows = (left == 0 ? tiles.place.rows : kArm64TileRows) + (pending - 1) * kArm64TileRows;
+    finish_rows(p, place, stored, tiles.plain_scale);
+    place.row += place.rows;
+  }
+}
+
 template <typename Dot, int kRows, int kVectors, Finish kFinish>
 EDGEQ_NOINLINE void run_tiles(const GemmParams& p, const Tiles& tiles_ref) {
   const Tiles tiles = tiles_ref;  // a copy: stores of bytes could change anything else
+  constexpr bool kWholeTile = kRows == kArm64TileRows && kVectors == 4;
+  if constexpr (kWholeTile && kFinish == Finish::kMemory) return run_whole_tiles_to_memory<Dot>(p, tiles);
   const SmallRange range(p.range);
   const int8_t* lhs = tiles.lhs;
   act_t* dst = tiles.dst;
   SumsPlace place = tiles.place;
-  constexpr size_t kPendingTiles = kRows == kArm64TileRows ? 8 : 1;
-  alignas(16) int32_t stored[kFinish == Finish::kMemory ? kPendingTiles * kRows * 16 : 1];
+  constexpr size_t kPending = kRows == kArm64TileRows ? kPendingTiles : 1;
+  alignas(16) int32_t stored[kFinish == Finish::kMemory ? kPending * kRows * 16 : 1];
   size_t pending = 0;
   act_t codes[kRows * kArm64TileColumns];
   const bool whole = place.columns == 4 * kVectors && place.rows == kRows;
   const ptrdiff_t stride = whole ? tiles.dst_stride : static_cast<ptrdiff_t>(kArm64TileColumns);
   act_t* to = whole ? dst : codes;
-  constexpr bool kWholeTile = Dot::kWholeTiles && kRows == 6 && kVectors == 4;
-  if constexpr (kWholeTile && kFinish != Finish::kMemory) {
-    if (whole) {
-      Dot::template whole_tiles<kFinish>(tiles, range, tiles.count, lhs, to, nullptr, stride);
-      return;
-    }
+  if constexpr (kWholeTile) {
+    if (whole) return Dot::template whole_tiles<kFinish>(tiles, range, tiles.count, lhs, to, stride);
   }
   for (size_t left = tiles.count; left > 0; --left) {
-    typename Dot::template Sums<kRows, kVectors> sums;
     act_t* next = to;
     if constexpr (kWholeTile) {
-      int32_t* sums_to = stored + pending * kRows * 16;
-      Dot::template whole_tiles<kFinish>(tiles, range, 1, lhs, next, sums_to, stride);
+      Dot::template whole_tiles<kFinish>(tiles, range, 1, lhs, next, stride);
     } else {
+      typename Dot::template Sums<kRows, kVectors> sums;
       sums.start(tiles.bias);
       const int8_t* a = lhs;
       const int8_t* w = tiles.weights;
@@ -234,17 +251,16 @@ EDGEQ_NOINLINE void run_tiles(const GemmParams& p, const Tiles& tiles_ref) {
       // All sums are in registers here. Without this the compiler keeps a copy of each in memory for what
       // follows, and writes it in every round of the loop.
       sums.each([](int32x4_t& sum) { asm("" : "+w"(sum)); });
-    }
-    if constexpr (kFinish == Finish::kMemory) {
-      if constexpr (!kWholeTile) sums.store(stored + pending * kRows * 16);
-      if (++pending == kPendingTiles || left == 1) {
-        place.rows = left == 1 ? (pending - 1) * kRows + tiles.place.rows : pending * kRows;
-        finish_rows(p, place, stored, tiles.plain_scale);
-        place.row += place.rows;
-        pending = 0;
-      }
-    } else {
-      if constexpr (!kWholeTile) {
+      if constexpr (kFinish == Finish::kMemory) {
+        sums.store(stored + pending * kRows * 16);
+        if (++pending == kPending || left == 1) {
+          place.rows = (left == 1 ? tiles.place.rows : kRows) + (pending - 1) * kRows;
+          finish_rows(p, place, stored, tiles.plain_scale);
+          place.row += place.rows;
+          pending = 0;
+        }
+        continue;
+      } else {
         // In vectors from here on only: there is no register to keep them in.
         const SmallRange* here = &range;
         EDGEQ_ORDER(here, sums.at[0][0]);
@@ -255,12 +271,12 @@ EDGEQ_NOINLINE void run_tiles(const GemmParams& p, const Tiles& tiles_ref) {
         for (int r = 0; r < kRows; ++r) store_row<kVectors>(to + r * stride, q[r]);
         next += kRows * stride;
       }
-      if (whole) {
-        to = next;
-      } else {
-        copy_codes(codes, place, dst, tiles.dst_stride);
-        dst += kRows * tiles.dst_stride;
-      }
+    }
+    if (whole) {
+      to = next;
+    } else {
+      copy_codes(codes, place, dst, tiles.dst_stride);
+      dst += kRows * tiles.dst_stride;
     }
   }
 }
@@ -268,12 +284,13 @@ EDGEQ_NOINLINE void run_tiles(const GemmParams& p, const Tiles& tiles_ref) {
 /// Tiles that have all six rows.
 template <typename Dot, int kVectors, Finish kFinish>
 EDGEQ_INLINE void run_whole_rows(const GemmParams& p, Tiles& tiles) {
-  if constexpr (Dot::kWholeTiles && kVectors == 4) {
+  if constexpr (kVectors == 4) {
     if (kFinish == Finish::kSaturate && tiles.relu && tiles.count > 1) {
-      alignas(16) int32_t bias[16];
-      alignas(16) float addend[16];
-#pragma GCC unroll 4
-      for (int i = 0; i < 16; i += 4) {
+      constexpr int kConstants = Dot::kTwice ? 32 : 16;
+      alignas(16) int32_t bias[kConstants];
+      alignas(16) float addend[kConstants];
+#pragma GCC unroll 8
+      for (int i = 0; i < kConstants; i += 4) {
         vst1q_s32(bias + i, vaddq_s32(vld1q_s32(tiles.bias + i), vdupq_n_s32(0x4B000000)));
         vst1q_f32(addend + i, vmulq_n_f32(vld1q_f32(tiles.scale + i), -8388608.0f));
       }
@@ -443,7 +460,7 @@ void run_gemm(const GemmParams& p, size_t row_begin, size_t row_end, size_t pane
       const size_t width = (columns + 3) / 4 * 4;
       const uint8_t* const packed = p.packed + column * channel_bytes;
       const Finish finish = finish_of(p, packed, width, largest_sum);
-      tiles.relu = Dot::kWholeTiles && finish == Finish::kSaturate && is_relu(p, packed, width, largest_sum);
+      tiles.relu = finish == Finish::kSaturate && is_relu(p, packed, width, largest_sum);
       float plain_scale[kNr] = {};
       tiles.lhs = block;
       tiles.weights = reinterpret_cast<const int8_t*>(packed) + 8 * width;
@@ -463,6 +480,7 @@ void run_gemm(const GemmParams& p, size_t row_begin, size_t row_end, size_t pane
         tiles.bias = reinterpret_cast<const int32_t*>(constants);
         tiles.scale = reinterpret_cast<const float*>(constants + kArm64ConstantBytes / 2);
       }
+      tiles.addend = tiles.scale;
       tiles.dst = p.dst + static_cast<ptrdiff_t>(row) * p.dst_row_stride + column;
       tiles.dst_stride = p.dst_row_stride;
       tiles.place = {row, 0, column, columns};
