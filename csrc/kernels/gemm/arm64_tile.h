@@ -19,6 +19,7 @@
 #include <cstring>
 
 #include "kernels/gemm/arm64_blocking.h"
+#include "kernels/gemm/arm64_residual.h"
 #include "kernels/gemm/arm_tile.h"
 
 namespace edgeq {
@@ -59,64 +60,6 @@ EDGEQ_INLINE void load_registers(const int8_t* from, int8x16_t (&to)[kCount]) {
 }
 #endif
 
-/// Where sums in memory belong.
-struct SumsPlace {
-  size_t row;  // of the first
-  size_t rows;
-  size_t column;
-  size_t columns;  // at most 16
-};
-
-/// finish_rows of an addition without a table, where no sum can leave [-32,000, 32,000]. The products stay
-/// floating-point numbers: clamped and rounded they are the codes less their zero point.
-template <Finish kFinish>
-EDGEQ_NOINLINE void add_rows(const GemmParams& p, const SumsPlace& place, const int32_t* sums,
-                             const float* scale) {
-  const GemmResidual& r = p.residual;
-  const SmallProducts small{SmallRange(r.range)};
-  const float32x4_t lowest = vdupq_n_f32(static_cast<float>(p.range.min - p.range.zp));
-  const float32x4_t highest = vdupq_n_f32(static_cast<float>(p.range.max - p.range.zp));
-  const int8x8_t zp_src = vdup_n_s8(static_cast<int8_t>(r.zp_src));
-  const float32x4_t multiplier_acc = vdupq_n_f32(r.multiplier_acc);
-  const float32x4_t multiplier_src = vdupq_n_f32(r.multiplier_src);
-  const float32x4_t s0 = vld1q_f32(scale);
-  const float32x4_t s1 = vld1q_f32(scale + 4);
-  const float32x4_t s2 = vld1q_f32(scale + 8);
-  const float32x4_t s3 = vld1q_f32(scale + 12);
-  const size_t columns = place.columns;
-  const act_t* src = r.src + static_cast<ptrdiff_t>(place.row) * r.row_stride + place.column;
-  act_t* dst = p.dst + static_cast<ptrdiff_t>(place.row) * p.dst_row_stride + place.column;
-  const ptrdiff_t src_stride = r.row_stride;
-  const ptrdiff_t dst_stride = p.dst_row_stride;
-  const auto sum = [&](const int32_t* acc, float32x4_t s, int16x4_t other) {
-    float32x4_t q = vmulq_f32(vcvtq_f32_s32(vld1q_s32(acc)), s);
-    q = vrndnq_f32(vminq_f32(vmaxq_f32(q, lowest), highest));
-    return vaddq_f32(vmulq_f32(q, multiplier_acc),
-                     vmulq_f32(vcvtq_f32_s32(vmovl_s16(other)), multiplier_src));
-  };
-  for (size_t left = place.rows; left > 0; --left) {
-    const int8x16_t codes = vld1q_s8(src);
-    const int16x8_t low = vsubl_s8(vget_low_s8(codes), zp_src);
-    const int16x8_t high = vsubl_s8(vget_high_s8(codes), zp_src);
-    const int8x16_t q = narrow_small<kFinish>(
-        sum(sums, s0, vget_low_s16(low)), sum(sums + 4, s1, vget_high_s16(low)),
-        sum(sums + 8, s2, vget_low_s16(high)), sum(sums + 12, s3, vget_high_s16(high)), small);
-    store_first(dst, q, columns);
-    sums += 16;
-    src += src_stride;
-    dst += dst_stride;
-  }
-}
-
-/// Whether add_rows takes the addition: products have the zero point of the left operand, as they always have
-/// without a table between, and sums are small: 2 * 255 * 60 = 30,600.
-EDGEQ_INLINE bool adds_small(const GemmParams& p) {
-  constexpr float kLargest = 60.0f;
-  const GemmResidual& r = p.residual;
-  return r.src != nullptr && p.table == nullptr && r.zp_acc == p.range.zp && r.multiplier_acc <= kLargest &&
-         r.multiplier_acc >= -kLargest && r.multiplier_src <= kLargest && r.multiplier_src >= -kLargest;
-}
-
 /// Everything that may follow the sums, from sums in memory, sixteen a row: a table is looked up, a residual
 /// is added, and products may be of any size.
 ///
@@ -126,11 +69,7 @@ EDGEQ_NOINLINE void finish_rows(const GemmParams& p, const SumsPlace& place, con
                                 const float* scale) {
   const GemmResidual& r = p.residual;
   if (adds_small(p)) {
-    if (finish_of(r.range) == Finish::kSaturate) {
-      add_rows<Finish::kSaturate>(p, place, sums, scale);
-    } else {
-      add_rows<Finish::kClamp>(p, place, sums, scale);
-    }
+    add_rows(p, place, sums, scale);
     return;
   }
   const RangeVectors range(p.range);
