@@ -149,10 +149,18 @@ EDGEQ_INLINE void run_whole_tiles_to_memory(const GemmParams& p, const Tiles& ti
 
 template <typename Dot, int kRows, int kVectors, Finish kFinish>
 EDGEQ_NOINLINE void run_tiles(const GemmParams& p, const Tiles& tiles_ref) {
-  const Tiles tiles = tiles_ref;  // a copy: stores of bytes could change anything else
   constexpr bool kWholeTile = kRows == kArm64TileRows && kVectors == 4;
-  if constexpr (kWholeTile && kFinish == Finish::kMemory) return run_whole_tiles_to_memory<Dot>(p, tiles);
+  if constexpr (kWholeTile && kFinish == Finish::kMemory) return run_whole_tiles_to_memory<Dot>(p, tiles_ref);
   const SmallRange range(p.range);
+  if constexpr (kWholeTile) {
+    if (tiles_ref.place.columns == kArm64TileColumns && tiles_ref.place.rows == kRows) {
+      const int8_t* from = tiles_ref.lhs;
+      act_t* to = tiles_ref.dst;
+      Dot::template whole_tiles<kFinish>(tiles_ref, range, tiles_ref.count, from, to, tiles_ref.dst_stride);
+      return;
+    }
+  }
+  const Tiles tiles = tiles_ref;  // a copy: stores of bytes could change anything else
   const int8_t* lhs = tiles.lhs;
   act_t* dst = tiles.dst;
   SumsPlace place = tiles.place;
@@ -163,9 +171,6 @@ EDGEQ_NOINLINE void run_tiles(const GemmParams& p, const Tiles& tiles_ref) {
   const bool whole = place.columns == 4 * kVectors && place.rows == kRows;
   const ptrdiff_t stride = whole ? tiles.dst_stride : static_cast<ptrdiff_t>(kArm64TileColumns);
   act_t* to = whole ? dst : codes;
-  if constexpr (kWholeTile) {
-    if (whole) return Dot::template whole_tiles<kFinish>(tiles, range, tiles.count, lhs, to, stride);
-  }
   for (size_t left = tiles.count; left > 0; --left) {
     act_t* next = to;
     if constexpr (kWholeTile) {
@@ -233,10 +238,11 @@ EDGEQ_INLINE void run_whole_rows(const GemmParams& p, Tiles& tiles) {
         vst1q_s32(bias + i, vaddq_s32(vld1q_s32(tiles.bias + i), vdupq_n_s32(0x4B000000)));
         vst1q_f32(addend + i, vmulq_n_f32(vld1q_f32(tiles.scale + i), -8388608.0f));
       }
-      Tiles shifted = tiles;
-      shifted.bias = bias;
-      shifted.addend = addend;
-      run_tiles<Dot, 6, 4, Finish::kRelu>(p, shifted);
+      const int32_t* const plain_bias = tiles.bias;
+      tiles.bias = bias;
+      tiles.addend = addend;
+      run_tiles<Dot, 6, 4, Finish::kRelu>(p, tiles);
+      tiles.bias = plain_bias;
       return;
     }
     if (kFinish == Finish::kClamp && p.range.min == kActMin && p.range.max == kActMax) {
@@ -398,8 +404,9 @@ void run_gemm(const GemmParams& p, size_t row_begin, size_t row_end, size_t pane
       const size_t columns = p.n - column < kNr ? p.n - column : kNr;
       const size_t width = (columns + 3) / 4 * 4;
       const uint8_t* const packed = p.packed + column * channel_bytes;
-      const Finish finish = finish_of(p, packed, width, largest_sum);
-      tiles.relu = finish == Finish::kSaturate && is_relu(p, packed, width, largest_sum);
+      const PanelBounds bounds(packed, width, largest_sum);
+      const Finish finish = finish_of(p, bounds);
+      tiles.relu = finish == Finish::kSaturate && is_relu(p, bounds);
       float plain_scale[kNr] = {};
       tiles.lhs = block;
       tiles.weights = reinterpret_cast<const int8_t*>(packed) + 8 * width;

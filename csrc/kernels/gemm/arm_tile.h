@@ -85,38 +85,49 @@ EDGEQ_INLINE Finish finish_of(OutputRange range) {
                                                                              : Finish::kClamp;
 }
 
-/// How the sums of a panel of `width` channels become codes, from its bias and scale. `largest_sum`: what the
-/// products of one sum add up to at most.
-EDGEQ_INLINE Finish finish_of(const GemmParams& p, const uint8_t* panel, size_t width, double largest_sum) {
-  if (p.table != nullptr || p.residual.src != nullptr) return Finish::kMemory;
-  const int32_t* bias = reinterpret_cast<const int32_t*>(panel);
-  const float* scale = reinterpret_cast<const float*>(panel) + width;
-  int32x4_t most = vdupq_n_s32(0);
-  float32x4_t large = vdupq_n_f32(0.0f);
-  for (size_t j = 0; j < width; j += 4) {
-    most = vmaxq_s32(most, vqabsq_s32(vld1q_s32(bias + j)));
-    large = vmaxq_f32(large, vabsq_f32(vld1q_f32(scale + j)));
+/// What bounds the products of a panel.
+struct PanelBounds {
+  /// Of a panel of `width` channels, a multiple of 4. `largest_sum`: what the products of one sum add up to at
+  /// most.
+  EDGEQ_INLINE PanelBounds(const uint8_t* panel, size_t width, double largest_sum) {
+    const int32_t* bias = reinterpret_cast<const int32_t*>(panel);
+    const float* scale = reinterpret_cast<const float*>(panel) + width;
+    int32x4_t most = vdupq_n_s32(0);
+    float32x4_t high = vdupq_n_f32(0.0f);
+    float32x4_t low = high;
+    for (size_t j = 0; j < width; j += 4) {
+      const float32x4_t s = vld1q_f32(scale + j);
+      most = vmaxq_s32(most, vqabsq_s32(vld1q_s32(bias + j)));
+      high = vmaxq_f32(high, s);
+      low = vminq_f32(low, s);
+    }
+    sum = largest_sum + vmaxvq_s32(most);
+    least = vminvq_f32(low);
+    largest = vmaxvq_f32(high);
   }
+
+  double sum;            // no sum is larger, and none less than its negative
+  float least, largest;  // of the scales and 0
+};
+
+/// How the sums of a panel become codes.
+EDGEQ_INLINE Finish finish_of(const GemmParams& p, const PanelBounds& bounds) {
+  if (p.table != nullptr || p.residual.src != nullptr) return Finish::kMemory;
   // Sums beyond 32 bits wrap, and are then anything.
-  double sum = largest_sum + vmaxvq_s32(most);
-  if (sum > 2147483648.0) sum = 2147483648.0;
-  if (!(sum * static_cast<double>(vmaxvq_f32(large)) <= 32000.0)) return Finish::kMemory;
+  const double sum = bounds.sum > 2147483648.0 ? 2147483648.0 : bounds.sum;
+  const float scale = bounds.largest > -bounds.least ? bounds.largest : -bounds.least;
+  if (!(sum * static_cast<double>(scale) <= 32000.0)) return Finish::kMemory;
   return finish_of(p.range);
 }
 
+EDGEQ_INLINE Finish finish_of(const GemmParams& p, const uint8_t* panel, size_t width, double largest_sum) {
+  return finish_of(p, PanelBounds(panel, width, largest_sum));
+}
+
 /// Whether kRelu may stand for kSaturate: the zero point is the least code, so that no negative product counts,
-/// and every sum is below 2^23 (kernels/depthwise/arm_blocks.h has the proof). Arguments as of finish_of.
-EDGEQ_INLINE bool is_relu(const GemmParams& p, const uint8_t* panel, size_t width, double largest_sum) {
-  if (p.range.zp != kActMin || largest_sum >= 8388608.0) return false;
-  const int32_t* bias = reinterpret_cast<const int32_t*>(panel);
-  const float* scale = reinterpret_cast<const float*>(panel) + width;
-  int32x4_t most = vdupq_n_s32(0);
-  float32x4_t least = vdupq_n_f32(0.0f);
-  for (size_t j = 0; j < width; j += 4) {
-    most = vmaxq_s32(most, vqabsq_s32(vld1q_s32(bias + j)));
-    least = vminq_f32(least, vld1q_f32(scale + j));
-  }
-  return largest_sum + vmaxvq_s32(most) < 8388608.0 && vminvq_f32(least) >= 0.0f;
+/// and every sum is below 2^23 (kernels/depthwise/arm_blocks.h has the proof).
+EDGEQ_INLINE bool is_relu(const GemmParams& p, const PanelBounds& bounds) {
+  return p.range.zp == kActMin && bounds.sum < 8388608.0 && bounds.least >= 0.0f;
 }
 
 #endif  // __aarch64__
