@@ -29,17 +29,20 @@ act_t* gather_inside(const PatchGeometry& g, const PatchRows& rows, int64_t begi
   return dst;
 }
 
-/// The same for windows of kRows rows that are all inside the image: one address serves all rows.
+/// The same for windows of kRows rows, at least one, that are all inside the image: one address serves all rows.
 template <int64_t kChunk, int kRows>
 act_t* gather_whole(const PatchGeometry& g, const act_t* row, int64_t count, act_t* dst) {
   const int64_t row_bytes = g.row_bytes();
   const int64_t stride = g.stride();
   const int64_t pitch = g.window.dilation_h * g.width * g.channels;
   const int64_t step = g.window.stride_w * g.channels;
-  for (; count > 0; --count, row += step, dst += stride) {
+  const act_t* const end = dst + count * stride;
+  do {
 #pragma GCC unroll 8
     for (int ky = 0; ky < kRows; ++ky) std::memcpy(dst + ky * row_bytes, row + ky * pitch, kChunk);
-  }
+    row += step;
+    dst += stride;
+  } while (dst != end);
   return dst;
 }
 

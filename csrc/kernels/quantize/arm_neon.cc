@@ -53,7 +53,8 @@ class Quantizer {
   }
 
  private:
-  /// Blocks of 16 up to the first one with an element near a tie, at most `blocks`; their number.
+  /// Blocks of 16 up to the first one with an element near a tie, or the one before it, at most `blocks`;
+  /// their number. Two at a time: one branch for both.
   EDGEQ_INLINE size_t multiply_blocks(const float* src, size_t blocks, int8_t* codes) const {
     const int16x8_t zp = vdupq_n_s16(static_cast<int16_t>(range_.zp));
     const int8x16_t min = vdupq_n_s8(static_cast<int8_t>(range_.min));
@@ -62,21 +63,25 @@ class Quantizer {
     // j + from_tie has none of the mask's bits where j is -2, -1, 0 or 1 from a tie.
     const int16x8_t from_tie = vdupq_n_s16(2 - 4096);
     const int16x8_t mask = vdupq_n_s16(0x1FFC);
-    for (size_t i = 0; i < blocks; ++i, src += 16, codes += 16) {
-      int32x4_t j[4];
+    const size_t pairs = blocks / 2;
+    for (size_t pair = 0; pair < pairs; ++pair, src += 32, codes += 32) {
+      int16x8_t word[4];
+      uint16x8_t far = vdupq_n_u16(0xFFFF);
 #pragma GCC unroll 4
-      for (int v = 0; v < 4; ++v) j[v] = vcvtq_n_s32_f32(vmulq_f32(vld1q_f32(src + 4 * v), reciprocal), 13);
-      const int16x8_t low = low_words(j[0], j[1]);
-      const int16x8_t high = low_words(j[2], j[3]);
-      const uint8x16_t far = vreinterpretq_u8_u16(
-          vandq_u16(vtstq_s16(vaddq_s16(low, from_tie), mask), vtstq_s16(vaddq_s16(high, from_tie), mask)));
-      if (__builtin_expect(!all_set(far), 0)) return i;
-      const int16x8_t q_low = vqaddq_s16(round_quotients(j[0], j[1]), zp);
-      const int16x8_t q_high = vqaddq_s16(round_quotients(j[2], j[3]), zp);
-      const int8x16_t q = vcombine_s8(vqmovn_s16(q_low), vqmovn_s16(q_high));
-      vst1q_s8(codes, vminq_s8(vmaxq_s8(q, min), max));
+      for (int v = 0; v < 4; ++v) {
+        const int32x4_t a = vcvtq_n_s32_f32(vmulq_f32(vld1q_f32(src + 8 * v), reciprocal), 13);
+        const int32x4_t b = vcvtq_n_s32_f32(vmulq_f32(vld1q_f32(src + 8 * v + 4), reciprocal), 13);
+        const uint16x8_t apart = vtstq_s16(vaddq_s16(low_words(a, b), from_tie), mask);
+        far = v == 0 ? apart : vandq_u16(far, apart);
+        word[v] = vqaddq_s16(round_quotients(a, b), zp);
+      }
+      if (__builtin_expect(!all_set(vreinterpretq_u8_u16(far)), 0)) return 2 * pair;
+      const int8x16_t low = narrow(word[0], word[1]);
+      const int8x16_t high = narrow(word[2], word[3]);
+      vst1q_s8(codes, vminq_s8(vmaxq_s8(low, min), max));
+      vst1q_s8(codes + 16, vminq_s8(vmaxq_s8(high, min), max));
     }
-    return blocks;
+    return 2 * pairs;
   }
 
   static EDGEQ_INLINE int16x8_t low_words(int32x4_t a, int32x4_t b) {
@@ -96,7 +101,18 @@ class Quantizer {
 #endif
   }
   static EDGEQ_INLINE int16x8_t round_quotients(int32x4_t a, int32x4_t b) {
+#if defined(__aarch64__)
+    return vqrshrn_high_n_s32(vqrshrn_n_s32(a, 13), b, 13);
+#else
     return vcombine_s16(vqrshrn_n_s32(a, 13), vqrshrn_n_s32(b, 13));
+#endif
+  }
+  static EDGEQ_INLINE int8x16_t narrow(int16x8_t a, int16x8_t b) {
+#if defined(__aarch64__)
+    return vqmovn_high_s16(vqmovn_s16(a), b);
+#else
+    return vcombine_s8(vqmovn_s16(a), vqmovn_s16(b));
+#endif
   }
 
   EDGEQ_NOINLINE int8x16_t divided_block(const float* src) const {
