@@ -16,43 +16,9 @@ struct NeonDot {
   static constexpr bool kTwice = false;
   static constexpr size_t kLeastRows = 1;
 
-  /// A unit: rows 4 and 5, then groups 0 to 3 of rows 0 to 3. In this order a tile reads what its first two
-  /// groups need, which fills the registers, and then the rest.
   static EDGEQ_INLINE int8_t* interleave(const int8_t* const (&row)[kArm64TileRows], size_t units,
                                          int8_t* to) {
-    const int8_t* r0 = row[0];
-    const int8_t* r1 = row[1];
-    const int8_t* r2 = row[2];
-    const int8_t* r3 = row[3];
-    const int8_t* r4 = row[4];
-    const int8_t* r5 = row[5];
-    // Assembly, since compilers write no pairs of loads with a step to the next unit.
-    for (; units >= 2; units -= 2) {
-      __asm__ volatile(
-          "ldp q16, q22, [%[r4]], #32\n\t"
-          "ldp q17, q23, [%[r5]], #32\n\t"
-          "ldp q18, q24, [%[r0]], #32\n\t"
-          "ldp q19, q25, [%[r1]], #32\n\t"
-          "ldp q20, q26, [%[r2]], #32\n\t"
-          "ldp q21, q27, [%[r3]], #32\n\t"
-          "st1 {v16.16b-v17.16b}, [%[to]], #32\n\t"
-          "st4 {v18.4s-v21.4s}, [%[to]], #64\n\t"
-          "st1 {v22.16b-v23.16b}, [%[to]], #32\n\t"
-          "st4 {v24.4s-v27.4s}, [%[to]], #64"
-          : [to] "+r"(to), [r0] "+r"(r0), [r1] "+r"(r1), [r2] "+r"(r2), [r3] "+r"(r3), [r4] "+r"(r4),
-            [r5] "+r"(r5)
-          :
-          : "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "memory");
-    }
-    if (units != 0) {
-      const auto words = [](const int8_t* from) { return vreinterpretq_s32_s8(vld1q_s8(from)); };
-      const int8x16x2_t last = {{vld1q_s8(r4), vld1q_s8(r5)}};
-      vst1q_s8_x2(to, last);
-      const int32x4x4_t rows = {{words(r0), words(r1), words(r2), words(r3)}};
-      vst4q_s32(reinterpret_cast<int32_t*>(to + 32), rows);
-      to += 96;
-    }
-    return to;
+    return interleave_units(row[0], row[1], row[2], row[3], row[4], row[5], units, to);
   }
 
   /// `count` whole tiles, one below the other: steps `lhs` past their rows and `dst` past their codes (kMemory:

@@ -10,6 +10,11 @@
 
 // clang-format off
 
+// A unit: rows 4 and 5, then groups 0 to 3 of rows 0 to 3. In this order a tile reads what its first two groups
+// need, which fills the registers, and then the rest.
+#define EDGEQ_STORE_ROWS_4_5(a, b) "st1 {v" #a ".16b-v" #b ".16b}, [%[to]], #32\n\t"
+#define EDGEQ_STORE_ROWS_0_3(a, d) "st4 {v" #a ".4s-v" #d ".4s}, [%[to]], #64\n\t"
+
 // Products of one row, whose sums are registers a to d, with four channels of it.
 #define EDGEQ_DOT_ROW(a, b, c, d, channels)                                                                 \
   "sdot v" #a ".4s, v0.16b, " channels "\n\t"                                                               \

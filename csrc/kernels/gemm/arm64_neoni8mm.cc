@@ -9,38 +9,9 @@ struct NeonI8mm {
   static constexpr bool kTwice = true;
   static constexpr size_t kLeastRows = 2;
 
-  /// A unit: channels 0 to 7 of each row in turn, then channels 8 to 15.
   static EDGEQ_INLINE int8_t* interleave(const int8_t* const (&row)[kArm64TileRows], size_t units,
                                          int8_t* to) {
-    const int8_t* r0 = row[0];
-    const int8_t* r1 = row[1];
-    const int8_t* r2 = row[2];
-    const int8_t* r3 = row[3];
-    const int8_t* r4 = row[4];
-    const int8_t* r5 = row[5];
-    const auto load = [](const int8_t*& from) {
-      const int64x2_t unit = vreinterpretq_s64_s8(vld1q_s8(from));
-      from += kArm64Unit;
-      return unit;
-    };
-    const auto pair = [](int64x2_t rows) { return vreinterpretq_s8_s64(rows); };
-    for (; units > 0; --units) {
-      const int64x2_t a = load(r0);
-      const int64x2_t b = load(r1);
-      const int64x2_t c = load(r2);
-      const int64x2_t d = load(r3);
-      const int64x2_t e = load(r4);
-      const int64x2_t f = load(r5);
-      const int8x16x4_t first = {
-          {pair(vzip1q_s64(a, b)), pair(vzip1q_s64(c, d)), pair(vzip1q_s64(e, f)), pair(vzip2q_s64(a, b))}};
-      const int8x16x2_t last = {{pair(vzip2q_s64(c, d)), pair(vzip2q_s64(e, f))}};
-      vst1q_s8_x4(to, first);
-      to += 64;
-      asm("" : "+r"(to));
-      vst1q_s8_x2(to, last);
-      to += 32;
-    }
-    return to;
+    return interleave_units(row[0], row[1], row[2], row[3], row[4], row[5], units, to);
   }
 
   /// `count` whole tiles, one below the other: steps `lhs` past their rows and `dst` past their codes (kMemory:
@@ -82,19 +53,24 @@ struct NeonI8mm {
       }
     }
 
+    template <int kGroup>
+    EDGEQ_INLINE void multiply_group(const int8_t* a, const int8_t*& w) {
+      int8x16_t rows[kPairs];
+      if constexpr (kPairs > 2) rows[2] = vld1q_s8(a + 16 * kGroup);
+#pragma GCC unroll 2
+      for (int r = 0; r < (kPairs < 2 ? kPairs : 2); ++r) rows[r] = vld1q_s8(a + 32 + 32 * kGroup + 16 * r);
+      multiply_half<0>(rows, w);
+      multiply_half<1>(rows, w);
+    }
+
     /// Adds the products of the first kChannels of a unit, and moves past it.
     template <int kChannels>
     EDGEQ_INLINE void multiply(const int8_t*& a, const int8_t*& w) {
-#pragma GCC unroll 2
-      for (int group = 0; group < kChannels / 8; ++group) {
-        int8x16_t rows[kPairs];
-        load_registers(a, rows);
-        a += 8 * kArm64TileRows;
-        EDGEQ_ORDER(a, at[kPairs - 1][kBlocks - 1]);
-        multiply_half<0>(rows, w);
-        multiply_half<1>(rows, w);
-      }
-      if constexpr (kChannels < 16) a += 8 * kArm64TileRows;
+      multiply_group<0>(a, w);
+      EDGEQ_ORDER(a, at[kPairs - 1][kBlocks - 1]);
+      if constexpr (kChannels > 8) multiply_group<1>(a, w);
+      a += kArm64TileRows * kArm64Unit;
+      EDGEQ_ORDER(a, at[kPairs - 1][kBlocks - 1]);
     }
 
     /// Codes of four blocks; where there are fewer the last one stands in.

@@ -3,54 +3,61 @@
 
 // What whole tiles (arm64_whole_tiles.h) are made of where there is a product of 2 x 8 by 8 x 2. Registers:
 //
-//   v1 .. v3    a group of three pairs of rows
+//   v0, v1      two groups of rows 4 and 5
+//   v2, v3      a group of rows 0 and 1, and of rows 2 and 3
 //   v4 .. v7    weights of a group, of half the channels
 //   v8 .. v31   sums, a pair of rows after the other, in blocks of two rows by two channels
 
 // clang-format off
 
-#define EDGEQ_MMLA_LOW                                                                                      \
-  "ld1 {v4.16b-v7.16b}, [%[w]], #64\n\t"                                                                    \
-  "smmla v8.4s, v1.16b, v4.16b\n\t"                                                                         \
-  "smmla v9.4s, v1.16b, v5.16b\n\t"                                                                         \
-  "smmla v10.4s, v1.16b, v6.16b\n\t"                                                                        \
-  "smmla v11.4s, v1.16b, v7.16b\n\t"                                                                        \
-  "smmla v16.4s, v2.16b, v4.16b\n\t"                                                                        \
-  "smmla v17.4s, v2.16b, v5.16b\n\t"                                                                        \
-  "smmla v18.4s, v2.16b, v6.16b\n\t"                                                                        \
-  "smmla v19.4s, v2.16b, v7.16b\n\t"                                                                        \
-  "smmla v24.4s, v3.16b, v4.16b\n\t"                                                                        \
-  "smmla v25.4s, v3.16b, v5.16b\n\t"                                                                        \
-  "smmla v26.4s, v3.16b, v6.16b\n\t"                                                                        \
-  "smmla v27.4s, v3.16b, v7.16b\n\t"
+// A unit: both groups of rows 4 and 5, then each group of the other pairs of rows.
+#define EDGEQ_STORE_ROWS_4_5(a, b) "st2 {v" #a ".2d-v" #b ".2d}, [%[to]], #32\n\t"
+#define EDGEQ_STORE_ROWS_0_3(a, d) "st4 {v" #a ".2d-v" #d ".2d}, [%[to]], #64\n\t"
 
-#define EDGEQ_MMLA_HIGH                                                                                     \
+#define EDGEQ_MMLA_LOW(last)                                                                                \
   "ld1 {v4.16b-v7.16b}, [%[w]], #64\n\t"                                                                    \
-  "smmla v12.4s, v1.16b, v4.16b\n\t"                                                                        \
-  "smmla v13.4s, v1.16b, v5.16b\n\t"                                                                        \
-  "smmla v14.4s, v1.16b, v6.16b\n\t"                                                                        \
-  "smmla v15.4s, v1.16b, v7.16b\n\t"                                                                        \
-  "smmla v20.4s, v2.16b, v4.16b\n\t"                                                                        \
-  "smmla v21.4s, v2.16b, v5.16b\n\t"                                                                        \
-  "smmla v22.4s, v2.16b, v6.16b\n\t"                                                                        \
-  "smmla v23.4s, v2.16b, v7.16b\n\t"                                                                        \
-  "smmla v28.4s, v3.16b, v4.16b\n\t"                                                                        \
-  "smmla v29.4s, v3.16b, v5.16b\n\t"                                                                        \
-  "smmla v30.4s, v3.16b, v6.16b\n\t"                                                                        \
-  "smmla v31.4s, v3.16b, v7.16b\n\t"
+  "smmla v8.4s, v2.16b, v4.16b\n\t"                                                                         \
+  "smmla v9.4s, v2.16b, v5.16b\n\t"                                                                         \
+  "smmla v10.4s, v2.16b, v6.16b\n\t"                                                                        \
+  "smmla v11.4s, v2.16b, v7.16b\n\t"                                                                        \
+  "smmla v16.4s, v3.16b, v4.16b\n\t"                                                                        \
+  "smmla v17.4s, v3.16b, v5.16b\n\t"                                                                        \
+  "smmla v18.4s, v3.16b, v6.16b\n\t"                                                                        \
+  "smmla v19.4s, v3.16b, v7.16b\n\t"                                                                        \
+  "smmla v24.4s, v" #last ".16b, v4.16b\n\t"                                                                \
+  "smmla v25.4s, v" #last ".16b, v5.16b\n\t"                                                                \
+  "smmla v26.4s, v" #last ".16b, v6.16b\n\t"                                                                \
+  "smmla v27.4s, v" #last ".16b, v7.16b\n\t"
 
-#define EDGEQ_MMLA_GROUP                                                                                    \
-  "ld1 {v1.16b-v3.16b}, [%[a]], #48\n\t"                                                                    \
-  EDGEQ_MMLA_LOW                                                                                            \
-  EDGEQ_MMLA_HIGH
+#define EDGEQ_MMLA_HIGH(last)                                                                               \
+  "ld1 {v4.16b-v7.16b}, [%[w]], #64\n\t"                                                                    \
+  "smmla v12.4s, v2.16b, v4.16b\n\t"                                                                        \
+  "smmla v13.4s, v2.16b, v5.16b\n\t"                                                                        \
+  "smmla v14.4s, v2.16b, v6.16b\n\t"                                                                        \
+  "smmla v15.4s, v2.16b, v7.16b\n\t"                                                                        \
+  "smmla v20.4s, v3.16b, v4.16b\n\t"                                                                        \
+  "smmla v21.4s, v3.16b, v5.16b\n\t"                                                                        \
+  "smmla v22.4s, v3.16b, v6.16b\n\t"                                                                        \
+  "smmla v23.4s, v3.16b, v7.16b\n\t"                                                                        \
+  "smmla v28.4s, v" #last ".16b, v4.16b\n\t"                                                                \
+  "smmla v29.4s, v" #last ".16b, v5.16b\n\t"                                                                \
+  "smmla v30.4s, v" #last ".16b, v6.16b\n\t"                                                                \
+  "smmla v31.4s, v" #last ".16b, v7.16b\n\t"
+
+#define EDGEQ_MMLA_GROUP(last)                                                                              \
+  EDGEQ_MMLA_LOW(last)                                                                                      \
+  EDGEQ_MMLA_HIGH(last)
 
 #define EDGEQ_TILE_UNIT                                                                                     \
-  EDGEQ_MMLA_GROUP                                                                                          \
-  EDGEQ_MMLA_GROUP
+  "ld1 {v0.16b-v3.16b}, [%[a]], #64\n\t"                                                                    \
+  EDGEQ_MMLA_GROUP(0)                                                                                       \
+  "ld1 {v2.16b-v3.16b}, [%[a]], #32\n\t"                                                                    \
+  EDGEQ_MMLA_GROUP(1)
 
 #define EDGEQ_TILE_REST                                                                                     \
-  EDGEQ_MMLA_GROUP                                                                                          \
-  "add %[a], %[a], #48\n\t"
+  "ld1 {v0.16b-v3.16b}, [%[a]], #64\n\t"                                                                    \
+  EDGEQ_MMLA_GROUP(0)                                                                                       \
+  "add %[a], %[a], #32\n\t"
 
 #define EDGEQ_TILE_BIAS                                                                                     \
   "ld1 {v8.4s-v11.4s}, [%[bias]]\n\t"                                                                       \

@@ -337,6 +337,8 @@ EDGEQ_NOINLINE void interleave_rows(const GemmParams& p, size_t first, size_t ro
       to = Dot::interleave(row, units, to);
     }
     if (rows == 0) return;
+    // Unrolled: an index that varies would keep the array in memory for the loop above too.
+#pragma GCC unroll 8
     for (size_t r = 0; r < kArm64TileRows; ++r) {
       row[r] = from;
       if (r + 1 < rows) from += lhs.row_stride;

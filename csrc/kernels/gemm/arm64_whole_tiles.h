@@ -7,8 +7,10 @@
 //
 // A level's header defines what differs, and includes this last:
 //
+//   EDGEQ_STORE_ROWS_4_5, EDGEQ_STORE_ROWS_0_3
+//                          a unit of sixteen channels of these rows, from registers, to where tiles read it
 //   EDGEQ_TILE_BIAS        biases to the sums, v8 to v31
-//   EDGEQ_TILE_UNIT        products of a unit of sixteen channels, which a and w are stepped past
+//   EDGEQ_TILE_UNIT        products of a unit, which a and w are stepped past
 //   EDGEQ_TILE_REST        the same of `rest` channels, a multiple of kKr below sixteen; not zero
 //   EDGEQ_TILE_RELU, EDGEQ_TILE_SATURATE, EDGEQ_TILE_ODD, EDGEQ_TILE_CLAMP, EDGEQ_TILE_MEMORY
 //                          sums to memory as in Finish; dst is stepped past
@@ -172,6 +174,47 @@ EDGEQ_INLINE void run_whole_tiles(const Tiles& tiles, const SmallRange& range, s
     EDGEQ_TILES(EDGEQ_TILE_MEMORY)
   }
 }
+
+// clang-format off
+
+/// Writes `units` units of six rows as tiles read them. Returns the end.
+EDGEQ_INLINE int8_t* interleave_units(const int8_t* r0, const int8_t* r1, const int8_t* r2, const int8_t* r3,
+                                      const int8_t* r4, const int8_t* r5, size_t units, int8_t* to) {
+  for (size_t pairs = units / 2; pairs > 0; --pairs) {
+    __asm__ volatile(
+        "ldp q16, q22, [%[r4]], #32\n\t"
+        "ldp q17, q23, [%[r5]], #32\n\t"
+        "ldp q18, q24, [%[r0]], #32\n\t"
+        "ldp q19, q25, [%[r1]], #32\n\t"
+        "ldp q20, q26, [%[r2]], #32\n\t"
+        "ldp q21, q27, [%[r3]], #32\n\t"
+        EDGEQ_STORE_ROWS_4_5(16, 17)
+        EDGEQ_STORE_ROWS_0_3(18, 21)
+        EDGEQ_STORE_ROWS_4_5(22, 23)
+        EDGEQ_STORE_ROWS_0_3(24, 27)
+        : [to] "+r"(to), [r0] "+r"(r0), [r1] "+r"(r1), [r2] "+r"(r2), [r3] "+r"(r3), [r4] "+r"(r4),
+          [r5] "+r"(r5)
+        :
+        : "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "memory");
+  }
+  if (units % 2 != 0) {
+    __asm__ volatile(
+        "ldr q16, [%[r4]]\n\t"
+        "ldr q17, [%[r5]]\n\t"
+        "ldr q18, [%[r0]]\n\t"
+        "ldr q19, [%[r1]]\n\t"
+        "ldr q20, [%[r2]]\n\t"
+        "ldr q21, [%[r3]]\n\t"
+        EDGEQ_STORE_ROWS_4_5(16, 17)
+        EDGEQ_STORE_ROWS_0_3(18, 21)
+        : [to] "+r"(to)
+        : [r0] "r"(r0), [r1] "r"(r1), [r2] "r"(r2), [r3] "r"(r3), [r4] "r"(r4), [r5] "r"(r5)
+        : "v16", "v17", "v18", "v19", "v20", "v21", "memory");
+  }
+  return to;
+}
+
+// clang-format on
 
 /// The whole tiles of a panel, or some of them.
 template <Finish kFinish, typename Element>
