@@ -14,6 +14,13 @@ namespace {
 constexpr int kWidth = static_cast<int>(kDepthwiseQuadBlock);
 using QuadCall = Call<kWidth>;
 
+/// How sums become codes.
+enum class Codes {
+  kAny,    // any sums, any range
+  kSmall,  // where pack.h says that results are small, and the range is that of int8: Call::small
+  kRelu,   // where kRelu holds (arm_blocks.h)
+};
+
 /// Indices of the bytes of channels 4 * kHalf .. 4 * kHalf + 3 in two pairs of rows.
 template <int kHalf>
 EDGEQ_INLINE int8x16_t quad_indices() {
@@ -79,7 +86,7 @@ EDGEQ_INLINE void store_codes(int8_t*& dst0, int8_t*& dst1, ptrdiff_t step, int8
   if (kRows == 2) __asm__ volatile("st1 {%1.d}[1], [%0], %2" : "+r"(dst1) : "w"(codes), "r"(step) : "memory");
 }
 
-// The codes of one output of each of two rows where kRelu holds, from sums to memory, in fixed registers:
+// The codes of one output of each of two rows where results are small, from sums to memory, in fixed registers:
 // biases, and then addends, of both rows come with one load.
 #define EDGEQ_DOT_QUAD(sum, quad, taps) "sdot v" #sum ".4s, %[" quad "].16b, %[" taps "].16b\n\t"
 
@@ -113,24 +120,62 @@ EDGEQ_INLINE void store_codes(int8_t*& dst0, int8_t*& dst1, ptrdiff_t step, int8
   "st1 {v28.8b}, [%[dst0]], %[step]\n\t"                \
   "st1 {v28.d}[1], [%[dst1]], %[step]\n\t"
 
+// Rounding by an addition of 1.5 * 2^23 and the zero point leaves codes in the low halves of the words: they fit
+// int16. An odd zero point is added in two steps, since ties go to an even sum.
+#define EDGEQ_SMALL_CODES                               \
+  "scvtf v24.4s, v24.4s\n\t"                            \
+  "scvtf v25.4s, v25.4s\n\t"                            \
+  "scvtf v26.4s, v26.4s\n\t"                            \
+  "scvtf v27.4s, v27.4s\n\t"                            \
+  "fmul v24.4s, v24.4s, %[s0].4s\n\t"                   \
+  "fmul v25.4s, v25.4s, %[s1].4s\n\t"                   \
+  "fmul v26.4s, v26.4s, %[s0].4s\n\t"                   \
+  "fmul v27.4s, v27.4s, %[s1].4s\n\t"                   \
+  "fadd v24.4s, v24.4s, %[magic].4s\n\t"                \
+  "fadd v25.4s, v25.4s, %[magic].4s\n\t"                \
+  "fadd v26.4s, v26.4s, %[magic].4s\n\t"                \
+  "fadd v27.4s, v27.4s, %[magic].4s\n\t"                \
+  "uzp1 v24.8h, v24.8h, v25.8h\n\t"                     \
+  "uzp1 v26.8h, v26.8h, v27.8h\n\t"                     \
+  "add v24.8h, v24.8h, %[odd].8h\n\t"                   \
+  "add v26.8h, v26.8h, %[odd].8h\n\t"                   \
+  "sqxtn v24.8b, v24.8h\n\t"                            \
+  "sqxtn2 v24.16b, v26.8h\n\t"                          \
+  "st1 {v24.8b}, [%[dst0]], %[step]\n\t"                \
+  "st1 {v24.d}[1], [%[dst1]], %[step]\n\t"
+
 #define EDGEQ_NAMED_SIX(name, of)                                                          \
   [name##00] "w"(of(0, 0)), [name##01] "w"(of(0, 1)), [name##10] "w"(of(1, 0)),            \
       [name##11] "w"(of(1, 1)), [name##20] "w"(of(2, 0)), [name##21] "w"(of(2, 1))
 
-#define EDGEQ_RELU_OPERANDS(...)                                                                           \
+#define EDGEQ_TWO_ROWS_OPERANDS(...)                                                                       \
   : [dst0] "+r"(dst0), [dst1] "+r"(dst1)                                                                   \
   : [bias] "r"(two_rows), [addend] "r"(two_rows + 2 * kWidth), [s0] "w"(scale[0]), [s1] "w"(scale[1]),     \
     [magic] "w"(magic), [step] "r"(step), __VA_ARGS__                                                      \
   : "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31", "memory"
 
+/// What two rows' codes are rounded with.
+struct Rounding {
+  explicit EDGEQ_INLINE Rounding(OutputRange range)
+      : magic(vdupq_n_f32(12582912.0f + static_cast<float>(range.zp - (range.zp & 1)))),
+        odd(vdupq_n_s16(static_cast<int16_t>(range.zp & 1))) {}
+
+  float32x4_t magic;
+  int16x8_t odd;  // of kSmall
+};
+
 /// kRows output rows from row y. `weights`: of the first row by columns and halves of the channels, then
-/// (stride 1) of the second. `padding`: the quads of a column of padding. `two_rows`, of
-/// kRelu: biases and addends, each twice.
-template <int kStride, int kRows, bool kRelu>
+/// (stride 1) of the second. `padding`: the quads of a column of padding. `two_rows`: biases and, of kRelu,
+/// addends, each twice.
+template <int kStride, int kRows, Codes kCodes>
 EDGEQ_INLINE void rows3(const QuadCall& call, const Block& block, const int8x16_t (&weights)[2][3][2],
                         const float32x4_t (&scale)[2], const int8_t (&padding)[2][16], const Turns& turns,
-                        Requantize<kRelu> requantize, const int32_t* two_rows, size_t y) {
+                        Requantize<kCodes == Codes::kRelu> requantize, Rounding rounding,
+                        const int32_t* two_rows, size_t y) {
   requantize.keep();
+  // As keep.
+  if (kCodes == Codes::kSmall) __asm__("" : "+w"(rounding.magic), "+w"(rounding.odd));
+  constexpr bool kRelu = kCodes == Codes::kRelu;
   constexpr int kOld = 3 - kStride;
   constexpr bool kShared = kStride == 1;  // both rows' windows have the same quads
   const DepthwiseParams& p = call.p;
@@ -160,20 +205,32 @@ EDGEQ_INLINE void rows3(const QuadCall& call, const Block& block, const int8x16_
     }
   };
   const auto emit = [&](int column) EDGEQ_LAMBDA {
-    if constexpr (kRelu && kRows == 2) {
-      const float32x4_t magic = requantize.magic();
+    if constexpr (kCodes != Codes::kAny && kRows == 2) {
+      const float32x4_t magic = kRelu ? requantize.magic() : rounding.magic;
       const auto quads = [&](int kx, int i) EDGEQ_LAMBDA { return window[(column + kx) % 3][i]; };
       const auto upper = [&](int kx, int i) EDGEQ_LAMBDA { return weights[0][kx][i]; };
       if constexpr (kShared) {
         const auto lower = [&](int kx, int i) EDGEQ_LAMBDA { return weights[1][kx][i]; };
-        __asm__ volatile(EDGEQ_DOT_WINDOWS(q, u, q, l) EDGEQ_RELU_CODES
-                         EDGEQ_RELU_OPERANDS(EDGEQ_NAMED_SIX(q, quads), EDGEQ_NAMED_SIX(u, upper),
-                                             EDGEQ_NAMED_SIX(l, lower)));
+        if constexpr (kRelu) {
+          __asm__ volatile(EDGEQ_DOT_WINDOWS(q, u, q, l) EDGEQ_RELU_CODES
+                           EDGEQ_TWO_ROWS_OPERANDS(EDGEQ_NAMED_SIX(q, quads), EDGEQ_NAMED_SIX(u, upper),
+                                                   EDGEQ_NAMED_SIX(l, lower)));
+        } else {
+          __asm__ volatile(EDGEQ_DOT_WINDOWS(q, u, q, l) EDGEQ_SMALL_CODES
+                           EDGEQ_TWO_ROWS_OPERANDS(EDGEQ_NAMED_SIX(q, quads), EDGEQ_NAMED_SIX(u, upper),
+                                                   EDGEQ_NAMED_SIX(l, lower), [odd] "w"(rounding.odd)));
+        }
       } else {
         const auto below = [&](int kx, int i) EDGEQ_LAMBDA { return window[(column + kx) % 3][2 + i]; };
-        __asm__ volatile(EDGEQ_DOT_WINDOWS(q, u, b, u) EDGEQ_RELU_CODES
-                         EDGEQ_RELU_OPERANDS(EDGEQ_NAMED_SIX(q, quads), EDGEQ_NAMED_SIX(u, upper),
-                                             EDGEQ_NAMED_SIX(b, below)));
+        if constexpr (kRelu) {
+          __asm__ volatile(EDGEQ_DOT_WINDOWS(q, u, b, u) EDGEQ_RELU_CODES
+                           EDGEQ_TWO_ROWS_OPERANDS(EDGEQ_NAMED_SIX(q, quads), EDGEQ_NAMED_SIX(u, upper),
+                                                   EDGEQ_NAMED_SIX(b, below)));
+        } else {
+          __asm__ volatile(EDGEQ_DOT_WINDOWS(q, u, b, u) EDGEQ_SMALL_CODES
+                           EDGEQ_TWO_ROWS_OPERANDS(EDGEQ_NAMED_SIX(q, quads), EDGEQ_NAMED_SIX(u, upper),
+                                                   EDGEQ_NAMED_SIX(b, below), [odd] "w"(rounding.odd)));
+        }
       }
       return;
     }
@@ -266,7 +323,7 @@ EDGEQ_INLINE void rows3(const QuadCall& call, const Block& block, const int8x16_
   if (kRows == 2) call.finish(y + 1);
 }
 
-template <int kStride, int kBits, bool kRelu>
+template <int kStride, int kBits, Codes kCodes>
 EDGEQ_NOINLINE void block3(const QuadCall& call, const Block& block, size_t row_begin, size_t row_end) {
   int8x16_t weights[2][3][2];
 #pragma GCC unroll 3
@@ -285,15 +342,18 @@ EDGEQ_NOINLINE void block3(const QuadCall& call, const Block& block, size_t row_
   }
   const float* scales = reinterpret_cast<const float*>(block.bias + kWidth);
   const float32x4_t scale[2] = {vld1q_f32(scales), vld1q_f32(scales + 4)};
-  const Requantize<kRelu> requantize(call.p.range);
+  const Requantize<kCodes == Codes::kRelu> requantize(call.p.range);
+  const Rounding rounding(call.p.range);
   const Turns turns = Turns::of<kStride>(call.p);
   alignas(16) int32_t two_rows[4 * kWidth];
-  if (kRelu) {
-    // The addends stand behind biases and scales.
+  if (kCodes != Codes::kAny) {
     const int32x4x2_t biases = vld1q_s32_x2(block.bias);
-    const int32x4x2_t addends = vld1q_s32_x2(block.bias + 2 * kWidth);
     vst1q_s32_x2(two_rows, biases);
     vst1q_s32_x2(two_rows + kWidth, biases);
+  }
+  if (kCodes == Codes::kRelu) {
+    // The addends stand behind biases and scales.
+    const int32x4x2_t addends = vld1q_s32_x2(block.bias + 2 * kWidth);
     vst1q_s32_x2(two_rows + 2 * kWidth, addends);
     vst1q_s32_x2(two_rows + 3 * kWidth, addends);
   }
@@ -304,8 +364,10 @@ EDGEQ_NOINLINE void block3(const QuadCall& call, const Block& block, size_t row_
   vst1q_s8(padding[1], vreinterpretq_s8_s16(vzip2q_s16(twice, twice)));
   size_t y = row_begin;
   for (; y + 2 <= row_end; y += 2)
-    rows3<kStride, 2>(call, block, weights, scale, padding, turns, requantize, two_rows, y);
-  if (y < row_end) rows3<kStride, 1>(call, block, weights, scale, padding, turns, requantize, two_rows, y);
+    rows3<kStride, 2, kCodes>(call, block, weights, scale, padding, turns, requantize, rounding, two_rows, y);
+  if (y < row_end) {
+    rows3<kStride, 1, kCodes>(call, block, weights, scale, padding, turns, requantize, rounding, two_rows, y);
+  }
 }
 
 template <int kBits>
@@ -316,9 +378,11 @@ void depthwise_neondot(const DepthwiseParams& p, size_t row_begin, size_t row_en
     call.run(any, relu, depthwise_quad_block_bytes(shape), row_begin, row_end);
   };
   if (p.stride_w == 1) {
-    run(&block3<1, kBits, false>, &block3<1, kBits, true>);
+    run(call.small() ? &block3<1, kBits, Codes::kSmall> : &block3<1, kBits, Codes::kAny>,
+        &block3<1, kBits, Codes::kRelu>);
   } else {
-    run(&block3<2, kBits, false>, &block3<2, kBits, true>);
+    run(call.small() ? &block3<2, kBits, Codes::kSmall> : &block3<2, kBits, Codes::kAny>,
+        &block3<2, kBits, Codes::kRelu>);
   }
 }
 

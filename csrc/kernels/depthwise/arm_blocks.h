@@ -216,8 +216,12 @@ class Call {
     uint32_t small;
     std::memcpy(&small, params.packed, sizeof small);
     const OutputRange& range = params.range;
-    relu_ = kHasRelu && small != 0 && range.zp == -128 && range.min == -128 && range.max == 127;
+    small_ = small != 0 && range.min == -128 && range.max == 127;
+    relu_ = kHasRelu && small_ && range.zp == -128;
   }
+
+  /// Whether results are small (pack.h), and saturation is the whole clamp.
+  bool small() const { return small_; }
 
   using Function = void(const Call&, const Block&, size_t row_begin, size_t row_end);
 
@@ -313,6 +317,7 @@ class Call {
 
   const DepthwiseBlockScratch scratch_;
   bool whole_;
+  bool small_;
   bool relu_;
 };
 
