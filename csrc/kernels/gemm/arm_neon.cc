@@ -4,6 +4,7 @@
 #include "kernels/gemm/neon_blocks.h"
 #if defined(__aarch64__)
 #include "kernels/gemm/arm64_neon_lanes.h"
+#include "kernels/gemm/arm64_neon_shallow.h"
 #include "kernels/gemm/arm64_neon_tile.h"
 #endif
 
@@ -525,6 +526,29 @@ EDGEQ_INLINE void find_rows(const GemmLhs& lhs, size_t taps, size_t first, size_
   }
 }
 
+#if defined(__aarch64__)
+/// Computes whole tiles of a block of panels by arm64_neon_shallow.h; returns how many panels of them.
+EDGEQ_INLINE size_t run_shallow(const GemmParams& p, const NeonBlocks& blocks, const Epilogue& epilogue,
+                                size_t row_begin, size_t row_end, const uint8_t* weights, size_t column,
+                                size_t columns) {
+  const size_t tiles = (row_end - row_begin) / kMr;
+  const size_t panels = columns / kNr;
+  const size_t eights = blocks.tap_depth / 8;
+  const bool takes = p.taps == 1 && p.lhs.pixel_offset == nullptr && tiles != 0;
+  const ShallowTiles shallow = takes ? find_shallow_tiles(eights, epilogue.finish) : nullptr;
+  if (shallow == nullptr || panels == 0) return 0;
+  uint8_t* const spread = p.scratch + blocks.address_bytes;
+  const size_t bytes = kNr * blocks.tap_depth + (epilogue.finish == Finish::kClamp ? 64 : 48);
+  for (size_t i = 0; i < panels; ++i) {
+    spread_panel(weights + i * blocks.panel_bytes, blocks.header_bytes, eights, epilogue.finish,
+                 epilogue.small, spread + i * bytes);
+  }
+  shallow(lhs_row(p.lhs, 0, row_begin), p.lhs.row_stride, tiles, spread, panels, epilogue.small,
+          p.dst + static_cast<ptrdiff_t>(row_begin) * p.dst_row_stride + column, p.dst_row_stride);
+  return panels;
+}
+#endif
+
 template <int kBits>
 void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end) {
   const NeonBlocks blocks = neon_blocks(p.k, p.taps, kBits);
@@ -558,15 +582,29 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
         unpack_panel(weights + i * packed_panel, x, unpacked + i * blocks.panel_bytes);
       weights = unpacked;
     }
-    for (size_t i = row_begin; i < row_end; i += kMr) {
-      const size_t rows = row_end - i < kMr ? row_end - i : kMr;
-      find_rows(p.lhs, p.taps, i, rows, addresses);
-      place.dst = p.dst + static_cast<ptrdiff_t>(i) * p.dst_row_stride + column;
-      place.src = p.residual.src == nullptr
-                      ? nullptr
-                      : p.residual.src + static_cast<ptrdiff_t>(i) * p.residual.row_stride + column;
-      run_rows<kBits>(epilogue, x, place, weights, columns, rows);
+    const auto run_tiles = [&](size_t from, size_t to, size_t done) {
+      for (size_t i = from; i < to; i += kMr) {
+        const size_t rows = to - i < kMr ? to - i : kMr;
+        find_rows(p.lhs, p.taps, i, rows, addresses);
+        const size_t first = column + done * kNr;
+        place.dst = p.dst + static_cast<ptrdiff_t>(i) * p.dst_row_stride + first;
+        place.src = p.residual.src == nullptr
+                        ? nullptr
+                        : p.residual.src + static_cast<ptrdiff_t>(i) * p.residual.row_stride + first;
+        run_rows<kBits>(epilogue, x, place, weights + done * blocks.panel_bytes, columns - done * kNr, rows);
+      }
+    };
+    size_t first_row = row_begin;
+#if defined(__aarch64__)
+    if (kBits == 8) {
+      const size_t done = run_shallow(p, blocks, epilogue, row_begin, row_end, weights, column, columns);
+      if (done != 0) {
+        first_row += (row_end - row_begin) / kMr * kMr;
+        if (done * kNr < columns) run_tiles(row_begin, first_row, done);
+      }
     }
+#endif
+    run_tiles(first_row, row_end, 0);
   }
 }
 

@@ -9,6 +9,7 @@
 // plain C++.
 //
 //   | addresses of a tile's rows, all taps | W4: a block of panels in the form of W8 |
+//   |                                      | W8, shallow: those of arm64_neon_shallow.h |
 //
 // A block of panels stays in the first-level cache while all rows pass; a tile of rows stays while the
 // block's panels pass.
@@ -18,6 +19,7 @@ namespace edgeq {
 struct NeonBlocks {
   static constexpr size_t kRows = 4;
   static constexpr size_t kChannels = 4;  // of a panel
+  static constexpr size_t kShallowDepth = 32;
 
   size_t tap_depth;      // channels of one tap in the form of W8: whole eights
   size_t header_bytes;   // of a panel: biases, scales and notes (pack.h)
@@ -25,8 +27,9 @@ struct NeonBlocks {
   size_t panels;         // of a block
   size_t address_bytes;  // 64-byte units
   size_t scratch_panels;
+  size_t scratch_panel_bytes;
 
-  size_t bytes() const { return address_bytes + scratch_panels * panel_bytes; }
+  size_t bytes() const { return address_bytes + scratch_panels * scratch_panel_bytes + 64; }
 };
 
 static inline NeonBlocks neon_blocks(size_t k, size_t taps, int weight_bits) {
@@ -39,7 +42,10 @@ static inline NeonBlocks neon_blocks(size_t k, size_t taps, int weight_bits) {
   blocks.panel_bytes = blocks.header_bytes + NeonBlocks::kChannels * blocks.tap_depth * taps;
   blocks.panels = blocks.panel_bytes < kBlockBytes ? kBlockBytes / blocks.panel_bytes : 1;
   blocks.address_bytes = (taps * NeonBlocks::kRows * sizeof(void*) + 63) / 64 * 64;
-  blocks.scratch_panels = weight_bits == 4 ? blocks.panels : 0;
+  const bool shallow = taps == 1 && blocks.tap_depth <= NeonBlocks::kShallowDepth;
+  blocks.scratch_panels = weight_bits == 4 || shallow ? blocks.panels : 0;
+  blocks.scratch_panel_bytes =
+      weight_bits == 4 ? blocks.panel_bytes : NeonBlocks::kChannels * (blocks.tap_depth + 16);
   return blocks;
 }
 
