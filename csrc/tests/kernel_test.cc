@@ -320,6 +320,7 @@ struct GemmCase {
   bool table, residual;
   uint64_t seed;
   bool image = false;  // the map is that of a convolution: 3 x 3 taps, any stride, dilation and padding
+  bool small = false;  // biases, which kernels look at to round all of a call in another way
 };
 
 /// A map as a convolution of 3 x 3 taps makes it, with at least c.m outputs.
@@ -399,11 +400,12 @@ void check_gemm(const GemmVariant& variant, const GemmCase& c) {
   const float typical = 40.0f / (128.0f * (variant.weight_bits == 4 ? 7.0f : 127.0f) *
                                  std::sqrt(static_cast<float>(taps * c.k)));
   for (size_t j = 0; j < c.n; ++j) {
-    bias[j] = random.between(0, 7) == 0 ? random.between(-(1 << 30), 1 << 30) : random.between(-3000, 3000);
+    const bool huge = !c.small && random.between(0, 7) == 0;
+    bias[j] = huge ? random.between(-(1 << 30), 1 << 30) : random.between(-3000, 3000);
     scale[j] = random.between(0, 15) == 0 ? 0.0f : typical * (0.25f + random.unit());
   }
   // Scales near and above 1: products beyond the int32 range must clamp all the same.
-  if (c.seed % 6 == 0) scale[c.n - 1] = c.seed % 12 == 0 ? 3.0f : 0.99999994f;
+  if (!c.small && c.seed % 6 == 0) scale[c.n - 1] = c.seed % 12 == 0 ? 3.0f : 0.99999994f;
   const size_t first = static_cast<size_t>(random.between(0, 3));
   const std::vector<uint8_t> stored = pack_codes(weights, variant.weight_bits, first);
   AlignedBuffer packed;
@@ -429,6 +431,7 @@ void check_gemm(const GemmVariant& variant, const GemmCase& c) {
   p.dst = reinterpret_cast<act_t*>(dst.data());
   p.dst_row_stride = dst.stride();
   p.range = random_range(random);
+  if (c.small && c.seed % 3 == 0) p.range = OutputRange{2 * random.between(-64, 63), kActMin, kActMax};
   act_t table[256];
   for (act_t& entry : table) entry = random.act();
   if (c.table) p.table = table;
@@ -439,6 +442,7 @@ void check_gemm(const GemmVariant& variant, const GemmCase& c) {
         GemmResidual{other.data(),         static_cast<ptrdiff_t>(c.n + 3),  random.between(kActMin, kActMax),
                      0.1f + random.unit(), random.between(kActMin, kActMax), 0.1f + random.unit(),
                      random_range(random)};
+    if (c.small && c.seed % 4 == 0) p.residual.multiplier_acc = 3e4f;
   }
   const GemmShape shape{c.m, c.n, c.k, taps, variant.weight_bits, c.direct};
   AlignedBuffer scratch;
@@ -539,6 +543,29 @@ void test_gemm_variant(const GemmVariant& variant) {
       check_gemm(variant, GemmCase{m, nr + 5, k, 1, true, Fill::kHalf, false, false, k});
       check_gemm(variant, GemmCase{m, nr, k, 3, false, Fill::kHalf, false, false, k + 1});
     }
+  }
+  // Small sums alone: the ways of rounding that need them, of every depth that a kernel treats apart.
+  for (size_t k : {1, 5, 8, 12, 16, 17, 24, 27, 32, 33, 36, 40, 48, 56, 64, 72, 80, 96, 104, 112, 128, 160}) {
+    for (Fill fill : kFills) {
+      for (bool residual : {false, true}) {
+        ++seed;
+        const size_t more = static_cast<size_t>(seed % 6);
+        GemmCase c{2 * mr + more % 3, 2 * nr + more, k, 1, true, fill, false, residual, seed};
+        c.small = true;
+        check_gemm(variant, c);
+      }
+    }
+  }
+  for (Fill fill : kFills) {
+    // More pairs of groups than the notes of plain NEON have bits.
+    for (size_t k : {2000, 2016, 2040, 2048, 2100}) {
+      GemmCase c{mr + 1, nr + 3, k, 1, true, fill, false, k == 2048, ++seed};
+      c.small = true;
+      check_gemm(variant, c);
+    }
+    GemmCase c{2 * mr + 1, 2 * nr, 48, 9, false, fill, false, seed % 2 == 0, ++seed};
+    c.small = true;
+    check_gemm(variant, c);
   }
   // Deep sums, and the wrap of biases near 2^30.
   for (Fill fill : kFills) {

@@ -19,7 +19,7 @@
 //   v12 .. v15    products, then bias, scale and what rounds
 //   v16 .. v31    rows, 4 * row + place / 8
 
-#include "kernels/gemm/arm_tile.h"
+#include "kernels/gemm/arm64_neon_finish.h"
 #include "kernels/gemm/neon_blocks.h"
 
 namespace edgeq {
@@ -85,31 +85,12 @@ EDGEQ_INLINE void spread_panel(const uint8_t* panel, size_t header_bytes, size_t
   EDGEQ_SHALLOW_EIGHT(sadalp, 18, 22, 26, 30, 8, 9) \
   EDGEQ_SHALLOW_EIGHT(sadalp, 19, 23, 27, 31, 10, 11)
 
-#define EDGEQ_SHALLOW_STEP(what, type, to, with) #what " v" #to "." #type ", v" #to "." #type ", v" #with "." #type "\n\t"
-#define EDGEQ_SHALLOW_FOUR(what, with) \
-  EDGEQ_SHALLOW_STEP(what, 4s, 0, with) EDGEQ_SHALLOW_STEP(what, 4s, 2, with) \
-  EDGEQ_SHALLOW_STEP(what, 4s, 4, with) EDGEQ_SHALLOW_STEP(what, 4s, 6, with)
-#define EDGEQ_SHALLOW_ODD EDGEQ_SHALLOW_STEP(add, 8h, 0, 15) EDGEQ_SHALLOW_STEP(add, 8h, 4, 15)
-#define EDGEQ_SHALLOW_CLAMP EDGEQ_SHALLOW_STEP(smax, 16b, 0, 1) EDGEQ_SHALLOW_STEP(smin, 16b, 0, 3)
-#define EDGEQ_SHALLOW_FINISH(next, bounds, odd, clamp) \
-  EDGEQ_SHALLOW_STEP(addp, 4s, 0, 1) EDGEQ_SHALLOW_STEP(addp, 4s, 2, 3) \
-  EDGEQ_SHALLOW_STEP(addp, 4s, 4, 5) EDGEQ_SHALLOW_STEP(addp, 4s, 6, 7) \
-  next \
-  EDGEQ_SHALLOW_FOUR(add, 12) \
-  "scvtf v0.4s, v0.4s\n\t" \
-  "scvtf v2.4s, v2.4s\n\t" \
-  "scvtf v4.4s, v4.4s\n\t" \
-  "scvtf v6.4s, v6.4s\n\t" \
-  EDGEQ_SHALLOW_FOUR(fmul, 13) \
-  EDGEQ_SHALLOW_FOUR(fadd, 14) \
-  "subs %[panels], %[panels], #1\n\t" \
-  EDGEQ_SHALLOW_STEP(uzp1, 8h, 0, 2) EDGEQ_SHALLOW_STEP(uzp1, 8h, 4, 6) \
-  bounds odd \
-  "sqxtn v0.8b, v0.8h\n\t" \
-  "sqxtn2 v0.16b, v4.8h\n\t" \
-  clamp \
+#define EDGEQ_SHALLOW_FINISH(next, finish) \
+  EDGEQ_STEP(addp, 4s, 0, 1) EDGEQ_STEP(addp, 4s, 2, 3) EDGEQ_STEP(addp, 4s, 4, 5) EDGEQ_STEP(addp, 4s, 6, 7) \
+  next finish \
   "st1 {v0.s}[0], [%[d0]], #4\n\t" \
   "st1 {v0.s}[1], [%[d1]], #4\n\t" \
+  "subs %[panels], %[panels], #1\n\t" \
   "st1 {v0.s}[2], [%[d2]], #4\n\t" \
   "st1 {v0.s}[3], [%[d3]], #4\n\t" \
   "b.ne 1b"
@@ -143,10 +124,11 @@ EDGEQ_INLINE void spread_panel(const uint8_t* panel, size_t header_bytes, size_t
                      "v27", "v28", "v29", "v30", "v31", "cc", "memory")
 #define EDGEQ_RUN_SHALLOW_TO(eights, first) \
   if constexpr (kFinish == Finish::kSaturate) { \
-    EDGEQ_RUN_SHALLOW(eights, first, "ld1 {v12.4s-v14.4s}, [%[w]], #48\n\t" EDGEQ_SHALLOW_FINISH(first, "", "", "")); \
+    EDGEQ_RUN_SHALLOW(eights, first, "ld1 {v12.4s-v14.4s}, [%[w]], #48\n\t" \
+        EDGEQ_SHALLOW_FINISH(first, EDGEQ_SATURATED(0, 2, 4, 6, 12, 13, 14))); \
   } else { \
     EDGEQ_RUN_SHALLOW(eights, first, "ld1 {v12.4s-v15.4s}, [%[w]], #64\n\t" \
-        EDGEQ_SHALLOW_FINISH(first, "ldp q1, q3, [%[bounds]]\n\t", EDGEQ_SHALLOW_ODD, EDGEQ_SHALLOW_CLAMP)); \
+        EDGEQ_SHALLOW_FINISH(first, "ldp q1, q3, [%[bounds]]\n\t" EDGEQ_CLAMPED(0, 2, 4, 6, 12, 13, 14, 15, 1, 3))); \
   }
 
 // clang-format on

@@ -13,7 +13,7 @@
 // An in-order core would wait where an instruction takes what the one before it yields: the four products of
 // a row go through their steps side by side.
 
-#include "kernels/arm_vectors.h"
+#include "kernels/gemm/arm64_neon_finish.h"
 #include "kernels/gemm/neon_blocks.h"
 
 namespace edgeq {
@@ -240,9 +240,8 @@ namespace {
   EDGEQ_WIDE_LANES(3, 12, 13, 14, 15)
 // clang-format on
 
-/// Sums of a tile of 8-bit weights, without bias; moves `w` behind the weights of the panel. `pairs`: what
-/// pack.h says of them.
-template <bool kOneTap>
+/// Sums of a tile of 8-bit weights, without bias; moves `w` behind the weights of the panel. `pairs`: the bytes
+/// that pack.h says of them.
 EDGEQ_INLINE void sum_wide_tile(const act_t* const* rows, size_t taps, size_t groups, size_t half,
                                 const uint8_t* pairs, const int8_t*& w, int32x4_t (&sums)[4]) {
   const act_t *a0, *a1, *a2, *a3;
@@ -252,24 +251,118 @@ EDGEQ_INLINE void sum_wide_tile(const act_t* const* rows, size_t taps, size_t gr
   register int32x4_t s1 __asm__("v1");
   register int32x4_t s2 __asm__("v2");
   register int32x4_t s3 __asm__("v3");
-  if (kOneTap) {
-    __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W8_BEGIN, EDGEQ_W8_BEGIN_32, EDGEQ_W8_ADD_16, EDGEQ_W8_LOOP_32,
-                                EDGEQ_W8_ADD_8, "") EDGEQ_WIDE_END
-                     : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS, EDGEQ_PAIR_SCALARS
-                     : [rows] "r"(rows), [groups] "r"(groups), [half] "r"(half)
-                     : EDGEQ_TILE_CLOBBERS);
-  } else {
-    __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W8_BEGIN, EDGEQ_W8_BEGIN_32, EDGEQ_W8_ADD_16, EDGEQ_W8_LOOP_32,
-                                EDGEQ_W8_ADD_8, EDGEQ_LOOP_OVER_TAPS("")) EDGEQ_WIDE_END
-                     : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS, EDGEQ_PAIR_SCALARS,
-                       EDGEQ_TAP_SCALARS
-                     : [groups] "r"(groups), [half] "r"(half)
-                     : EDGEQ_TILE_CLOBBERS);
-  }
+  __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W8_BEGIN, EDGEQ_W8_BEGIN_32, EDGEQ_W8_ADD_16, EDGEQ_W8_LOOP_32,
+                              EDGEQ_W8_ADD_8, EDGEQ_LOOP_OVER_TAPS("")) EDGEQ_WIDE_END
+                   : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS, EDGEQ_PAIR_SCALARS,
+                     EDGEQ_TAP_SCALARS
+                   : [groups] "r"(groups), [half] "r"(half)
+                   : EDGEQ_TILE_CLOBBERS);
   sums[0] = s0;
   sums[1] = s1;
   sums[2] = s2;
   sums[3] = s3;
+}
+
+// clang-format off
+// One tap of at least one whole group, whose notes are bits (pack.h): adding %[bits] to itself yields the next
+// pair's in the carry, and zero behind the last. Each branch tells from the flags what follows.
+#define EDGEQ_NEXT_BIT "adds %[bits], %[bits], %[bits]\n\t"
+#define EDGEQ_W8_ONE_TAP \
+  EDGEQ_FIRST_TAP \
+  "ldr %[bits], [%[panel], #32]\n\t" \
+  "add %[w], %[panel], #48\n\t" \
+  "tbnz %[groups], #0, 5f\n\t" \
+  EDGEQ_NEXT_BIT \
+  "b.cc 6f\n\t" \
+  EDGEQ_W8_PAIR(saddlp) \
+  EDGEQ_NEXT_BIT \
+  "b.hi 2f\n\t" \
+  "b.cc 3f\n\t" \
+  "b 4f\n\t" \
+  "6:\n\t" \
+  EDGEQ_W8_32(saddlp) \
+  EDGEQ_NEXT_BIT \
+  "b.cc 3f\n\t" \
+  "b.hi 2f\n\t" \
+  "b 4f\n\t" \
+  "5:\n\t" \
+  EDGEQ_W8_BEGIN \
+  EDGEQ_NEXT_BIT \
+  "b.cc 3f\n\t" \
+  "b.eq 4f\n\t" \
+  "2:\n\t" \
+  EDGEQ_W8_PAIR(sadalp) \
+  EDGEQ_NEXT_BIT \
+  "b.hi 2b\n\t" \
+  "b.cs 4f\n\t" \
+  "3:\n\t" \
+  EDGEQ_W8_32(sadalp) \
+  EDGEQ_NEXT_BIT \
+  "b.cc 3b\n\t" \
+  "b.ne 2b\n\t" \
+  "4:\n\t" \
+  "cbz %[half], 7f\n\t" \
+  EDGEQ_W8_ADD_8 \
+  "7:\n\t"
+
+// The loop over panels; bias and scale are in v16 and v17.
+#define EDGEQ_PANELS(sums, finish) \
+  "1:\n\t" \
+  sums \
+  "ld1 {v16.4s-v17.4s}, [%[panel]], %[panel_bytes]\n\t" \
+  finish \
+  "st1 {v0.s}[0], [%[dst]], %[dst_stride]\n\t" \
+  "st1 {v0.s}[1], [%[dst]], %[dst_stride]\n\t" \
+  "subs %[panels], %[panels], #1\n\t" \
+  "st1 {v0.s}[2], [%[dst]], %[dst_stride]\n\t" \
+  "st1 {v0.s}[3], [%[dst]], %[dst_back]\n\t" \
+  "b.ne 1b"
+#define EDGEQ_PANELS_SATURATED "ldr q18, [%[constants]]\n\t" EDGEQ_SATURATED(0, 1, 2, 3, 16, 17, 18)
+#define EDGEQ_PANELS_CLAMPED \
+  "ldp q18, q19, [%[constants]]\n\t" \
+  "ldp q20, q21, [%[constants], #32]\n\t" \
+  EDGEQ_CLAMPED(0, 1, 2, 3, 16, 17, 18, 19, 20, 21)
+
+#define EDGEQ_RUN_WIDE_PANELS(finish) \
+  __asm__ volatile(EDGEQ_PANELS(EDGEQ_W8_ONE_TAP EDGEQ_WIDE_END, finish) \
+                   : [a0] "=&r"(a0), [a1] "=&r"(a1), [a2] "=&r"(a2), [a3] "=&r"(a3), [w] "=&r"(w), [bits] "=&r"(bits), \
+                     [panel] "+r"(panel), [panels] "+r"(panels), [dst] "+r"(dst), [src] "+r"(src) \
+                   : [rows] "r"(rows), [groups] "r"(groups), [half] "r"(half), [panel_bytes] "r"(panel_bytes), \
+                     [dst_stride] "r"(dst_stride), [dst_back] "r"(4 - 3 * dst_stride), \
+                     [src_stride] "r"(src_stride), [src_back] "r"(4 - 3 * src_stride), [constants] "r"(&constants) \
+                   : "v0", "v1", "v2", "v3", EDGEQ_TILE_CLOBBERS)
+// clang-format on
+
+/// How the sums of whole tiles become codes.
+enum class PanelFinish { kSaturate, kClamp, kResidual };
+
+/// Four rows times some panels of 8-bit weights, from addresses to codes.
+template <PanelFinish kFinish>
+EDGEQ_NOINLINE void wide_panels(const act_t* const* rows, size_t groups, size_t half, const uint8_t* panel,
+                                size_t panel_bytes, size_t panels, const FinishConstants& constants,
+                                act_t* dst, ptrdiff_t dst_stride, const act_t* src, ptrdiff_t src_stride) {
+  const act_t *a0, *a1, *a2, *a3, *w;
+  uint64_t bits;
+  if constexpr (kFinish == PanelFinish::kSaturate) {
+    EDGEQ_RUN_WIDE_PANELS(EDGEQ_PANELS_SATURATED);
+  } else if constexpr (kFinish == PanelFinish::kClamp) {
+    EDGEQ_RUN_WIDE_PANELS(EDGEQ_PANELS_CLAMPED);
+  } else {
+    EDGEQ_RUN_WIDE_PANELS(EDGEQ_WITH_RESIDUAL);
+  }
+}
+
+/// The sums of one panel of them, without bias.
+EDGEQ_NOINLINE void sum_wide_panel(const act_t* const* rows, size_t groups, size_t half, const uint8_t* panel,
+                                   int32x4_t* sums) {
+  const act_t *a0, *a1, *a2, *a3, *w;
+  uint64_t bits;
+  __asm__ volatile(EDGEQ_W8_ONE_TAP EDGEQ_WIDE_END "st1 {v0.4s-v3.4s}, [%[sums]]"
+                   : [a0] "=&r"(a0), [a1] "=&r"(a1), [a2] "=&r"(a2), [a3] "=&r"(a3), [w] "=&r"(w),
+                     [bits] "=&r"(bits)
+                   : [rows] "r"(rows), [groups] "r"(groups), [half] "r"(half), [panel] "r"(panel),
+                     [sums] "r"(sums)
+                   : "v0", "v1", "v2", "v3", EDGEQ_TILE_CLOBBERS);
 }
 
 /// Most products that a lane of 16 bits adds whatever the 4-bit weights are.

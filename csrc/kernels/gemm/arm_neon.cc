@@ -59,6 +59,7 @@ struct Operands {
   size_t header_bytes;
   size_t panel_bytes;
   size_t note_bytes;
+  bool in_bits;     // the notes of 8-bit weights, and there is a whole group
 };
 
 /// Sums of a tile, without bias.
@@ -220,11 +221,16 @@ EDGEQ_INLINE const uint8_t* notes_of(const Operands& x, const int8_t* weights) {
   return reinterpret_cast<const uint8_t*>(weights) - x.note_bytes;
 }
 
-/// The sums of a whole tile of 8-bit weights.
+/// The sums of a whole tile of 8-bit weights; kOneTap: of panels whose notes are bits.
 template <bool kOneTap>
 struct WideTile {
   static EDGEQ_INLINE void sum(const Operands& x, const int8_t*& w, int32x4_t (&sums)[4]) {
-    sum_wide_tile<kOneTap>(x.rows, x.taps, x.groups, x.half, notes_of(x, w), w, sums);
+    if (kOneTap) {
+      sum_wide_panel(x.rows, x.groups, x.half, reinterpret_cast<const uint8_t*>(w) - x.header_bytes, sums);
+      w += x.panel_bytes - x.header_bytes;
+    } else {
+      sum_wide_tile(x.rows, x.taps, x.groups, x.half, notes_of(x, w), w, sums);
+    }
   }
 };
 
@@ -282,7 +288,8 @@ struct Epilogue {
         plain(p.table == nullptr && p.residual.src == nullptr)
 #if defined(__aarch64__)
         ,
-        small(p.range)
+        small(p.range),
+        constants(p.range, p.residual)
 #endif
   {
   }
@@ -291,9 +298,13 @@ struct Epilogue {
   /// Finds out how the sums of some panels become codes.
   void look_at(const GemmParams& p, const uint8_t* panel, size_t panel_bytes, size_t panels,
                double largest_sum) {
-    finish = plain ? finish_of(p.range) : Finish::kMemory;
-    for (size_t i = 0; i < panels && finish != Finish::kMemory; ++i, panel += panel_bytes)
-      finish = finish_of(p, panel, kNr, largest_sum);
+    GemmParams sums = p;
+    sums.residual.src = nullptr;
+    Finish all = finish_of(p.range);
+    for (size_t i = 0; i < panels && all != Finish::kMemory; ++i, panel += panel_bytes)
+      all = finish_of(sums, panel, kNr, largest_sum);
+    finish = plain ? all : Finish::kMemory;
+    small_residual = residual.src != nullptr && all != Finish::kMemory && has_small_sums(residual);
   }
 #endif
 
@@ -304,7 +315,9 @@ struct Epilogue {
   bool plain;  // nothing follows the rounding
 #if defined(__aarch64__)
   SmallRange small;
+  FinishConstants constants;
   Finish finish = Finish::kMemory;  // of the panels at hand
+  bool small_residual = false;      // a residual after small products, and nothing else
 #endif
 };
 
@@ -475,6 +488,30 @@ EDGEQ_INLINE void run_tile(const Epilogue& epilogue, const Operands& x, Place pl
   }
   tile_row<Tile, 4>(epilogue, x, place, panel, columns);
 }
+
+/// The same for 8-bit weights whose notes are bits.
+EDGEQ_INLINE void run_wide_panels(const Epilogue& epilogue, const Operands& x, Place place,
+                                  const uint8_t* panel, size_t columns) {
+  const size_t panels = columns / kNr;
+  const auto run = [&](auto* function) {
+    function(x.rows, x.groups, x.half, panel, x.panel_bytes, panels, epilogue.constants, place.dst,
+             place.dst_stride, place.src, place.src_stride);
+    columns -= panels * kNr;
+    panel += panels * x.panel_bytes;
+    place.dst += panels * kNr;
+    if (place.src != nullptr) place.src += panels * kNr;
+  };
+  if (panels != 0) {
+    if (epilogue.small_residual) {
+      run(wide_panels<PanelFinish::kResidual>);
+    } else if (epilogue.finish == Finish::kSaturate) {
+      run(wide_panels<PanelFinish::kSaturate>);
+    } else if (epilogue.finish == Finish::kClamp) {
+      run(wide_panels<PanelFinish::kClamp>);
+    }
+  }
+  if (columns != 0) tile_row<WideTile<true>, 4>(epilogue, x, place, panel, columns);
+}
 #endif
 
 template <int kBits>
@@ -490,14 +527,14 @@ EDGEQ_INLINE void run_rows(const Epilogue& epilogue, Operands x, Place place, co
   constexpr bool kNarrow = kBits == 4;
   switch (rows) {
 #if defined(__aarch64__)
-    case 4: {
-      if (x.taps == 1) {
-        return run_tile<std::conditional_t<kNarrow, NarrowTile<true>, WideTile<true>>>(epilogue, x, place,
-                                                                                       panel, columns);
+    case 4:
+      if constexpr (!kNarrow) {
+        if (x.in_bits) return run_wide_panels(epilogue, x, place, panel, columns);
+        return run_tile<WideTile<false>>(epilogue, x, place, panel, columns);
+      } else {
+        if (x.taps == 1) return run_tile<NarrowTile<true>>(epilogue, x, place, panel, columns);
+        return run_tile<NarrowTile<false>>(epilogue, x, place, panel, columns);
       }
-      return run_tile<std::conditional_t<kNarrow, NarrowTile<false>, WideTile<false>>>(epilogue, x, place,
-                                                                                       panel, columns);
-    }
     case 3:
       return tile_row<std::conditional_t<kNarrow, NarrowSums<3>, WideSums<3>>, 3>(epilogue, x, place, panel,
                                                                                   columns);
@@ -565,6 +602,7 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
   x.groups = blocks.tap_depth / 16;
   x.note_bytes = blocks.header_bytes - kChannelBytes;
   x.half = blocks.tap_depth / 8 % 2;
+  x.in_bits = kBits == 8 && x.groups != 0 && gemm_notes_are_bits(x.groups, x.taps);
   Place place{};
   place.dst_stride = p.dst_row_stride;
   place.src_stride = p.residual.row_stride;

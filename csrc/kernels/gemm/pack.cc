@@ -79,6 +79,16 @@ void put_notes(const uint8_t* weights, int weight_bits, size_t width, size_t pad
     *out = fit_of(weights, width, padded_k / 2, taps);
     return;
   }
+  if (gemm_notes_are_bits(groups, taps)) {
+    uint64_t bits = 0;
+    uint64_t bit = uint64_t{1} << 63;
+    for (size_t g = groups % 2; g < groups; g += 2, bit >>= 1) {
+      if (adds_in_pairs(weights + g * 16 * width, width)) bits |= bit;
+    }
+    bits |= bit;
+    std::memcpy(out, &bits, sizeof bits);
+    return;
+  }
   for (size_t t = 0; t < taps; ++t, weights += width * padded_k) {
     for (size_t g = groups % 2; g < groups; g += 2) *out++ = adds_in_pairs(weights + g * 16 * width, width);
   }
