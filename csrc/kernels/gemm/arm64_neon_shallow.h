@@ -6,8 +6,8 @@
 //
 // A product of eight lanes is four places of the depth of two output channels, not eight of one. The widened
 // sums of two channels then share a vector, and one addp a row brings four channels together, where the tiles
-// of arm64_neon_tile.h take three. The rows must hold every four bytes twice for it, which costs nothing here:
-// it is done once for all panels. For eight places of the depth:
+// of arm64_neon_tile.h take three. The rows must hold every four bytes twice for it, which is done once for
+// all panels. For eight places of the depth:
 //
 //   row         | c0 .. c3 | c0 .. c3 | c4 .. c7 | c4 .. c7 |
 //   weights     | c0 .. c3 of channel 0 | c0 .. c3 of channel 1 | c4 .. c7 of 0 | c4 .. c7 of 1 |, of 2 and 3
@@ -86,7 +86,8 @@ EDGEQ_INLINE void spread_panel(const uint8_t* panel, size_t header_bytes, size_t
   EDGEQ_SHALLOW_EIGHT(sadalp, 19, 23, 27, 31, 10, 11)
 
 #define EDGEQ_SHALLOW_FINISH(next, finish) \
-  EDGEQ_STEP(addp, 4s, 0, 1) EDGEQ_STEP(addp, 4s, 2, 3) EDGEQ_STEP(addp, 4s, 4, 5) EDGEQ_STEP(addp, 4s, 6, 7) \
+  EDGEQ_STEP(addp, 4s, 0, 1) EDGEQ_STEP(addp, 4s, 2, 3) EDGEQ_STEP(addp, 4s, 4, 5) \
+  EDGEQ_STEP(addp, 4s, 6, 7) \
   next finish \
   "st1 {v0.s}[0], [%[d0]], #4\n\t" \
   "st1 {v0.s}[1], [%[d1]], #4\n\t" \
@@ -117,18 +118,20 @@ EDGEQ_INLINE void spread_panel(const uint8_t* panel, size_t header_bytes, size_t
 
 #define EDGEQ_RUN_SHALLOW(eights, first, finish) \
   __asm__ volatile(EDGEQ_SPREAD_ROWS(EDGEQ_SPREAD_ROW_##eights) first "1:\n\t" EDGEQ_SHALLOW_##eights finish \
-                   : [d0] "+r"(d0), [d1] "+r"(d1), [d2] "+r"(d2), [d3] "+r"(d3), [w] "+r"(w), [panels] "+r"(panels) \
+                   : [d0] "+r"(d0), [d1] "+r"(d1), [d2] "+r"(d2), [d3] "+r"(d3), [w] "+r"(w), \
+                     [panels] "+r"(panels) \
                    : [a0] "r"(a0), [a1] "r"(a1), [a2] "r"(a2), [a3] "r"(a3), [bounds] "r"(bounds) \
-                   : "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", \
-                     "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", \
-                     "v27", "v28", "v29", "v30", "v31", "cc", "memory")
+                   : "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", \
+                     "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", \
+                     "v25", "v26", "v27", "v28", "v29", "v30", "v31", "cc", "memory")
 #define EDGEQ_RUN_SHALLOW_TO(eights, first) \
   if constexpr (kFinish == Finish::kSaturate) { \
     EDGEQ_RUN_SHALLOW(eights, first, "ld1 {v12.4s-v14.4s}, [%[w]], #48\n\t" \
         EDGEQ_SHALLOW_FINISH(first, EDGEQ_SATURATED(0, 2, 4, 6, 12, 13, 14))); \
   } else { \
     EDGEQ_RUN_SHALLOW(eights, first, "ld1 {v12.4s-v15.4s}, [%[w]], #64\n\t" \
-        EDGEQ_SHALLOW_FINISH(first, "ldp q1, q3, [%[bounds]]\n\t" EDGEQ_CLAMPED(0, 2, 4, 6, 12, 13, 14, 15, 1, 3))); \
+        EDGEQ_SHALLOW_FINISH(first, "ldp q1, q3, [%[bounds]]\n\t" \
+                                    EDGEQ_CLAMPED(0, 2, 4, 6, 12, 13, 14, 15, 1, 3))); \
   }
 
 // clang-format on

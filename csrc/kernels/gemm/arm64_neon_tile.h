@@ -240,8 +240,8 @@ namespace {
   EDGEQ_WIDE_LANES(3, 12, 13, 14, 15)
 // clang-format on
 
-/// Sums of a tile of 8-bit weights, without bias; moves `w` behind the weights of the panel. `pairs`: the bytes
-/// that pack.h says of them.
+/// Sums of a tile of 8-bit weights, without bias; moves `w` behind the weights of the panel. `pairs`: the
+/// bytes that pack.h says of them.
 EDGEQ_INLINE void sum_wide_tile(const act_t* const* rows, size_t taps, size_t groups, size_t half,
                                 const uint8_t* pairs, const int8_t*& w, int32x4_t (&sums)[4]) {
   const act_t *a0, *a1, *a2, *a3;
@@ -265,7 +265,7 @@ EDGEQ_INLINE void sum_wide_tile(const act_t* const* rows, size_t taps, size_t gr
 
 // clang-format off
 // One tap of at least one whole group, whose notes are bits (pack.h): adding %[bits] to itself yields the next
-// pair's in the carry, and zero behind the last. Each branch tells from the flags what follows.
+// pair's bit in the carry, and zero behind the last one's.
 #define EDGEQ_NEXT_BIT "adds %[bits], %[bits], %[bits]\n\t"
 #define EDGEQ_W8_ONE_TAP \
   EDGEQ_FIRST_TAP \
@@ -325,11 +325,12 @@ EDGEQ_INLINE void sum_wide_tile(const act_t* const* rows, size_t taps, size_t gr
 
 #define EDGEQ_RUN_WIDE_PANELS(finish) \
   __asm__ volatile(EDGEQ_PANELS(EDGEQ_W8_ONE_TAP EDGEQ_WIDE_END, finish) \
-                   : [a0] "=&r"(a0), [a1] "=&r"(a1), [a2] "=&r"(a2), [a3] "=&r"(a3), [w] "=&r"(w), [bits] "=&r"(bits), \
-                     [panel] "+r"(panel), [panels] "+r"(panels), [dst] "+r"(dst), [src] "+r"(src) \
-                   : [rows] "r"(rows), [groups] "r"(groups), [half] "r"(half), [panel_bytes] "r"(panel_bytes), \
-                     [dst_stride] "r"(dst_stride), [dst_back] "r"(4 - 3 * dst_stride), \
-                     [src_stride] "r"(src_stride), [src_back] "r"(4 - 3 * src_stride), [constants] "r"(&constants) \
+                   : [a0] "=&r"(a0), [a1] "=&r"(a1), [a2] "=&r"(a2), [a3] "=&r"(a3), [w] "=&r"(w), \
+                     [bits] "=&r"(bits), [panel] "+r"(panel), [panels] "+r"(panels), [dst] "+r"(dst), [src] "+r"(src) \
+                   : [rows] "r"(rows), [groups] "r"(groups), [half] "r"(half), \
+                     [panel_bytes] "r"(panel_bytes), [dst_stride] "r"(dst_stride), [dst_back] "r"(4 - 3 * dst_stride), \
+                     [src_stride] "r"(src_stride), [src_back] "r"(4 - 3 * src_stride), \
+                     [constants] "r"(&constants) \
                    : "v0", "v1", "v2", "v3", EDGEQ_TILE_CLOBBERS)
 // clang-format on
 

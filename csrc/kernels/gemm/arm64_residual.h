@@ -178,15 +178,6 @@ EDGEQ_NOINLINE void add_rows(const GemmParams& p, const SumsPlace& place, const 
   }
 }
 
-/// Whether add_rows takes the addition: products have the zero point of the left operand, as they always have
-/// without a table between, and sums are small: 2 * 255 * 60 = 30,600.
-EDGEQ_INLINE bool adds_small(const GemmParams& p) {
-  constexpr float kLargest = 60.0f;
-  const GemmResidual& r = p.residual;
-  return r.src != nullptr && p.table == nullptr && r.zp_acc == p.range.zp && r.multiplier_acc <= kLargest &&
-         r.multiplier_acc >= -kLargest && r.multiplier_src <= kLargest && r.multiplier_src >= -kLargest;
-}
-
 }  // namespace
 }  // namespace edgeq
 

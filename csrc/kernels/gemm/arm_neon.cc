@@ -289,7 +289,8 @@ struct Epilogue {
 #if defined(__aarch64__)
         ,
         small(p.range),
-        constants(p.range, p.residual)
+        constants(p),
+        adds_small_sums(adds_small(p))
 #endif
   {
   }
@@ -304,7 +305,7 @@ struct Epilogue {
     for (size_t i = 0; i < panels && all != Finish::kMemory; ++i, panel += panel_bytes)
       all = finish_of(sums, panel, kNr, largest_sum);
     finish = plain ? all : Finish::kMemory;
-    small_residual = residual.src != nullptr && all != Finish::kMemory && has_small_sums(residual);
+    small_residual = adds_small_sums && all != Finish::kMemory;
   }
 #endif
 
@@ -316,6 +317,7 @@ struct Epilogue {
 #if defined(__aarch64__)
   SmallRange small;
   FinishConstants constants;
+  bool adds_small_sums;
   Finish finish = Finish::kMemory;  // of the panels at hand
   bool small_residual = false;      // a residual after small products, and nothing else
 #endif

@@ -21,14 +21,14 @@ namespace edgeq {
 // With kr = 16 (plain NEON, which takes 8 or 16 bytes at a time) the last group of a tap is 8 deep where no
 // more than 8 channels are left for it; every channel has 8 bytes there. Behind the scales stand notes, in
 // whole sixteens of bytes: which sums of products 16 bits hold, because the magnitudes of the weights add up
-// to 255 at most (255 * 128 = 32,640). W8, of each pair of whole groups of a tap, from the second group on where
-// their number is odd:
+// to 255 at most (255 * 128 = 32,640). W8, of each pair of whole groups of a tap, from the second group on
+// where their number is odd:
 //
 //   1   the four products in places i, i + 8, i + 16 and i + 24 of the pair, for every i < 8 and channel
 //   0   only two products are known to fit (2 * 127 * 128 = 32,512)
 //
-// A byte for each pair; but where there is one tap of at most 63 pairs, a bit, the first pair's the highest of a
-// uint64, and a 1 behind the last one's, so that a shift yields both the bit and the end.
+// A byte for each pair; but where there is one tap of at most 63 pairs, a bit, the first pair's the highest of
+// a uint64, and a 1 behind the last one's: a shift yields both the bit and the end.
 //
 // W4, a byte, where lane i of a channel adds the products in the places i, i + 8, i + 16, ... of all taps:
 //
