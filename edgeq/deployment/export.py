@@ -49,6 +49,7 @@ from edgeq.quantize.plan_file import PlanFile, parse, render
 from edgeq.quantize.policy import default_keep, kept_layers
 from edgeq.quantize.recipe import Recipe, default_effort, recipe_for
 from edgeq.quantize.sensitivity import LOGIT_SAMPLES
+from edgeq.quantize.streams import separate_product_inputs
 from edgeq.simulate.executor import checked_feeds
 
 _BATCH = 16
@@ -223,6 +224,8 @@ def export(
             absorb=methods.absorb_biases,
             threads=os.cpu_count() or 1,
         ).graph
+    if request.scheme.activation_bits == 4:
+        graph = separate_product_inputs(graph)
     with _Progress(progress) as show:
         batches = dataset.batches(_BATCH, preprocessing, used.tolist())
         show.begin("calibrating", len(used))

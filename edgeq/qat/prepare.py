@@ -11,6 +11,7 @@ from edgeq.errors import ImportModelError, QuantizationError, UsageError
 from edgeq.passes import float_pipeline
 from edgeq.quantize import DEFAULT_SAMPLES, Scheme
 from edgeq.quantize.layers import is_layer
+from edgeq.quantize.streams import separate_product_inputs
 
 if TYPE_CHECKING:
     from edgeq.qat.module import QatModule
@@ -90,6 +91,8 @@ def prepare_qat(
             )
     if is_module:
         model.train(was_training)
+    if scheme.activation_bits == 4:
+        graph = separate_product_inputs(graph)
     module = QatModule(
         graph,
         scheme,

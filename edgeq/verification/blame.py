@@ -31,7 +31,9 @@ from edgeq.ops.fake_quant import FakeQuantAttrs
 from edgeq.passes import channels_last, float_pipeline
 from edgeq.quantize.calibrate import FloatSession
 from edgeq.quantize.layers import BIAS, WEIGHTS, X, bias_name, is_layer
+from edgeq.quantize.scheme import Scheme
 from edgeq.quantize.sensitivity import divergence, ends_in_softmax
+from edgeq.quantize.streams import separate_product_inputs
 from edgeq.quantize.weights import quantize_layer, weight_ranges
 from edgeq.session import Session
 
@@ -142,14 +144,18 @@ def blame(
         raise UsageError(f"The number of samples must be at least 1, not {samples}.")
     if not folder.is_dir() or not (folder / REFERENCE_FILE).is_file():
         raise UsageError(f"{folder}: blame needs a folder of `edgeq export` with its {REFERENCE_FILE}.")
-    recipe = (read_manifest(folder).get("calibration") or {}).get("recipe") or {}
+    manifest = read_manifest(folder)
+    recipe = (manifest.get("calibration") or {}).get("recipe") or {}
     if recipe.get("equalize"):
         raise UsageError(
             f"{folder}: was exported with cross-layer equalisation, after which layers compute other numbers than the "
             "float network's. Export it once more with a recipe file that says equalize = false, and ask again."
         )
     quantized, info = from_edgeq.load(model_file(folder))
-    emulation = _Emulation(float_pipeline(from_onnx.load(folder / REFERENCE_FILE)), quantized)
+    graph = float_pipeline(from_onnx.load(folder / REFERENCE_FILE))
+    if manifest.get("scheme") == str(Scheme(4, 4)):
+        graph = separate_product_inputs(graph)
+    emulation = _Emulation(graph, quantized)
     dataset = open_dataset(data) if isinstance(data, (str, os.PathLike)) else as_dataset(data)
     feeds = _feeds(emulation.graph, dataset, preprocessing or info.preprocessing, min(samples, len(dataset)))
     return _Measurement(emulation, feeds, Session(model_file(folder))).run(progress)
