@@ -291,29 +291,47 @@ EDGEQ_NOINLINE void run_panel(const GemmParams& p, Tiles& tiles, size_t rows, Fi
   }
 }
 
+/// 4-bit weights of 64 bytes as twice as many: the even ones at `even`, the others at `odd`.
+EDGEQ_INLINE void unpack_64(const int8_t* from, int8_t* even, int8_t* odd) {
+  const int8x16x4_t raw = vld1q_s8_x4(from);
+  int8x16x4_t low, high;
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    low.val[i] = vshrq_n_s8(vshlq_n_s8(raw.val[i], 4), 4);
+    high.val[i] = vshrq_n_s8(raw.val[i], 4);
+  }
+  vst1q_s8_x4(even, low);
+  vst1q_s8_x4(odd, high);
+}
+
+/// The same of `pairs` pairs of groups of kGroupBytes.
+template <size_t kGroupBytes>
+EDGEQ_INLINE void unpack_pairs(const int8_t* from, size_t pairs, int8_t* to) {
+  for (; pairs > 0; --pairs, to += 2 * kGroupBytes) {
+#pragma GCC unroll 2
+    for (size_t b = 0; b < kGroupBytes; b += 64, from += 64) unpack_64(from, to + b, to + kGroupBytes + b);
+  }
+}
+
 /// 4-bit weights of a panel as bytes: each pair of groups (pack.h) becomes two groups; a tap of an odd number
-/// of groups loses its padding group.
-EDGEQ_NOINLINE void unpack_panel(const uint8_t* from, size_t taps, size_t groups, size_t group_bytes,
+/// of groups loses its padding group. kGroupBytes: a group's where the panel has all its channels.
+template <size_t kGroupBytes>
+EDGEQ_NOINLINE void unpack_panel(const uint8_t* packed, size_t taps, size_t groups, size_t group_bytes,
                                  int8_t* to) {
-  const auto even = [](int8x16_t raw) { return vshrq_n_s8(vshlq_n_s8(raw, 4), 4); };
-  const auto odd = [](int8x16_t raw) { return vshrq_n_s8(raw, 4); };
+  const int8_t* from = reinterpret_cast<const int8_t*>(packed);
+  if (group_bytes == kGroupBytes && groups % 2 == 0) {
+    unpack_pairs<kGroupBytes>(from, taps * groups / 2, to);
+    return;
+  }
   for (size_t t = 0; t < taps; ++t) {
     for (size_t g = 0; g < groups; g += 2) {
       const bool pair = g + 1 < groups;
       int8_t* second = to + (pair ? group_bytes : 0);
       // Without a second group, its zeros are overwritten.
-      size_t b = 0;
-      for (; b + 64 <= group_bytes; b += 64) {
-        const int8x16x4_t raw = vld1q_s8_x4(reinterpret_cast<const int8_t*>(from) + b);
-        const int8x16x4_t high = {{odd(raw.val[0]), odd(raw.val[1]), odd(raw.val[2]), odd(raw.val[3])}};
-        const int8x16x4_t low = {{even(raw.val[0]), even(raw.val[1]), even(raw.val[2]), even(raw.val[3])}};
-        vst1q_s8_x4(second + b, high);
-        vst1q_s8_x4(to + b, low);
-      }
-      for (; b < group_bytes; b += 16) {
-        const int8x16_t raw = vld1q_s8(reinterpret_cast<const int8_t*>(from) + b);
-        vst1q_s8(second + b, odd(raw));
-        vst1q_s8(to + b, even(raw));
+      for (size_t b = 0; b < group_bytes; b += 16) {
+        const int8x16_t raw = vld1q_s8(from + b);
+        vst1q_s8(second + b, vshrq_n_s8(raw, 4));
+        vst1q_s8(to + b, vshrq_n_s8(vshlq_n_s8(raw, 4), 4));
       }
       from += group_bytes;
       to += pair ? 2 * group_bytes : group_bytes;
@@ -413,7 +431,7 @@ void run_gemm(const GemmParams& p, size_t row_begin, size_t row_end, size_t pane
       tiles.lhs = block;
       tiles.weights = reinterpret_cast<const int8_t*>(packed) + 8 * width;
       if (kBits == 4) {
-        unpack_panel(packed + 8 * width, p.taps, groups, width * kKr, unpacked);
+        unpack_panel<kNr * kKr>(packed + 8 * width, p.taps, groups, width * kKr, unpacked);
         tiles.weights = unpacked;
       }
       tiles.bias = reinterpret_cast<const int32_t*>(packed);
