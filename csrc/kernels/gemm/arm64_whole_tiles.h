@@ -114,21 +114,28 @@ namespace {
   "subs %[taps], %[taps], #1\n\t"                                                                           \
   "b.ne 1b\n\t"
 
-// The same where there is one round of whole units, at least one: less to decide for each tile.
+// The same where there is one round of whole units, at least one: less to decide for each tile and unit.
 #define EDGEQ_TILE_UNITS                                                                                    \
   "7:\n\t"                                                                                                  \
   "mov %[w], %[weights]\n\t"                                                                                \
-  "lsr %[count], %[units], #1\n\t"                                                                          \
+  "lsr %[count], %[units], #2\n\t"                                                                          \
   EDGEQ_TILE_BIAS                                                                                           \
+  "tbz %[units], #1, 1f\n\t"                                                                                \
+  EDGEQ_TILE_UNIT                                                                                           \
+  EDGEQ_TILE_UNIT                                                                                           \
+  "1:\n\t"                                                                                                  \
   "tbz %[units], #0, 2f\n\t"                                                                                \
   EDGEQ_TILE_UNIT                                                                                           \
-  "cbz %[count], 3f\n\t"                                                                                    \
   "2:\n\t"                                                                                                  \
+  "cbz %[count], 4f\n\t"                                                                                    \
+  "3:\n\t"                                                                                                  \
   "subs %[count], %[count], #1\n\t"                                                                         \
   EDGEQ_TILE_UNIT                                                                                           \
   EDGEQ_TILE_UNIT                                                                                           \
-  "b.ne 2b\n\t"                                                                                             \
-  "3:\n\t"
+  EDGEQ_TILE_UNIT                                                                                           \
+  EDGEQ_TILE_UNIT                                                                                           \
+  "b.ne 3b\n\t"                                                                                             \
+  "4:\n\t"
 
 #define EDGEQ_RUN_TILES(sums, finish)                                                                       \
   __asm__ volatile(sums finish                                                                              \
