@@ -118,13 +118,22 @@ EDGEQ_INLINE void store_row(act_t* to, int8x16_t q) {
   }
 }
 
+/// Copies `rows` rows of `columns` codes, at least kBytes and at most twice as many: two parts, which overlap.
+template <size_t kBytes>
+EDGEQ_INLINE void copy_parts(const act_t* from, size_t rows, size_t columns, act_t* to, ptrdiff_t stride) {
+  for (; rows > 0; --rows, from += kArm64TileColumns, to += stride) {
+    std::memcpy(to, from, kBytes);
+    std::memcpy(to + columns - kBytes, from + columns - kBytes, kBytes);
+  }
+}
+
 /// Copies codes that a tile left aside, because its rows or columns are not all there.
 EDGEQ_NOINLINE void copy_codes(const act_t* from, const SumsPlace& place, act_t* to, ptrdiff_t stride) {
-  for (size_t r = 0; r < place.rows; ++r) {
-    store_first(to, vld1q_s8(from), place.columns);
-    from += kArm64TileColumns;
-    to += stride;
-  }
+  const size_t columns = place.columns;
+  if (columns >= 8) return copy_parts<8>(from, place.rows, columns, to, stride);
+  if (columns >= 4) return copy_parts<4>(from, place.rows, columns, to, stride);
+  if (columns >= 2) return copy_parts<2>(from, place.rows, columns, to, stride);
+  copy_parts<1>(from, place.rows, columns, to, stride);
 }
 
 /// Tiles of six rows whose sums wait in memory for finish_rows.
