@@ -74,15 +74,27 @@ EDGEQ_NOINLINE void finish_rows(const GemmParams& p, const SumsPlace& place, con
   }
   const RangeVectors range(p.range);
   const RangeVectors sum_range(r.range);
-  for (size_t i = 0; i < place.rows; ++i, sums += 16) {
+  const float32x4_t s0 = vld1q_f32(scale), s1 = vld1q_f32(scale + 4);
+  const float32x4_t s2 = vld1q_f32(scale + 8), s3 = vld1q_f32(scale + 12);
+  const auto codes = [&](const int32_t* from) {
+    return requantize(vld1q_s32(from), vld1q_s32(from + 4), vld1q_s32(from + 8), vld1q_s32(from + 12), s0, s1,
+                      s2, s3, range);
+  };
+  const size_t rows = place.rows;
+  const size_t columns = place.columns;
+  const ptrdiff_t stride = p.dst_row_stride;
+  act_t* dst = p.dst + static_cast<ptrdiff_t>(place.row) * stride + place.column;
+  if (p.table == nullptr && r.src == nullptr && columns == 16) {
+    for (size_t i = 0; i < rows; ++i, sums += 16, dst += stride) vst1q_s8(dst, codes(sums));
+    return;
+  }
+  for (size_t i = 0; i < rows; ++i, sums += 16, dst += stride) {
     const ptrdiff_t row = static_cast<ptrdiff_t>(place.row + i);
-    int8x16_t q = requantize(vld1q_s32(sums), vld1q_s32(sums + 4), vld1q_s32(sums + 8), vld1q_s32(sums + 12),
-                             vld1q_f32(scale), vld1q_f32(scale + 4), vld1q_f32(scale + 8),
-                             vld1q_f32(scale + 12), range);
+    int8x16_t q = codes(sums);
     if (p.table != nullptr) q = look_up_each(q, p.table);
     if (r.src != nullptr)
       q = add_residual(q, vld1q_s8(r.src + row * r.row_stride + place.column), r, sum_range);
-    store_first(p.dst + row * p.dst_row_stride + place.column, q, place.columns);
+    store_first(dst, q, columns);
   }
 }
 
