@@ -388,14 +388,15 @@ EDGEQ_NOINLINE void interleave_rows(const GemmParams& p, size_t first, size_t ro
   for (; rows > 0; first += kArm64TileRows) {
     const size_t count = rows < kArm64TileRows ? rows : kArm64TileRows;
     rows -= count;
-    int32_t index[kArm64TileRows];
+    const int32_t* offsets[kArm64TileRows];  // of each row, by taps
 #pragma GCC unroll 8
-    for (size_t r = 0; r < kArm64TileRows; ++r) index[r] = lhs.row_index[first + (r < count ? r : count - 1)];
+    for (size_t r = 0; r < kArm64TileRows; ++r)
+      offsets[r] = lhs.pixel_offset + lhs.row_index[first + (r < count ? r : count - 1)];
     for (size_t t = 0; t < taps; ++t) {
-      const int32_t* offsets = lhs.pixel_offset + lhs.tap_index[t];
+      const ptrdiff_t tap = lhs.tap_index[t];
 #pragma GCC unroll 8
       for (size_t r = 0; r < kArm64TileRows; ++r) {
-        const int32_t offset = offsets[index[r]];
+        const int32_t offset = offsets[r][tap];
         row[r] = offset < 0 ? lhs.zero_row : lhs.base + offset;
       }
       to = Dot::interleave(row, units, to);
