@@ -41,6 +41,13 @@ def test_the_emulation_is_the_integers_and_sparing_wins(exported: Path) -> None:
     json.dumps(found.to_json(), allow_nan=False)
 
 
+def test_the_copies_of_a_stream_are_emulated_too(tmp_path: Path) -> None:
+    export(None, bits="w4a4", effort="fast", observer="mse", calibration="digits", out=tmp_path / "w4a4", to="edgeq")
+    graph, _ = from_edgeq.load(tmp_path / "w4a4" / "model.edgeq")
+    assert any(name.endswith(".product") for name in graph.tensors), "the demo has a residual block no more"
+    assert blame(tmp_path / "w4a4", data="digits:test", samples=60).agreement == 1.0
+
+
 def test_sparing_the_worst_is_what_blame_says(exported: Path, tmp_path: Path) -> None:
     before = blame(exported, data="digits:test", samples=60)
     worst = before.ranked()[0]
