@@ -53,12 +53,12 @@ struct NeonI8mm {
       }
     }
 
-    template <int kGroup>
-    EDGEQ_INLINE void multiply_group(const int8_t* a, const int8_t*& w) {
+    /// A group's products: `last` holds it of rows 4 and 5, `first` of the other pairs.
+    EDGEQ_INLINE void multiply_group(const int8x16_t (&first)[2], int8x16_t last, const int8_t*& w) {
       int8x16_t rows[kPairs];
-      if constexpr (kPairs > 2) rows[2] = vld1q_s8(a + 16 * kGroup);
-#pragma GCC unroll 2
-      for (int r = 0; r < (kPairs < 2 ? kPairs : 2); ++r) rows[r] = vld1q_s8(a + 32 + 32 * kGroup + 16 * r);
+      rows[0] = first[0];
+      if constexpr (kPairs > 1) rows[1] = first[1];
+      if constexpr (kPairs > 2) rows[2] = last;
       multiply_half<0>(rows, w);
       multiply_half<1>(rows, w);
     }
@@ -66,10 +66,20 @@ struct NeonI8mm {
     /// Adds the products of the first kChannels of a unit, and moves past it.
     template <int kChannels>
     EDGEQ_INLINE void multiply(const int8_t*& a, const int8_t*& w) {
-      multiply_group<0>(a, w);
+      int8x16_t last[2] = {};
+      if constexpr (kPairs > 2) load_registers(a, last);
+      a += 32;
       EDGEQ_ORDER(a, at[kPairs - 1][kBlocks - 1]);
-      if constexpr (kChannels > 8) multiply_group<1>(a, w);
-      a += kArm64TileRows * kArm64Unit;
+      int8x16_t first[2];
+      load_registers(a, first);
+      a += 32;
+      EDGEQ_ORDER(a, at[kPairs - 1][kBlocks - 1]);
+      multiply_group(first, last[0], w);
+      if constexpr (kChannels > 8) {
+        load_registers(a, first);
+        multiply_group(first, last[1], w);
+      }
+      a += 32;
       EDGEQ_ORDER(a, at[kPairs - 1][kBlocks - 1]);
     }
 

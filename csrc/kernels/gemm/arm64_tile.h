@@ -404,12 +404,20 @@ EDGEQ_NOINLINE void interleave_rows(const GemmParams& p, size_t first, size_t ro
   }
 }
 
+/// Four values, each pair twice.
+EDGEQ_INLINE void twice_four(const uint8_t* from, uint8_t* to) {
+  const int64x2_t four = vreinterpretq_s64_u8(vld1q_u8(from));
+  vst1q_u8(to, vreinterpretq_u8_s64(vzip1q_s64(four, four)));
+  vst1q_u8(to + 16, vreinterpretq_u8_s64(vzip2q_s64(four, four)));
+}
+
 /// Bias or scale of `width` channels, each pair twice.
 EDGEQ_INLINE void twice(const uint8_t* from, size_t width, uint8_t* to) {
-  for (size_t j = 0; j < width; j += 4) {
-    const int64x2_t four = vreinterpretq_s64_u8(vld1q_u8(from + 4 * j));
-    vst1q_u8(to + 8 * j, vreinterpretq_u8_s64(vzip1q_s64(four, four)));
-    vst1q_u8(to + 8 * j + 16, vreinterpretq_u8_s64(vzip2q_s64(four, four)));
+  if (width == kArm64TileColumns) {
+#pragma GCC unroll 4
+    for (size_t j = 0; j < kArm64TileColumns; j += 4) twice_four(from + 4 * j, to + 8 * j);
+  } else {
+    for (size_t j = 0; j < width; j += 4) twice_four(from + 4 * j, to + 8 * j);
   }
 }
 
