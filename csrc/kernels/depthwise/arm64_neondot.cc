@@ -289,6 +289,7 @@ EDGEQ_INLINE void rows3(const QuadCall& call, const Block& block, const int8x16_
 #pragma GCC unroll 2
       for (int i = 0; i < kStride; ++i) read(kOld + i);
       emit(0);
+      if (last && left == 1) break;
 #pragma GCC unroll 2
       for (int i = 0; i < kOld; ++i) {
 #pragma GCC unroll 4
