@@ -29,7 +29,8 @@ act_t* gather_inside(const PatchGeometry& g, const PatchRows& rows, int64_t begi
   return dst;
 }
 
-/// The same for windows of kRows rows, at least one, that are all inside the image: one address serves all rows.
+/// The same for windows of kRows rows, at least one, that are all inside the image: one address serves all
+/// rows.
 template <int64_t kChunk, int kRows>
 act_t* gather_whole(const PatchGeometry& g, const act_t* row, int64_t count, act_t* dst) {
   const int64_t row_bytes = g.row_bytes();

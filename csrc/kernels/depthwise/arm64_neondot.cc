@@ -86,6 +86,8 @@ EDGEQ_INLINE void store_codes(int8_t*& dst0, int8_t*& dst1, ptrdiff_t step, int8
   if (kRows == 2) __asm__ volatile("st1 {%1.d}[1], [%0], %2" : "+r"(dst1) : "w"(codes), "r"(step) : "memory");
 }
 
+// clang-format off
+
 // The codes of one output of each of two rows where results are small, from sums to memory, in fixed registers:
 // biases, and then addends, of both rows come with one load.
 #define EDGEQ_DOT_QUAD(sum, quad, taps) "sdot v" #sum ".4s, %[" quad "].16b, %[" taps "].16b\n\t"
@@ -154,6 +156,8 @@ EDGEQ_INLINE void store_codes(int8_t*& dst0, int8_t*& dst1, ptrdiff_t step, int8
     [magic] "w"(magic), [step] "r"(step), __VA_ARGS__                                                      \
   : "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31", "memory"
 
+// clang-format on
+
 /// What two rows' codes are rounded with.
 struct Rounding {
   explicit EDGEQ_INLINE Rounding(OutputRange range)
@@ -212,24 +216,22 @@ EDGEQ_INLINE void rows3(const QuadCall& call, const Block& block, const int8x16_
       if constexpr (kShared) {
         const auto lower = [&](int kx, int i) EDGEQ_LAMBDA { return weights[1][kx][i]; };
         if constexpr (kRelu) {
-          __asm__ volatile(EDGEQ_DOT_WINDOWS(q, u, q, l) EDGEQ_RELU_CODES
-                           EDGEQ_TWO_ROWS_OPERANDS(EDGEQ_NAMED_SIX(q, quads), EDGEQ_NAMED_SIX(u, upper),
-                                                   EDGEQ_NAMED_SIX(l, lower)));
+          __asm__ volatile(EDGEQ_DOT_WINDOWS(q, u, q, l) EDGEQ_RELU_CODES EDGEQ_TWO_ROWS_OPERANDS(
+              EDGEQ_NAMED_SIX(q, quads), EDGEQ_NAMED_SIX(u, upper), EDGEQ_NAMED_SIX(l, lower)));
         } else {
-          __asm__ volatile(EDGEQ_DOT_WINDOWS(q, u, q, l) EDGEQ_SMALL_CODES
-                           EDGEQ_TWO_ROWS_OPERANDS(EDGEQ_NAMED_SIX(q, quads), EDGEQ_NAMED_SIX(u, upper),
-                                                   EDGEQ_NAMED_SIX(l, lower), [odd] "w"(rounding.odd)));
+          __asm__ volatile(EDGEQ_DOT_WINDOWS(q, u, q, l) EDGEQ_SMALL_CODES EDGEQ_TWO_ROWS_OPERANDS(
+              EDGEQ_NAMED_SIX(q, quads), EDGEQ_NAMED_SIX(u, upper),
+              EDGEQ_NAMED_SIX(l, lower), [odd] "w"(rounding.odd)));
         }
       } else {
         const auto below = [&](int kx, int i) EDGEQ_LAMBDA { return window[(column + kx) % 3][2 + i]; };
         if constexpr (kRelu) {
-          __asm__ volatile(EDGEQ_DOT_WINDOWS(q, u, b, u) EDGEQ_RELU_CODES
-                           EDGEQ_TWO_ROWS_OPERANDS(EDGEQ_NAMED_SIX(q, quads), EDGEQ_NAMED_SIX(u, upper),
-                                                   EDGEQ_NAMED_SIX(b, below)));
+          __asm__ volatile(EDGEQ_DOT_WINDOWS(q, u, b, u) EDGEQ_RELU_CODES EDGEQ_TWO_ROWS_OPERANDS(
+              EDGEQ_NAMED_SIX(q, quads), EDGEQ_NAMED_SIX(u, upper), EDGEQ_NAMED_SIX(b, below)));
         } else {
-          __asm__ volatile(EDGEQ_DOT_WINDOWS(q, u, b, u) EDGEQ_SMALL_CODES
-                           EDGEQ_TWO_ROWS_OPERANDS(EDGEQ_NAMED_SIX(q, quads), EDGEQ_NAMED_SIX(u, upper),
-                                                   EDGEQ_NAMED_SIX(b, below), [odd] "w"(rounding.odd)));
+          __asm__ volatile(EDGEQ_DOT_WINDOWS(q, u, b, u) EDGEQ_SMALL_CODES EDGEQ_TWO_ROWS_OPERANDS(
+              EDGEQ_NAMED_SIX(q, quads), EDGEQ_NAMED_SIX(u, upper),
+              EDGEQ_NAMED_SIX(b, below), [odd] "w"(rounding.odd)));
         }
       }
       return;

@@ -14,8 +14,8 @@ struct NeonI8mm {
     return interleave_units(row[0], row[1], row[2], row[3], row[4], row[5], units, to);
   }
 
-  /// `count` whole tiles, one below the other: steps `lhs` past their rows and `dst` past their codes (kMemory:
-  /// their sums).
+  /// `count` whole tiles, one below the other: steps `lhs` past their rows and `dst` past their codes
+  /// (kMemory: their sums).
   template <Finish kFinish, typename Element>
   static EDGEQ_INLINE void whole_tiles(const Tiles& tiles, const SmallRange& range, size_t count,
                                        const int8_t*& lhs, Element*& dst, ptrdiff_t stride) {

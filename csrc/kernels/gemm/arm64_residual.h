@@ -132,11 +132,11 @@ EDGEQ_INLINE void add_whole_rows(const AddRowsConstants* constants, size_t rows,
   }
 }
 
-/// finish_rows of an addition without a table, where no sum can leave [-32,000, 32,000]: add_quantized of what
-/// requantize leaves, value for value, without a code between. The rule clamps a product in floating point and
-/// rounds it to nearest even, as frintn does; it adds the zero point to the integer, and the addition takes
-/// the same one off. Both are below 2^9 and exact, so that the rounded product itself is the operand. Whatever
-/// remains is as in SmallRange.
+/// finish_rows of an addition without a table, where no sum can leave [-32,000, 32,000]: add_quantized of
+/// what requantize leaves, value for value, without a code between. The rule clamps a product in floating
+/// point and rounds it to nearest even, as frintn does; it adds the zero point to the integer, and the
+/// addition takes the same one off. Both are below 2^9 and exact, so that the rounded product itself is the
+/// operand. Whatever remains is as in SmallRange.
 ///
 /// Args:
 ///   scale: 16 values; those beyond `place.columns` are of no account.

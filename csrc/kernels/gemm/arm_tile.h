@@ -87,8 +87,8 @@ EDGEQ_INLINE Finish finish_of(OutputRange range) {
 
 /// What bounds the products of a panel.
 struct PanelBounds {
-  /// Of a panel of `width` channels, a multiple of 4. `largest_sum`: what the products of one sum add up to at
-  /// most.
+  /// Of a panel of `width` channels, a multiple of 4. `largest_sum`: what the products of one sum add up to
+  /// at most.
   EDGEQ_INLINE PanelBounds(const uint8_t* panel, size_t width, double largest_sum) {
     const int32_t* bias = reinterpret_cast<const int32_t*>(panel);
     const float* scale = reinterpret_cast<const float*>(panel) + width;
@@ -124,8 +124,8 @@ EDGEQ_INLINE Finish finish_of(const GemmParams& p, const uint8_t* panel, size_t 
   return finish_of(p, PanelBounds(panel, width, largest_sum));
 }
 
-/// Whether kRelu may stand for kSaturate: the zero point is the least code, so that no negative product counts,
-/// and every sum is below 2^23 (kernels/depthwise/arm_blocks.h has the proof).
+/// Whether kRelu may stand for kSaturate: the zero point is the least code, so that no negative product
+/// counts, and every sum is below 2^23 (kernels/depthwise/arm_blocks.h has the proof).
 EDGEQ_INLINE bool is_relu(const GemmParams& p, const PanelBounds& bounds) {
   return p.range.zp == kActMin && bounds.sum < 8388608.0 && bounds.least >= 0.0f;
 }
