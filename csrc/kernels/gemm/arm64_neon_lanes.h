@@ -3,25 +3,25 @@
 
 // Tiles of products by one lane, for 4-bit weights: a vector of eight channels' weights, widened to 16 bits,
 // times one place of the depth of a row. A lane is the sum of one output: nothing is left to be added up at
-// the end, which for a shallow depth costs more than the products. mla adds in 16 bits, eight products an
-// instruction; 36 of them fit (36 * 128 * 7 = 32,256). With 8-bit weights the products would have to be added
-// in 32 bits, four an instruction: no better than the tiles of arm64_neon_tile.h at any depth.
+// the end, which costs the tiles of arm64_neon_tile.h more the less depth there is. mla adds in 16 bits, eight
+// products an instruction, for as long as a panel's notes allow (pack.h); then sums of 32 bits in memory take
+// over. With 8-bit weights the products would have to be added in 32 bits, four an instruction.
 //
-//   v0 .. v7      eight rows: eight channels of each, widened
-//   v8 .. v15     weights of four places of the depth
+// Rows are widened once for all panels, eight rows beside each other for every eight places of the depth. From
+// the products to the codes it is one statement.
+//
+//   v0 .. v7      eight rows: eight channels of each; then biases and scales
+//   v8 .. v15     weights of four places of the depth; then what rounds, and a row
 //   v16 .. v31    sums: a row in two vectors
 
-#include "kernels/arm_vectors.h"
+#include "kernels/gemm/arm64_neon_finish.h"
 
 namespace edgeq {
 namespace {
 
 // clang-format off
-#define EDGEQ_LOAD_LANES(row, address) \
-  "ldr d" #row ", [%[" #address "]], #8\n\t"
-#define EDGEQ_WIDEN_LANES(row) "sshll v" #row ".8h, v" #row ".8b, #0\n\t"
-#define EDGEQ_LANE_WEIGHTS_0 "ld1 {v8.8h, v9.8h, v10.8h, v11.8h}, [%[w]], #64\n\t"
-#define EDGEQ_LANE_WEIGHTS_1 "ld1 {v12.8h, v13.8h, v14.8h, v15.8h}, [%[w]], #64\n\t"
+#define EDGEQ_LANE_WEIGHTS_0 "ld1 {v8.8h-v11.8h}, [%[w]], #64\n\t"
+#define EDGEQ_LANE_WEIGHTS_1 "ld1 {v12.8h-v15.8h}, [%[w]], #64\n\t"
 
 // One place of the depth: lane `lane` of the rows, weights in v<b0> and v<b1>.
 #define EDGEQ_LANE_ROW(multiply, s0, s1, row, lane, b0, b1) \
@@ -33,64 +33,110 @@ namespace {
   EDGEQ_LANE_ROW(multiply, 24, 25, 4, lane, b0, b1) EDGEQ_LANE_ROW(multiply, 26, 27, 5, lane, b0, b1) \
   EDGEQ_LANE_ROW(multiply, 28, 29, 6, lane, b0, b1) EDGEQ_LANE_ROW(multiply, 30, 31, 7, lane, b0, b1)
 #define EDGEQ_LANES(first) \
-  EDGEQ_LOAD_LANES(0, a0) EDGEQ_LOAD_LANES(1, a1) EDGEQ_LOAD_LANES(2, a2) EDGEQ_LOAD_LANES(3, a3) \
-  EDGEQ_LOAD_LANES(4, a4) EDGEQ_LOAD_LANES(5, a5) EDGEQ_LOAD_LANES(6, a6) EDGEQ_LOAD_LANES(7, a7) \
+  "ld1 {v0.8h-v3.8h}, [%[rows]], #64\n\t" \
   EDGEQ_LANE_WEIGHTS_0 \
-  EDGEQ_WIDEN_LANES(0) EDGEQ_WIDEN_LANES(1) EDGEQ_WIDEN_LANES(2) EDGEQ_WIDEN_LANES(3) \
-  EDGEQ_WIDEN_LANES(4) EDGEQ_WIDEN_LANES(5) EDGEQ_WIDEN_LANES(6) EDGEQ_WIDEN_LANES(7) \
+  "ld1 {v4.8h-v7.8h}, [%[rows]], #64\n\t" \
   EDGEQ_LANE_WEIGHTS_1 EDGEQ_LANE(first, 0, 8, 9) EDGEQ_LANE(mla, 1, 10, 11) \
   EDGEQ_LANE_WEIGHTS_0 EDGEQ_LANE(mla, 2, 12, 13) EDGEQ_LANE(mla, 3, 14, 15) \
   EDGEQ_LANE_WEIGHTS_1 EDGEQ_LANE(mla, 4, 8, 9) EDGEQ_LANE(mla, 5, 10, 11) \
   EDGEQ_LANE(mla, 6, 12, 13) EDGEQ_LANE(mla, 7, 14, 15)
 
-// All of the depth: %[eights] times eight channels, at least once.
-#define EDGEQ_DEPTH_BY_LANES(begin, add) \
-  begin \
-  "subs %[left], %[eights], #1\n\t" \
+// %[left] times eight places of the depth, at least once.
+#define EDGEQ_LANE_SUMS \
+  EDGEQ_LANES(mul) \
+  "subs %[left], %[left], #1\n\t" \
   "b.eq 2f\n\t" \
   "1:\n\t" \
-  add \
+  EDGEQ_LANES(mla) \
   "subs %[left], %[left], #1\n\t" \
   "b.ne 1b\n\t" \
-  "2:"
+  "2:\n\t"
 
-#define EDGEQ_LANE_SUMS \
-  register int16x8_t s0 __asm__("v16"); register int16x8_t s1 __asm__("v17"); register int16x8_t s2 __asm__("v18"); \
-  register int16x8_t s3 __asm__("v19"); register int16x8_t s4 __asm__("v20"); register int16x8_t s5 __asm__("v21"); \
-  register int16x8_t s6 __asm__("v22"); register int16x8_t s7 __asm__("v23"); register int16x8_t s8 __asm__("v24"); \
-  register int16x8_t s9 __asm__("v25"); register int16x8_t s10 __asm__("v26"); register int16x8_t s11 __asm__("v27"); \
-  register int16x8_t s12 __asm__("v28"); register int16x8_t s13 __asm__("v29"); register int16x8_t s14 __asm__("v30"); \
-  register int16x8_t s15 __asm__("v31")
-#define EDGEQ_LANE_OUTPUTS \
-  "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), "=w"(s4), "=w"(s5), "=w"(s6), "=w"(s7), "=w"(s8), "=w"(s9), \
-  "=w"(s10), "=w"(s11), "=w"(s12), "=w"(s13), "=w"(s14), "=w"(s15)
-#define EDGEQ_TAKE_LANE_SUMS(to) \
-  (to)[0] = s0; (to)[1] = s1; (to)[2] = s2; (to)[3] = s3; (to)[4] = s4; (to)[5] = s5; (to)[6] = s6; \
-  (to)[7] = s7; (to)[8] = s8; (to)[9] = s9; (to)[10] = s10; (to)[11] = s11; (to)[12] = s12; \
-  (to)[13] = s13; (to)[14] = s14; (to)[15] = s15
-#define EDGEQ_LANE_CLOBBERS \
-  "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15", \
-  "memory", "cc"
+#define EDGEQ_LANE_ROWS(row) \
+  row(16, 17) row(18, 19) row(20, 21) row(22, 23) row(24, 25) row(26, 27) row(28, 29) row(30, 31)
+
+// The sums of a row in v12 to v15: with the biases, or with those of 32 bits.
+#define EDGEQ_LANE_ADD(s, t, b0, b1, b2, b3) \
+  "saddw v12.4s, v" #b0 ".4s, v" #s ".4h\n\t" \
+  "saddw2 v13.4s, v" #b1 ".4s, v" #s ".8h\n\t" \
+  "saddw v14.4s, v" #b2 ".4s, v" #t ".4h\n\t" \
+  "saddw2 v15.4s, v" #b3 ".4s, v" #t ".8h\n\t"
+#define EDGEQ_LANE_BIASED(s, t) EDGEQ_LANE_ADD(s, t, 0, 1, 2, 3)
+#define EDGEQ_LANE_WIDENED(s, t) \
+  "ld1 {v12.4s-v15.4s}, [%[wide]]\n\t" \
+  EDGEQ_LANE_ADD(s, t, 12, 13, 14, 15)
+
+#define EDGEQ_LANE_BIASES "ld1 {v0.4s-v3.4s}, [%[bias]]\n\t"
+#define EDGEQ_LANE_KEEP "st1 {v12.4s-v15.4s}, [%[wide]], #64\n\t"
+#define EDGEQ_LANE_BEGIN_ROW(s, t) EDGEQ_LANE_BIASED(s, t) EDGEQ_LANE_KEEP
+#define EDGEQ_LANE_ADD_ROW(s, t) EDGEQ_LANE_WIDENED(s, t) EDGEQ_LANE_KEEP
+
+#define EDGEQ_LANE_SCALES \
+  "ld1 {v4.4s-v7.4s}, [%[scale]]\n\t" \
+  "ldp q8, q9, [%[constants]]\n\t" \
+  "ldp q10, q11, [%[constants], #32]\n\t"
+#define EDGEQ_LANE_ROUND \
+  EDGEQ_TO_FLOAT(12, 13, 14, 15) \
+  EDGEQ_STEP(fmul, 4s, 12, 4) EDGEQ_STEP(fmul, 4s, 13, 5) EDGEQ_STEP(fmul, 4s, 14, 6) EDGEQ_STEP(fmul, 4s, 15, 7) \
+  EDGEQ_ROUND(12, 13, 14, 15, 8)
+#define EDGEQ_LANE_STORE "st1 {v12.16b}, [%[dst]], %[stride]\n\t"
+#define EDGEQ_LANE_SATURATE EDGEQ_LANE_ROUND EDGEQ_NARROW(12, 14) EDGEQ_LANE_STORE
+#define EDGEQ_LANE_CLAMP EDGEQ_LANE_ROUND EDGEQ_NARROW_AND_CLAMP(12, 14, 9, 10, 11) EDGEQ_LANE_STORE
+#define EDGEQ_LANE_NEXT_WIDE "add %[wide], %[wide], #64\n\t"
+#define EDGEQ_LANE_SATURATE_ROW(s, t) EDGEQ_LANE_BIASED(s, t) EDGEQ_LANE_SATURATE
+#define EDGEQ_LANE_CLAMP_ROW(s, t) EDGEQ_LANE_BIASED(s, t) EDGEQ_LANE_CLAMP
+#define EDGEQ_LANE_SATURATE_WIDE(s, t) EDGEQ_LANE_WIDENED(s, t) EDGEQ_LANE_NEXT_WIDE EDGEQ_LANE_SATURATE
+#define EDGEQ_LANE_CLAMP_WIDE(s, t) EDGEQ_LANE_WIDENED(s, t) EDGEQ_LANE_NEXT_WIDE EDGEQ_LANE_CLAMP
+
+#define EDGEQ_RUN_LANES(end) \
+  __asm__ volatile(EDGEQ_LANE_SUMS end \
+                   : [rows] "+r"(rows), [w] "+r"(w), [left] "+r"(left), [dst] "+r"(dst), [wide] "+r"(wide) \
+                   : [bias] "r"(panel), [scale] "r"(panel + 64), [constants] "r"(&constants), \
+                     [stride] "r"(stride) \
+                   : "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", \
+                     "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", \
+                     "v26", "v27", "v28", "v29", "v30", "v31", "memory", "cc")
 // clang-format on
 
-/// Products of `eights` times eight places of the depth, 4-bit weights widened to 16 bits: sums 2 * i and
-/// 2 * i + 1 are those of row i. Moves `w` behind the weights.
-EDGEQ_INLINE void sum_lanes(const act_t* const* rows, size_t eights, const int16_t*& w,
-                            int16x8_t (&sums)[16]) {
-  const act_t *a0, *a1, *a2, *a3, *a4, *a5, *a6, *a7;
-  size_t left;
-  EDGEQ_LANE_SUMS;
-  __asm__ volatile(
-      "ldp %[a0], %[a1], [%[rows]]\n\t"
-      "ldp %[a2], %[a3], [%[rows], #16]\n\t"
-      "ldp %[a4], %[a5], [%[rows], #32]\n\t"
-      "ldp %[a6], %[a7], [%[rows], #48]\n\t"  //
-      EDGEQ_DEPTH_BY_LANES(EDGEQ_LANES(mul), EDGEQ_LANES(mla))
-      : EDGEQ_LANE_OUTPUTS, [a0] "=&r"(a0), [a1] "=&r"(a1), [a2] "=&r"(a2), [a3] "=&r"(a3), [a4] "=&r"(a4),
-        [a5] "=&r"(a5), [a6] "=&r"(a6), [a7] "=&r"(a7), [left] "=&r"(left), [w] "+r"(w)
-      : [rows] "r"(rows), [eights] "r"(eights)
-      : EDGEQ_LANE_CLOBBERS);
-  EDGEQ_TAKE_LANE_SUMS(sums);
+/// Products of eight rows with a panel of 16 channels, to codes at `dst` or, of kMemory, to sums with biases.
+///
+/// Args:
+///   rows: Widened, as above.
+///   panel: Biases and scales.
+///   w: The weights, widened: 16 channels of a place of the depth side by side.
+///   runs: How many eights of places are added in 16 bits, again and again; 0 behind the last.
+///   wide: Sums of 32 bits, of kMemory or where there is more than one run.
+template <Finish kFinish>
+EDGEQ_INLINE void run_lane_tile(const int16_t* rows, const uint8_t* panel, const int16_t* w,
+                                const uint8_t* runs, const FinishConstants& constants, act_t* dst,
+                                ptrdiff_t stride, int32_t (&sums)[128]) {
+  int32_t* wide = sums;
+  size_t left = *runs++;
+  if constexpr (kFinish != Finish::kMemory) {
+    if (*runs == 0) {
+      if constexpr (kFinish == Finish::kSaturate) {
+        EDGEQ_RUN_LANES(EDGEQ_LANE_BIASES EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_SATURATE_ROW));
+      } else {
+        EDGEQ_RUN_LANES(EDGEQ_LANE_BIASES EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_CLAMP_ROW));
+      }
+      return;
+    }
+  }
+  EDGEQ_RUN_LANES(EDGEQ_LANE_BIASES EDGEQ_LANE_ROWS(EDGEQ_LANE_BEGIN_ROW));
+  while ((left = *runs++) != 0) {
+    wide = sums;
+    if constexpr (kFinish != Finish::kMemory) {
+      if (*runs == 0) {
+        if constexpr (kFinish == Finish::kSaturate) {
+          EDGEQ_RUN_LANES(EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_SATURATE_WIDE));
+        } else {
+          EDGEQ_RUN_LANES(EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_CLAMP_WIDE));
+        }
+        return;
+      }
+    }
+    EDGEQ_RUN_LANES(EDGEQ_LANE_ROWS(EDGEQ_LANE_ADD_ROW));
+  }
 }
 
 }  // namespace

@@ -296,14 +296,15 @@ struct Epilogue {
   }
 
 #if defined(__aarch64__)
-  /// Finds out how the sums of some panels become codes.
+  /// Finds out how the sums of some panels of kWidth channels become codes.
+  template <size_t kWidth = kNr>
   void look_at(const GemmParams& p, const uint8_t* panel, size_t panel_bytes, size_t panels,
                double largest_sum) {
     GemmParams sums = p;
     sums.residual.src = nullptr;
     Finish all = finish_of(p.range);
     for (size_t i = 0; i < panels && all != Finish::kMemory; ++i, panel += panel_bytes)
-      all = finish_of(sums, panel, kNr, largest_sum);
+      all = finish_of(sums, panel, kWidth, largest_sum);
     finish = plain ? all : Finish::kMemory;
     small_residual = adds_small_sums && all != Finish::kMemory;
   }
@@ -653,8 +654,8 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
 // ---- shallow products: tiles by lanes ----
 
 constexpr size_t kLaneNr = LaneBlocks::kChannels;
-constexpr size_t kLaneHeader = kLaneNr * 8;
-
+constexpr size_t kLaneChannelBytes = kLaneNr * 8;  // bias and scale of a panel
+constexpr size_t kLaneHeader = kLaneChannelBytes + kGemmLaneNotes;
 constexpr size_t kLaneRows = LaneBlocks::kRows;
 
 /// Widens a panel's weights to 16 bits.
@@ -678,73 +679,81 @@ void widen_panel(const uint8_t* from, const LaneBlocks& blocks, size_t k, size_t
   }
 }
 
-/// Stores a row's codes after whatever follows the rounding.
-EDGEQ_INLINE void finish_codes(const Epilogue& epilogue, int8x16_t codes, act_t* dst, const act_t* src,
-                               size_t columns) {
-  if (!epilogue.plain) {
-    if (epilogue.table != nullptr) codes = look_up_each(codes, epilogue.table);
-    if (src != nullptr) codes = add_residual(codes, vld1q_s8(src), epilogue.residual, epilogue.sum_range);
+/// Widens the rows of a tile; those beyond `rows` are any. What lies behind a tap's channels meets weights of
+/// zero.
+void widen_rows(const GemmParams& p, const LaneBlocks& blocks, size_t first, size_t rows, int16_t* to) {
+  for (size_t r = 0; r < kLaneRows; r += 4) {
+    const auto row = [&](size_t i) { return r + i < rows ? first + r + i : first + rows - 1; };
+    int16_t* out = to + 8 * r;
+    for (size_t t = 0; t < p.taps; ++t) {
+      const act_t* a0 = lhs_row(p.lhs, t, row(0));
+      const act_t* a1 = lhs_row(p.lhs, t, row(1));
+      const act_t* a2 = lhs_row(p.lhs, t, row(2));
+      const act_t* a3 = lhs_row(p.lhs, t, row(3));
+      for (size_t c = 0; c < blocks.tap_depth; c += 8, out += 8 * kLaneRows) {
+        vst1q_s16(out, vmovl_s8(vld1_s8(a0 + c)));
+        vst1q_s16(out + 8, vmovl_s8(vld1_s8(a1 + c)));
+        vst1q_s16(out + 16, vmovl_s8(vld1_s8(a2 + c)));
+        vst1q_s16(out + 24, vmovl_s8(vld1_s8(a3 + c)));
+      }
+    }
   }
-  store_first(dst, codes, columns);
 }
 
-/// A tile of rows times some panels. `rows` exist; the addresses of the others are those of any row.
-void lane_row(const Epilogue& epilogue, const act_t* const* addresses, size_t eights, Place place,
+/// Requantizes, finishes and stores the sums of a tile.
+EDGEQ_NOINLINE void finish_lane_sums(const Epilogue& epilogue, const int32_t* sums, const float* scale,
+                                     const Place& place, size_t rows) {
+  act_t* dst = place.dst;
+  const act_t* src = place.src;
+  for (size_t r = 0; r < rows; ++r, sums += kLaneNr, dst += place.dst_stride) {
+    int8x16_t codes =
+        requantize(vld1q_s32(sums), vld1q_s32(sums + 4), vld1q_s32(sums + 8), vld1q_s32(sums + 12),
+                   vld1q_f32(scale), vld1q_f32(scale + 4), vld1q_f32(scale + 8), vld1q_f32(scale + 12),
+                   epilogue.range);
+    if (epilogue.table != nullptr) codes = look_up_each(codes, epilogue.table);
+    if (src != nullptr) {
+      codes = add_residual(codes, vld1q_s8(src), epilogue.residual, epilogue.sum_range);
+      src += place.src_stride;
+    }
+    store_first(dst, codes, place.columns);
+  }
+}
+
+/// A tile of rows times some panels. `rows` exist.
+template <Finish kFinish>
+void lane_row(const Epilogue& epilogue, const LaneBlocks& blocks, uint8_t* scratch, Place place,
               const uint8_t* panel, size_t columns, size_t rows) {
-  for (;;) {
-    const int16_t* w = reinterpret_cast<const int16_t*>(panel + kLaneHeader);
-    const int32_t* bias = reinterpret_cast<const int32_t*>(panel);
-    const float* scale = reinterpret_cast<const float*>(panel + kLaneNr * 4);
-    act_t* dst = place.dst;
-    const act_t* src = place.src;
-    int16x8_t sums[16];
-    sum_lanes(addresses, eights, w, sums);
-    const int32x4_t b0 = vld1q_s32(bias), b1 = vld1q_s32(bias + 4), b2 = vld1q_s32(bias + 8),
-                    b3 = vld1q_s32(bias + 12);
-    const float32x4_t m0 = vld1q_f32(scale), m1 = vld1q_f32(scale + 4), m2 = vld1q_f32(scale + 8),
-                      m3 = vld1q_f32(scale + 12);
-#pragma GCC unroll 8
-    for (size_t r = 0; r < kLaneRows; ++r) {
-      const int16x8_t low = sums[2 * r];
-      const int16x8_t high = sums[2 * r + 1];
-      const int8x16_t codes = requantize(vaddw_s16(b0, vget_low_s16(low)), vaddw_high_s16(b1, low),
-                                         vaddw_s16(b2, vget_low_s16(high)), vaddw_high_s16(b3, high), m0, m1,
-                                         m2, m3, epilogue.range);
-      finish_codes(epilogue, codes, dst, src, columns);
-      if (r + 1 >= rows) break;
-      dst += place.dst_stride;
-      if (src != nullptr) src += place.src_stride;
+  const int16_t* widened = reinterpret_cast<const int16_t*>(scratch);
+  int32_t(&sums)[kLaneRows * kLaneNr] =
+      *reinterpret_cast<int32_t(*)[kLaneRows * kLaneNr]>(scratch + blocks.row_bytes());
+  act_t* const edge = reinterpret_cast<act_t*>(scratch + blocks.row_bytes() + LaneBlocks::kSumBytes);
+  for (;; panel += blocks.panel_bytes) {
+    place.columns = columns < kLaneNr ? columns : kLaneNr;
+    const bool whole = rows == kLaneRows && place.columns == kLaneNr;
+    run_lane_tile<kFinish>(widened, panel, reinterpret_cast<const int16_t*>(panel + kLaneHeader),
+                           panel + kLaneChannelBytes, epilogue.constants, whole ? place.dst : edge,
+                           whole ? place.dst_stride : static_cast<ptrdiff_t>(kLaneNr), sums);
+    if (kFinish == Finish::kMemory) {
+      finish_lane_sums(epilogue, sums, reinterpret_cast<const float*>(panel + kLaneNr * 4), place, rows);
+      if (place.src != nullptr) place.src += kLaneNr;
+    } else if (!whole) {
+      for (size_t r = 0; r < rows; ++r) {
+        store_first(place.dst + static_cast<ptrdiff_t>(r) * place.dst_stride, vld1q_s8(edge + r * kLaneNr),
+                    place.columns);
+      }
     }
     if (columns <= kLaneNr) return;
     columns -= kLaneNr;
-    panel = reinterpret_cast<const uint8_t*>(w);
     place.dst += kLaneNr;
-    if (place.src != nullptr) place.src += kLaneNr;
-  }
-}
-
-/// Addresses of the rows of a tile, whose taps follow each other.
-void find_lane_rows(const GemmParams& p, const LaneBlocks& blocks, size_t first, size_t rows,
-                    const act_t** addresses) {
-  act_t* gathered = reinterpret_cast<act_t*>(p.scratch + LaneBlocks::kAddressBytes);
-  for (size_t r = 0; r < kLaneRows; ++r) {
-    const size_t i = first + (r < rows ? r : rows - 1);
-    if (p.lhs.pixel_offset == nullptr) {
-      addresses[r] = lhs_row(p.lhs, 0, i);
-      continue;
-    }
-    act_t* to = gathered + r * blocks.row_bytes;
-    addresses[r] = to;
-    for (size_t t = 0; t < p.taps; ++t, to += blocks.tap_depth) std::memcpy(to, lhs_row(p.lhs, t, i), p.k);
   }
 }
 
 void run_lanes(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end) {
-  const LaneBlocks blocks = lane_blocks(p.k, p.taps, p.lhs.pixel_offset == nullptr);
+  const LaneBlocks blocks = lane_blocks(p.k, p.taps);
   const size_t packed_panel = kLaneHeader + (p.k + 1) / 2 * p.taps * kLaneNr;
-  const act_t** const addresses = reinterpret_cast<const act_t**>(p.scratch);
-  uint8_t* const widened = p.scratch + LaneBlocks::kAddressBytes + LaneBlocks::kRows * blocks.row_bytes;
-  const Epilogue epilogue(p);
+  uint8_t* const widened =
+      p.scratch + blocks.row_bytes() + LaneBlocks::kSumBytes + LaneBlocks::kCodeBytes;
+  Epilogue epilogue(p);
   Place place{};
   place.dst_stride = p.dst_row_stride;
   place.src_stride = p.residual.row_stride;
@@ -752,17 +761,22 @@ void run_lanes(const GemmParams& p, size_t row_begin, size_t row_end, size_t pan
     const size_t count = panel_end - panel < blocks.panels ? panel_end - panel : blocks.panels;
     const size_t column = panel * kLaneNr;
     const size_t columns = p.n - column < count * kLaneNr ? p.n - column : count * kLaneNr;
+    const uint8_t* packed = p.packed + panel * packed_panel;
+    epilogue.look_at<kLaneNr>(p, packed, packed_panel, count,
+                              static_cast<double>(p.k * p.taps) * 7.0 * 128.0);
     for (size_t i = 0; i < count; ++i)
-      widen_panel(p.packed + (panel + i) * packed_panel, blocks, p.k, p.taps,
-                  widened + i * blocks.panel_bytes);
+      widen_panel(packed + i * packed_panel, blocks, p.k, p.taps, widened + i * blocks.panel_bytes);
+    const auto row = epilogue.finish == Finish::kSaturate ? lane_row<Finish::kSaturate>
+                     : epilogue.finish == Finish::kClamp  ? lane_row<Finish::kClamp>
+                                                          : lane_row<Finish::kMemory>;
     for (size_t i = row_begin; i < row_end; i += kLaneRows) {
       const size_t rows = row_end - i < kLaneRows ? row_end - i : kLaneRows;
-      find_lane_rows(p, blocks, i, rows, addresses);
+      widen_rows(p, blocks, i, rows, reinterpret_cast<int16_t*>(p.scratch));
       place.dst = p.dst + static_cast<ptrdiff_t>(i) * p.dst_row_stride + column;
       place.src = p.residual.src == nullptr
                       ? nullptr
                       : p.residual.src + static_cast<ptrdiff_t>(i) * p.residual.row_stride + column;
-      lane_row(epilogue, addresses, blocks.depth / 8, place, widened, columns, rows);
+      row(epilogue, blocks, p.scratch, place, widened, columns, rows);
     }
   }
 }

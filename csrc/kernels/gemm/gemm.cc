@@ -46,7 +46,7 @@ size_t gemm_arm64_scratch(const GemmShape& shape) {
 }
 
 [[maybe_unused]] size_t gemm_lanes_scratch(const GemmShape& s) {
-  return lane_blocks(s.k, s.taps, s.direct).bytes();
+  return lane_blocks(s.k, s.taps).bytes();
 }
 
 constexpr GemmVariant kVariants[] = {
@@ -104,10 +104,13 @@ double neon_cost(const GemmVariant& variant, const GemmShape& shape) {
   const double depth = static_cast<double>((shape.k + 7) / 8 * 8 * shape.taps);
   const double rows = lanes ? tiles(shape.m, variant.mr) : static_cast<double>(shape.m) / variant.mr;
   const double weights = depth * static_cast<double>(shape.n);
-  const double place = lanes ? 18.5 : narrow ? 2.3 : 3.3;
-  const double tile = lanes ? 250.0 : narrow ? 80.0 : 62.0;
+  const double place = lanes ? 17.0 : narrow ? 2.3 : 3.3;
+  const double tile = lanes ? 195.0 : narrow ? 60.0 : 50.0;
   const double unpacking = lanes ? 0.3 : narrow ? 0.4 : 0.0;
-  return rows * tiles(shape.n, variant.nr) * (place * depth + tile) + unpacking * weights;
+  double cost = rows * tiles(shape.n, variant.nr) * (place * depth + tile) + unpacking * weights;
+  // Widening a tile's rows; and its sums, where the depth is too much for 16 bits.
+  if (lanes) cost += rows * (3.0 * depth + 60.0 + (depth > 96.0 ? 70.0 * tiles(shape.n, variant.nr) : 0.0));
+  return cost;
 }
 
 /// Time of an AMX kernel in the same unit: CPUs with AMX do two of the 512-bit multiply-accumulates that

@@ -51,9 +51,9 @@ static inline NeonBlocks neon_blocks(size_t k, size_t taps, int weight_bits) {
 
 /// The same for tiles by lanes (arm64_neon_lanes.h), whose panels hold weights of 16 bits:
 ///
-///   | addresses of a tile's rows | the rows themselves, where taps are gathered | a block of panels |
+///   | a tile's rows, widened | sums of a tile | codes of a tile at an edge | a block of panels |
 ///
-/// All taps of a gathered row are one depth; each is padded with zero weights to whole eights.
+/// All taps of a row are one depth; each is padded with zero weights to whole eights.
 struct LaneBlocks {
   static constexpr size_t kChannels = 16;  // of a panel
   static constexpr size_t kRows = 8;
@@ -62,20 +62,20 @@ struct LaneBlocks {
   size_t depth;
   size_t panel_bytes;
   size_t panels;
-  size_t row_bytes;  // of a gathered row; 0: rows are used where they lie
 
-  static constexpr size_t kAddressBytes = 64;
-  size_t bytes() const { return kAddressBytes + kRows * row_bytes + panels * panel_bytes; }
+  static constexpr size_t kSumBytes = kRows * kChannels * 4;
+  static constexpr size_t kCodeBytes = kRows * kChannels;
+  size_t row_bytes() const { return 2 * kRows * depth; }
+  size_t bytes() const { return row_bytes() + kSumBytes + kCodeBytes + panels * panel_bytes; }
 };
 
-static inline LaneBlocks lane_blocks(size_t k, size_t taps, bool direct) {
+static inline LaneBlocks lane_blocks(size_t k, size_t taps) {
   constexpr size_t kBlockBytes = 16 * 1024;
   LaneBlocks blocks{};
   blocks.tap_depth = (k + 7) / 8 * 8;
   blocks.depth = blocks.tap_depth * taps;
-  blocks.panel_bytes = LaneBlocks::kChannels * (8 + 2 * blocks.depth);
+  blocks.panel_bytes = LaneBlocks::kChannels * (8 + 2 * blocks.depth) + kGemmLaneNotes;
   blocks.panels = blocks.panel_bytes < kBlockBytes ? kBlockBytes / blocks.panel_bytes : 1;
-  blocks.row_bytes = direct ? 0 : (blocks.depth + 63) / 64 * 64;
   return blocks;
 }
 

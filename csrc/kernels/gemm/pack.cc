@@ -1,6 +1,7 @@
 #include "kernels/gemm/pack.h"
 
 #include <cstring>
+#include <vector>
 
 #include "base/requantize.h"
 #include "kernels/gemm/lhs.h"
@@ -14,9 +15,13 @@ size_t half_group(const GemmVariant& variant, size_t k) {
   return kr == 16 && variant.weight_bits == 8 && k % kr != 0 && k % kr <= kr / 2 ? kr / 2 : 0;
 }
 
+/// Whether the variant multiplies by lanes of plain NEON.
+bool is_by_lanes(const GemmVariant& variant) { return variant.kr == 1 && variant.isa == Isa::kNeon; }
+
 /// Bytes before the weights.
 size_t header_bytes(const GemmVariant& variant, size_t width, size_t k, size_t taps) {
   const size_t channels = width * (sizeof(int32_t) + sizeof(float));
+  if (is_by_lanes(variant)) return channels + kGemmLaneNotes;
   if (variant.kr != 16) return channels;
   return channels + gemm_note_bytes(variant.weight_bits, gemm_padded_k(variant, k) / 16, taps);
 }
@@ -53,6 +58,33 @@ uint8_t fit_of(const uint8_t* weights, size_t width, size_t depth, size_t taps) 
     }
   }
   return fit;
+}
+
+/// Writes the notes of a panel for tiles by lanes. A run ends where the magnitudes of a channel's weights would
+/// add up to more than 255 (255 * 128 = 32,640): two runs in a row together have more, so that there are at
+/// most 15 of the 256 places of 4 bits that such a variant takes.
+void put_lane_notes(const uint8_t* weights, size_t width, size_t padded_k, size_t taps, uint8_t* out) {
+  constexpr int32_t kMost = 255;
+  std::memset(out, 0, kGemmLaneNotes);
+  std::vector<int32_t> sums(width);
+  for (size_t t = 0; t < taps; ++t) {
+    for (size_t c = 0; c < padded_k; c += 8) {
+      const size_t count = padded_k - c < 8 ? padded_k - c : 8;
+      bool fits = true;
+      std::vector<int32_t> here(width);
+      for (size_t i = 0; i < count; i += 2, weights += width) {
+        for (size_t j = 0; j < width; ++j) {
+          const int32_t even = int4_sign_extend(weights[j]);
+          const int32_t odd = int4_sign_extend(static_cast<uint8_t>(weights[j] >> 4));
+          here[j] += (even < 0 ? -even : even) + (odd < 0 ? -odd : odd);
+        }
+      }
+      for (size_t j = 0; j < width; ++j) fits = fits && sums[j] + here[j] <= kMost;
+      if (!fits) ++out;
+      for (size_t j = 0; j < width; ++j) sums[j] = here[j] + (fits ? sums[j] : 0);
+      ++*out;
+    }
+  }
 }
 
 /// Whether four products of every lane of two groups of 16 fit 16 bits.
@@ -261,8 +293,11 @@ void gemm_pack(const GemmVariant& variant, size_t n, size_t k, size_t taps, Weig
       }
     }
     const size_t channel_bytes = width * (sizeof(int32_t) + sizeof(float));
-    if (header > channel_bytes)
+    if (is_by_lanes(variant)) {
+      put_lane_notes(out, width, padded_k, taps, packed + channel_bytes);
+    } else if (header > channel_bytes) {
       put_notes(out, variant.weight_bits, width, padded_k, taps, packed + channel_bytes);
+    }
     packed += panel_bytes(variant, width, k, taps);
     if (flips_nibbles(variant)) {
       for (uint8_t* byte = out; byte != packed; ++byte) *byte = static_cast<uint8_t>(*byte ^ 0x88);
