@@ -307,7 +307,7 @@ EDGEQ_INLINE void sum_wide_tile(const act_t* const* rows, size_t taps, size_t gr
 
 // The loop over panels; bias and scale are in v16 and v17.
 #define EDGEQ_PANELS(sums, finish) \
-  "1:\n\t" \
+  "10:\n\t" \
   sums \
   "ld1 {v16.4s-v17.4s}, [%[panel]], %[panel_bytes]\n\t" \
   finish \
@@ -316,17 +316,17 @@ EDGEQ_INLINE void sum_wide_tile(const act_t* const* rows, size_t taps, size_t gr
   "subs %[panels], %[panels], #1\n\t" \
   "st1 {v0.s}[2], [%[dst]], %[dst_stride]\n\t" \
   "st1 {v0.s}[3], [%[dst]], %[dst_back]\n\t" \
-  "b.ne 1b"
+  "b.ne 10b"
 #define EDGEQ_PANELS_SATURATED "ldr q18, [%[constants]]\n\t" EDGEQ_SATURATED(0, 1, 2, 3, 16, 17, 18)
 #define EDGEQ_PANELS_CLAMPED \
   "ldp q18, q19, [%[constants]]\n\t" \
   "ldp q20, q21, [%[constants], #32]\n\t" \
   EDGEQ_CLAMPED(0, 1, 2, 3, 16, 17, 18, 19, 20, 21)
 
-#define EDGEQ_RUN_WIDE_PANELS(finish) \
-  __asm__ volatile(EDGEQ_PANELS(EDGEQ_W8_ONE_TAP EDGEQ_WIDE_END, finish) \
+#define EDGEQ_RUN_PANELS(sums, finish) \
+  __asm__ volatile(EDGEQ_PANELS(sums, finish) \
                    : [a0] "=&r"(a0), [a1] "=&r"(a1), [a2] "=&r"(a2), [a3] "=&r"(a3), [w] "=&r"(w), \
-                     [bits] "=&r"(bits), [panel] "+r"(panel), [panels] "+r"(panels), [dst] "+r"(dst), [src] "+r"(src) \
+                     [bits] "=&r"(bits), [left] "=&r"(left), [panel] "+r"(panel), [panels] "+r"(panels), [dst] "+r"(dst), [src] "+r"(src) \
                    : [rows] "r"(rows), [groups] "r"(groups), [half] "r"(half), \
                      [panel_bytes] "r"(panel_bytes), [dst_stride] "r"(dst_stride), [dst_back] "r"(4 - 3 * dst_stride), \
                      [src_stride] "r"(src_stride), [src_back] "r"(4 - 3 * src_stride), \
@@ -337,23 +337,7 @@ EDGEQ_INLINE void sum_wide_tile(const act_t* const* rows, size_t taps, size_t gr
 /// How the sums of whole tiles become codes.
 enum class PanelFinish { kSaturate, kClamp, kResidual };
 
-/// Four rows times some panels of 8-bit weights, from addresses to codes.
-template <PanelFinish kFinish>
-EDGEQ_NOINLINE void wide_panels(const act_t* const* rows, size_t groups, size_t half, const uint8_t* panel,
-                                size_t panel_bytes, size_t panels, const FinishConstants& constants,
-                                act_t* dst, ptrdiff_t dst_stride, const act_t* src, ptrdiff_t src_stride) {
-  const act_t *a0, *a1, *a2, *a3, *w;
-  uint64_t bits;
-  if constexpr (kFinish == PanelFinish::kSaturate) {
-    EDGEQ_RUN_WIDE_PANELS(EDGEQ_PANELS_SATURATED);
-  } else if constexpr (kFinish == PanelFinish::kClamp) {
-    EDGEQ_RUN_WIDE_PANELS(EDGEQ_PANELS_CLAMPED);
-  } else {
-    EDGEQ_RUN_WIDE_PANELS(EDGEQ_WITH_RESIDUAL);
-  }
-}
-
-/// The sums of one panel of them, without bias.
+/// The sums of one panel of 8-bit weights whose notes are bits, without bias.
 EDGEQ_NOINLINE void sum_wide_panel(const act_t* const* rows, size_t groups, size_t half, const uint8_t* panel,
                                    int32x4_t* sums) {
   const act_t *a0, *a1, *a2, *a3, *w;
@@ -371,7 +355,7 @@ constexpr size_t kNarrowProducts = 36;
 
 // clang-format off
 #define EDGEQ_NARROW_END \
-  "cmp %w[fit], #2\n\t" \
+  "cmp %w[bits], #2\n\t" \
   "b.lo 9f\n\t" \
   "b.eq 8f\n\t" \
   EDGEQ_ADD_PAIRS(8h, 0, 0, 1) EDGEQ_ADD_PAIRS(8h, 2, 2, 3) EDGEQ_ADD_PAIRS(8h, 4, 4, 5) \
@@ -395,7 +379,7 @@ constexpr size_t kNarrowProducts = 36;
   EDGEQ_SADDLP(6) EDGEQ_SADDLP(7) EDGEQ_SADDLP(8) EDGEQ_SADDLP(9) EDGEQ_SADDLP(10) EDGEQ_SADDLP(11) \
   EDGEQ_SADDLP(12) EDGEQ_SADDLP(13) EDGEQ_SADDLP(14) EDGEQ_SADDLP(15) \
   EDGEQ_WIDE_END \
-  "1:"
+  "1:\n\t"
 // clang-format on
 
 /// The same where 16 bits hold the sums of all products, 4-bit weights being in the form of W8. `fit`: what
@@ -413,13 +397,13 @@ EDGEQ_INLINE void sum_narrow_tile(const act_t* const* rows, size_t taps, size_t 
     __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W4_BEGIN, EDGEQ_W4_BEGIN_32, EDGEQ_W4_ADD_16, EDGEQ_W4_LOOP_32,
                                 EDGEQ_W4_ADD_8, "") EDGEQ_NARROW_END
                      : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS
-                     : [rows] "r"(rows), [groups] "r"(groups), [half] "r"(half), [fit] "r"(fit)
+                     : [rows] "r"(rows), [groups] "r"(groups), [half] "r"(half), [bits] "r"(fit)
                      : EDGEQ_TILE_CLOBBERS);
   } else {
     __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W4_BEGIN, EDGEQ_W4_BEGIN_32, EDGEQ_W4_ADD_16, EDGEQ_W4_LOOP_32,
                                 EDGEQ_W4_ADD_8, EDGEQ_LOOP_OVER_TAPS("")) EDGEQ_NARROW_END
                      : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS, EDGEQ_TAP_SCALARS
-                     : [groups] "r"(groups), [half] "r"(half), [fit] "r"(fit)
+                     : [groups] "r"(groups), [half] "r"(half), [bits] "r"(fit)
                      : EDGEQ_TILE_CLOBBERS);
   }
   sums[0] = s0;
@@ -451,6 +435,54 @@ EDGEQ_INLINE void add_narrow_tile(const act_t* const* rows, size_t taps, size_t 
                    : EDGEQ_TILE_SCALARS, EDGEQ_TAP_SCALARS
                    : [groups] "r"(groups), [half] "r"(half), [offset] "r"(offset), [wide] "r"(wide)
                    : "v0", "v1", "v2", "v3", EDGEQ_TILE_CLOBBERS);
+}
+
+// clang-format off
+// One tap of at least one whole group of 4-bit weights.
+#define EDGEQ_W4_ONE_TAP \
+  EDGEQ_FIRST_TAP \
+  "lsr %[left], %[groups], #1\n\t" \
+  "ldrb %w[bits], [%[panel], #32]\n\t" \
+  "add %[w], %[panel], #48\n\t" \
+  "tbnz %[groups], #0, 5f\n\t" \
+  EDGEQ_W4_32(smull) \
+  "subs %[left], %[left], #1\n\t" \
+  "b.ne 3f\n\t" \
+  "b 4f\n\t" \
+  "5:\n\t" \
+  EDGEQ_W4_BEGIN \
+  "cbz %[left], 4f\n\t" \
+  "3:\n\t" \
+  EDGEQ_W4_32(smlal) \
+  "subs %[left], %[left], #1\n\t" \
+  "b.ne 3b\n\t" \
+  "4:\n\t" \
+  "cbz %[half], 7f\n\t" \
+  EDGEQ_W4_ADD_8 \
+  "7:\n\t"
+// clang-format on
+
+/// Four rows times some panels of one tap and at least one whole group, from addresses to codes. kBits = 8:
+/// their notes are bits; 4: in the form of W8, and no fit is 0.
+template <int kBits, PanelFinish kFinish>
+EDGEQ_NOINLINE void run_panels(const act_t* const* rows, size_t groups, size_t half, const uint8_t* panel,
+                               size_t panel_bytes, size_t panels, const FinishConstants& constants,
+                               act_t* dst, ptrdiff_t dst_stride, const act_t* src, ptrdiff_t src_stride) {
+  const act_t *a0, *a1, *a2, *a3, *w;
+  uint64_t bits, left;
+  if constexpr (kBits == 8 && kFinish == PanelFinish::kSaturate) {
+    EDGEQ_RUN_PANELS(EDGEQ_W8_ONE_TAP EDGEQ_WIDE_END, EDGEQ_PANELS_SATURATED);
+  } else if constexpr (kBits == 8 && kFinish == PanelFinish::kClamp) {
+    EDGEQ_RUN_PANELS(EDGEQ_W8_ONE_TAP EDGEQ_WIDE_END, EDGEQ_PANELS_CLAMPED);
+  } else if constexpr (kBits == 8) {
+    EDGEQ_RUN_PANELS(EDGEQ_W8_ONE_TAP EDGEQ_WIDE_END, EDGEQ_WITH_RESIDUAL);
+  } else if constexpr (kFinish == PanelFinish::kSaturate) {
+    EDGEQ_RUN_PANELS(EDGEQ_W4_ONE_TAP EDGEQ_NARROW_END, EDGEQ_PANELS_SATURATED);
+  } else if constexpr (kFinish == PanelFinish::kClamp) {
+    EDGEQ_RUN_PANELS(EDGEQ_W4_ONE_TAP EDGEQ_NARROW_END, EDGEQ_PANELS_CLAMPED);
+  } else {
+    EDGEQ_RUN_PANELS(EDGEQ_W4_ONE_TAP EDGEQ_NARROW_END, EDGEQ_WITH_RESIDUAL);
+  }
 }
 
 }  // namespace

@@ -59,7 +59,8 @@ struct Operands {
   size_t header_bytes;
   size_t panel_bytes;
   size_t note_bytes;
-  bool in_bits;     // the notes of 8-bit weights, and there is a whole group
+  bool by_panels;   // run_panels takes whole tiles: of 4-bit weights, where they fit
+  bool all_fit;     // no panel's fit is 0
 };
 
 /// Sums of a tile, without bias.
@@ -492,28 +493,42 @@ EDGEQ_INLINE void run_tile(const Epilogue& epilogue, const Operands& x, Place pl
   tile_row<Tile, 4>(epilogue, x, place, panel, columns);
 }
 
-/// The same for 8-bit weights whose notes are bits.
-EDGEQ_INLINE void run_wide_panels(const Epilogue& epilogue, const Operands& x, Place place,
-                                  const uint8_t* panel, size_t columns) {
-  const size_t panels = columns / kNr;
-  const auto run = [&](auto* function) {
-    function(x.rows, x.groups, x.half, panel, x.panel_bytes, panels, epilogue.constants, place.dst,
-             place.dst_stride, place.src, place.src_stride);
-    columns -= panels * kNr;
-    panel += panels * x.panel_bytes;
-    place.dst += panels * kNr;
-    if (place.src != nullptr) place.src += panels * kNr;
-  };
-  if (panels != 0) {
-    if (epilogue.small_residual) {
-      run(wide_panels<PanelFinish::kResidual>);
-    } else if (epilogue.finish == Finish::kSaturate) {
-      run(wide_panels<PanelFinish::kSaturate>);
-    } else if (epilogue.finish == Finish::kClamp) {
-      run(wide_panels<PanelFinish::kClamp>);
+/// The same where run_panels takes whole tiles.
+template <int kBits>
+EDGEQ_INLINE void run_tile_by_panels(const Epilogue& epilogue, const Operands& x, Place place,
+                                     const uint8_t* panel, size_t columns) {
+  using Tile = std::conditional_t<kBits == 8, WideTile<true>, NarrowTile<true>>;
+  const auto function = epilogue.small_residual               ? run_panels<kBits, PanelFinish::kResidual>
+                        : epilogue.finish == Finish::kSaturate ? run_panels<kBits, PanelFinish::kSaturate>
+                        : epilogue.finish == Finish::kClamp    ? run_panels<kBits, PanelFinish::kClamp>
+                                                               : nullptr;
+  const auto fits = [&](const uint8_t* at) { return kBits == 8 || x.all_fit || at[kChannelBytes] != 0; };
+  for (;;) {
+    size_t count = function == nullptr ? 0 : columns / kNr;
+    if (!x.all_fit) {
+      size_t some = 0;
+      while (some < count && fits(panel + some * x.panel_bytes)) ++some;
+      count = some;
     }
+    const auto step = [&](size_t panels) {
+      columns -= panels * kNr;
+      panel += panels * x.panel_bytes;
+      place.dst += panels * kNr;
+      if (place.src != nullptr) place.src += panels * kNr;
+    };
+    if (count != 0) {
+      function(x.rows, x.groups, x.half, panel, x.panel_bytes, count, epilogue.constants, place.dst,
+               place.dst_stride, place.src, place.src_stride);
+      step(count);
+    }
+    if (columns == 0) return;
+    const bool all = function == nullptr || columns < kNr;
+    const size_t rest = all ? columns : kNr;
+    tile_row<Tile, 4>(epilogue, x, place, panel, rest);
+    if (all) return;
+    step(1);
+    if (columns == 0) return;
   }
-  if (columns != 0) tile_row<WideTile<true>, 4>(epilogue, x, place, panel, columns);
 }
 #endif
 
@@ -531,13 +546,9 @@ EDGEQ_INLINE void run_rows(const Epilogue& epilogue, Operands x, Place place, co
   switch (rows) {
 #if defined(__aarch64__)
     case 4:
-      if constexpr (!kNarrow) {
-        if (x.in_bits) return run_wide_panels(epilogue, x, place, panel, columns);
-        return run_tile<WideTile<false>>(epilogue, x, place, panel, columns);
-      } else {
-        if (x.taps == 1) return run_tile<NarrowTile<true>>(epilogue, x, place, panel, columns);
-        return run_tile<NarrowTile<false>>(epilogue, x, place, panel, columns);
-      }
+      if (x.by_panels) return run_tile_by_panels<kBits>(epilogue, x, place, panel, columns);
+      return run_tile<std::conditional_t<kNarrow, NarrowTile<false>, WideTile<false>>>(epilogue, x, place,
+                                                                                       panel, columns);
     case 3:
       return tile_row<std::conditional_t<kNarrow, NarrowSums<3>, WideSums<3>>, 3>(epilogue, x, place, panel,
                                                                                   columns);
@@ -605,7 +616,8 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
   x.groups = blocks.tap_depth / 16;
   x.note_bytes = blocks.header_bytes - kChannelBytes;
   x.half = blocks.tap_depth / 8 % 2;
-  x.in_bits = kBits == 8 && x.groups != 0 && gemm_notes_are_bits(x.groups, x.taps);
+  x.by_panels = x.groups != 0 && (kBits == 8 ? gemm_notes_are_bits(x.groups, x.taps) : x.taps == 1);
+  x.all_fit = true;
   Place place{};
   place.dst_stride = p.dst_row_stride;
   place.src_stride = p.residual.row_stride;
@@ -622,6 +634,9 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
       for (size_t i = 0; i < count; ++i)
         unpack_panel(weights + i * packed_panel, x, unpacked + i * blocks.panel_bytes);
       weights = unpacked;
+      x.all_fit = true;
+      for (size_t i = 0; i < count; ++i)
+        x.all_fit = x.all_fit && weights[i * blocks.panel_bytes + kChannelBytes] != 0;
     }
     const auto run_tiles = [&](size_t from, size_t to, size_t done) {
       for (size_t i = from; i < to; i += kMr) {
