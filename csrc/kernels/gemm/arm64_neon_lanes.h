@@ -98,6 +98,73 @@ namespace {
                      "v26", "v27", "v28", "v29", "v30", "v31", "memory", "cc")
 // clang-format on
 
+/// Widens eight rows, `eights` times eight places, and steps `to` past them.
+EDGEQ_INLINE void widen_eight_rows(const act_t* const (&rows)[8], size_t eights, int16_t*& to) {
+  const act_t *a0 = rows[0], *a1 = rows[1], *a2 = rows[2], *a3 = rows[3];
+  const act_t *a4 = rows[4], *a5 = rows[5], *a6 = rows[6], *a7 = rows[7];
+  size_t left;
+  __asm__ volatile(
+      "lsr %[left], %[eights], #1\n\t"
+      "cbz %[left], 2f\n\t"
+      "1:\n\t"
+      "ldr q16, [%[a0]], #16\n\t"
+      "ldr q17, [%[a1]], #16\n\t"
+      "ldr q18, [%[a2]], #16\n\t"
+      "ldr q19, [%[a3]], #16\n\t"
+      "sxtl v0.8h, v16.8b\n\t"
+      "ldr q20, [%[a4]], #16\n\t"
+      "sxtl v1.8h, v17.8b\n\t"
+      "ldr q21, [%[a5]], #16\n\t"
+      "sxtl v2.8h, v18.8b\n\t"
+      "ldr q22, [%[a6]], #16\n\t"
+      "sxtl v3.8h, v19.8b\n\t"
+      "ldr q23, [%[a7]], #16\n\t"
+      "sxtl v4.8h, v20.8b\n\t"
+      "st1 {v0.8h-v3.8h}, [%[to]], #64\n\t"
+      "sxtl v5.8h, v21.8b\n\t"
+      "sxtl v6.8h, v22.8b\n\t"
+      "sxtl v7.8h, v23.8b\n\t"
+      "sxtl2 v16.8h, v16.16b\n\t"
+      "sxtl2 v17.8h, v17.16b\n\t"
+      "st1 {v4.8h-v7.8h}, [%[to]], #64\n\t"
+      "sxtl2 v18.8h, v18.16b\n\t"
+      "sxtl2 v19.8h, v19.16b\n\t"
+      "sxtl2 v20.8h, v20.16b\n\t"
+      "sxtl2 v21.8h, v21.16b\n\t"
+      "st1 {v16.8h-v19.8h}, [%[to]], #64\n\t"
+      "sxtl2 v22.8h, v22.16b\n\t"
+      "sxtl2 v23.8h, v23.16b\n\t"
+      "subs %[left], %[left], #1\n\t"
+      "st1 {v20.8h-v23.8h}, [%[to]], #64\n\t"
+      "b.ne 1b\n\t"
+      "2:\n\t"
+      "tbz %[eights], #0, 3f\n\t"
+      "ldr d0, [%[a0]]\n\t"
+      "ldr d1, [%[a1]]\n\t"
+      "ldr d2, [%[a2]]\n\t"
+      "ldr d3, [%[a3]]\n\t"
+      "ldr d4, [%[a4]]\n\t"
+      "ldr d5, [%[a5]]\n\t"
+      "ldr d6, [%[a6]]\n\t"
+      "ldr d7, [%[a7]]\n\t"
+      "sxtl v0.8h, v0.8b\n\t"
+      "sxtl v1.8h, v1.8b\n\t"
+      "sxtl v2.8h, v2.8b\n\t"
+      "sxtl v3.8h, v3.8b\n\t"
+      "sxtl v4.8h, v4.8b\n\t"
+      "sxtl v5.8h, v5.8b\n\t"
+      "sxtl v6.8h, v6.8b\n\t"
+      "sxtl v7.8h, v7.8b\n\t"
+      "st1 {v0.8h-v3.8h}, [%[to]], #64\n\t"
+      "st1 {v4.8h-v7.8h}, [%[to]], #64\n\t"
+      "3:"
+      : [a0] "+r"(a0), [a1] "+r"(a1), [a2] "+r"(a2), [a3] "+r"(a3), [a4] "+r"(a4), [a5] "+r"(a5),
+        [a6] "+r"(a6), [a7] "+r"(a7), [to] "+r"(to), [left] "=&r"(left)
+      : [eights] "r"(eights)
+      : "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v16", "v17", "v18", "v19", "v20", "v21", "v22",
+        "v23", "memory", "cc");
+}
+
 /// Products of eight rows with a panel of 16 channels, to codes at `dst` or, of kMemory, to sums with biases.
 ///
 /// Args:

@@ -6,6 +6,7 @@
 #include "kernels/gemm/arm64_neon_lanes.h"
 #include "kernels/gemm/arm64_neon_shallow.h"
 #include "kernels/gemm/arm64_neon_tile.h"
+#include "kernels/gemm/arm64_residual.h"
 #endif
 
 // NEON without a dot product. A tile is four rows by four channels; each of its sums is a vector of partial
@@ -685,6 +686,7 @@ void widen_panel(const uint8_t* from, const LaneBlocks& blocks, size_t k, size_t
   };
   for (size_t t = 0; t < taps; ++t) {
     size_t c = 0;
+#pragma GCC unroll 4
     for (; c < k; c += 2, w += kLaneNr) {
       const int8x16_t bytes = vld1q_s8(w);
       put(vshrq_n_s8(vshlq_n_s8(bytes, 4), 4));
@@ -696,31 +698,25 @@ void widen_panel(const uint8_t* from, const LaneBlocks& blocks, size_t k, size_t
 
 /// Widens the rows of a tile; those beyond `rows` are any. What lies behind a tap's channels meets weights of
 /// zero.
-void widen_rows(const GemmParams& p, const LaneBlocks& blocks, size_t first, size_t rows, int16_t* to) {
-  for (size_t r = 0; r < kLaneRows; r += 4) {
-    const auto row = [&](size_t i) { return r + i < rows ? first + r + i : first + rows - 1; };
-    int16_t* out = to + 8 * r;
-    for (size_t t = 0; t < p.taps; ++t) {
-      const act_t* a0 = lhs_row(p.lhs, t, row(0));
-      const act_t* a1 = lhs_row(p.lhs, t, row(1));
-      const act_t* a2 = lhs_row(p.lhs, t, row(2));
-      const act_t* a3 = lhs_row(p.lhs, t, row(3));
-      for (size_t c = 0; c < blocks.tap_depth; c += 8, out += 8 * kLaneRows) {
-        vst1q_s16(out, vmovl_s8(vld1_s8(a0 + c)));
-        vst1q_s16(out + 8, vmovl_s8(vld1_s8(a1 + c)));
-        vst1q_s16(out + 16, vmovl_s8(vld1_s8(a2 + c)));
-        vst1q_s16(out + 24, vmovl_s8(vld1_s8(a3 + c)));
-      }
-    }
+EDGEQ_NOINLINE void widen_rows(const GemmParams& p, const LaneBlocks& blocks, size_t first, size_t rows,
+                               int16_t* to) {
+  for (size_t t = 0; t < p.taps; ++t) {
+    const act_t* addresses[kLaneRows];
+    addresses[0] = lhs_row(p.lhs, t, first);
+#pragma GCC unroll 8
+    for (size_t r = 1; r < kLaneRows; ++r)
+      addresses[r] = r < rows ? lhs_row(p.lhs, t, first + r) : addresses[r - 1];
+    widen_eight_rows(addresses, blocks.tap_depth / 8, to);
   }
 }
 
 /// Requantizes, finishes and stores the sums of a tile.
-EDGEQ_NOINLINE void finish_lane_sums(const Epilogue& epilogue, const int32_t* sums, const float* scale,
-                                     const Place& place, size_t rows) {
+EDGEQ_NOINLINE void finish_lane_sums(const GemmParams& p, const Epilogue& epilogue, const int32_t* sums,
+                                     const float* scale, const Place& place, const SumsPlace& where) {
+  if (epilogue.small_residual) return add_rows(p, where, sums, scale);
   act_t* dst = place.dst;
   const act_t* src = place.src;
-  for (size_t r = 0; r < rows; ++r, sums += kLaneNr, dst += place.dst_stride) {
+  for (size_t r = 0; r < where.rows; ++r, sums += kLaneNr, dst += place.dst_stride) {
     int8x16_t codes =
         requantize(vld1q_s32(sums), vld1q_s32(sums + 4), vld1q_s32(sums + 8), vld1q_s32(sums + 12),
                    vld1q_f32(scale), vld1q_f32(scale + 4), vld1q_f32(scale + 8), vld1q_f32(scale + 12),
@@ -730,35 +726,38 @@ EDGEQ_NOINLINE void finish_lane_sums(const Epilogue& epilogue, const int32_t* su
       codes = add_residual(codes, vld1q_s8(src), epilogue.residual, epilogue.sum_range);
       src += place.src_stride;
     }
-    store_first(dst, codes, place.columns);
+    store_first(dst, codes, where.columns);
   }
 }
 
-/// A tile of rows times some panels. `rows` exist.
+/// A tile of rows times some panels, `columns` channels of them. `where`: the first panel's codes.
 template <Finish kFinish>
-void lane_row(const Epilogue& epilogue, const LaneBlocks& blocks, uint8_t* scratch, Place place,
-              const uint8_t* panel, size_t columns, size_t rows) {
+void lane_row(const GemmParams& p, const Epilogue& epilogue, const LaneBlocks& blocks, Place place,
+              const uint8_t* panel, size_t columns, SumsPlace where) {
+  uint8_t* const scratch = p.scratch;
+  const size_t rows = where.rows;
   const int16_t* widened = reinterpret_cast<const int16_t*>(scratch);
   int32_t(&sums)[kLaneRows * kLaneNr] =
       *reinterpret_cast<int32_t(*)[kLaneRows * kLaneNr]>(scratch + blocks.row_bytes());
   act_t* const edge = reinterpret_cast<act_t*>(scratch + blocks.row_bytes() + LaneBlocks::kSumBytes);
   for (;; panel += blocks.panel_bytes) {
-    place.columns = columns < kLaneNr ? columns : kLaneNr;
-    const bool whole = rows == kLaneRows && place.columns == kLaneNr;
+    where.columns = columns < kLaneNr ? columns : kLaneNr;
+    const bool whole = rows == kLaneRows && where.columns == kLaneNr;
     run_lane_tile<kFinish>(widened, panel, reinterpret_cast<const int16_t*>(panel + kLaneHeader),
                            panel + kLaneChannelBytes, epilogue.constants, whole ? place.dst : edge,
                            whole ? place.dst_stride : static_cast<ptrdiff_t>(kLaneNr), sums);
     if (kFinish == Finish::kMemory) {
-      finish_lane_sums(epilogue, sums, reinterpret_cast<const float*>(panel + kLaneNr * 4), place, rows);
+      finish_lane_sums(p, epilogue, sums, reinterpret_cast<const float*>(panel + kLaneNr * 4), place, where);
       if (place.src != nullptr) place.src += kLaneNr;
     } else if (!whole) {
       for (size_t r = 0; r < rows; ++r) {
         store_first(place.dst + static_cast<ptrdiff_t>(r) * place.dst_stride, vld1q_s8(edge + r * kLaneNr),
-                    place.columns);
+                    where.columns);
       }
     }
     if (columns <= kLaneNr) return;
     columns -= kLaneNr;
+    where.column += kLaneNr;
     place.dst += kLaneNr;
   }
 }
@@ -791,7 +790,7 @@ void run_lanes(const GemmParams& p, size_t row_begin, size_t row_end, size_t pan
       place.src = p.residual.src == nullptr
                       ? nullptr
                       : p.residual.src + static_cast<ptrdiff_t>(i) * p.residual.row_stride + column;
-      row(epilogue, blocks, p.scratch, place, widened, columns, rows);
+      row(p, epilogue, blocks, place, widened, columns, SumsPlace{i, rows, column, 0});
     }
   }
 }

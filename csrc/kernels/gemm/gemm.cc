@@ -108,8 +108,8 @@ double neon_cost(const GemmVariant& variant, const GemmShape& shape) {
   const double tile = lanes ? 195.0 : narrow ? 60.0 : 50.0;
   const double unpacking = lanes ? 0.3 : narrow ? 0.4 : 0.0;
   double cost = rows * tiles(shape.n, variant.nr) * (place * depth + tile) + unpacking * weights;
-  // Widening a tile's rows; and its sums, where the depth is too much for 16 bits.
-  if (lanes) cost += rows * (3.0 * depth + 60.0 + (depth > 96.0 ? 70.0 * tiles(shape.n, variant.nr) : 0.0));
+  // Widening a tile's rows; and its sums, for about every 80 places of the depth.
+  if (lanes) cost += rows * (3.0 * depth + 60.0 + 0.75 * (depth - 80.0) * tiles(shape.n, variant.nr));
   return cost;
 }
 

@@ -62,16 +62,16 @@ uint8_t fit_of(const uint8_t* weights, size_t width, size_t depth, size_t taps) 
 
 /// Writes the notes of a panel for tiles by lanes. A run ends where the magnitudes of a channel's weights would
 /// add up to more than 255 (255 * 128 = 32,640): two runs in a row together have more, so that there are at
-/// most 15 of the 256 places of 4 bits that such a variant takes.
+/// most 21 of the 384 places of 4 bits that such a variant takes.
 void put_lane_notes(const uint8_t* weights, size_t width, size_t padded_k, size_t taps, uint8_t* out) {
   constexpr int32_t kMost = 255;
   std::memset(out, 0, kGemmLaneNotes);
-  std::vector<int32_t> sums(width);
+  std::vector<int32_t> sums(width), here(width);
   for (size_t t = 0; t < taps; ++t) {
     for (size_t c = 0; c < padded_k; c += 8) {
       const size_t count = padded_k - c < 8 ? padded_k - c : 8;
       bool fits = true;
-      std::vector<int32_t> here(width);
+      here.assign(width, 0);
       for (size_t i = 0; i < count; i += 2, weights += width) {
         for (size_t j = 0; j < width; ++j) {
           const int32_t even = int4_sign_extend(weights[j]);
