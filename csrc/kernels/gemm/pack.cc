@@ -15,8 +15,11 @@ size_t half_group(const GemmVariant& variant, size_t k) {
   return kr == 16 && variant.weight_bits == 8 && k % kr != 0 && k % kr <= kr / 2 ? kr / 2 : 0;
 }
 
-/// Whether the variant multiplies by lanes of plain NEON.
-bool is_by_lanes(const GemmVariant& variant) { return variant.kr == 1 && variant.isa == Isa::kNeon; }
+/// Whether the variant multiplies by lanes of plain NEON: sums of 16 bits bound its depth. Winograd's kernels
+/// have single places of the depth too, but 32 bits for the sums.
+bool is_by_lanes(const GemmVariant& variant) {
+  return variant.kr == 1 && variant.isa == Isa::kNeon && variant.max_depth != 0;
+}
 
 /// Bytes before the weights.
 size_t header_bytes(const GemmVariant& variant, size_t width, size_t k, size_t taps) {
@@ -62,7 +65,7 @@ uint8_t fit_of(const uint8_t* weights, size_t width, size_t depth, size_t taps) 
 
 /// Writes the notes of a panel for tiles by lanes. A run ends where the magnitudes of a channel's weights would
 /// add up to more than 255 (255 * 128 = 32,640): two runs in a row together have more, so that there are at
-/// most 21 of the 384 places of 4 bits that such a variant takes.
+/// most 11 of the 192 places of 4 bits that such a variant takes.
 void put_lane_notes(const uint8_t* weights, size_t width, size_t padded_k, size_t taps, uint8_t* out) {
   constexpr int32_t kMost = 255;
   std::memset(out, 0, kGemmLaneNotes);

@@ -37,7 +37,7 @@ namespace edgeq {
 //   1   each lane
 //   0   not each lane
 //
-// Weights for tiles by lanes (plain NEON, kr = 1) have 32 bytes of notes: how many eights of a tap's places, one
+// Weights for tiles by lanes (plain NEON, kr = 1) have 16 bytes of notes: how many eights of a tap's places, one
 // after the other, the products of every channel are added of in 16 bits; how many then, and so on; 0.
 //
 // W4, a group pair in the same number of bytes: the low nibble of a byte belongs to the even group, the high
@@ -63,7 +63,7 @@ static inline size_t gemm_note_bytes(int weight_bits, size_t groups, size_t taps
 }
 
 /// Bytes of the notes of a panel for tiles by lanes.
-constexpr size_t kGemmLaneNotes = 32;
+constexpr size_t kGemmLaneNotes = 16;
 
 /// Bytes of the packed form.
 size_t gemm_packed_bytes(const GemmVariant& variant, size_t n, size_t k, size_t taps);
