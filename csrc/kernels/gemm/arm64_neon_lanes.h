@@ -3,12 +3,12 @@
 
 // Tiles of products by one lane, for 4-bit weights: a vector of eight channels' weights, widened to 16 bits,
 // times one place of the depth of a row. A lane is the sum of one output: nothing is left to be added up at
-// the end, which costs the tiles of arm64_neon_tile.h more the less depth there is. mla adds in 16 bits, eight
-// products an instruction, for as long as a panel's notes allow (pack.h); then sums of 32 bits in memory take
-// over. With 8-bit weights the products would have to be added in 32 bits, four an instruction.
+// the end, which costs the tiles of arm64_neon_tile.h more the less depth there is. mla adds in 16 bits,
+// eight products an instruction, for as long as a panel's notes allow (pack.h); then sums of 32 bits in
+// memory take over. With 8-bit weights the products would have to be added in 32 bits, four an instruction.
 //
-// Rows are widened once for all panels, eight rows beside each other for every eight places of the depth. From
-// the products to the codes it is one statement.
+// Rows are widened once for all panels, eight rows beside each other for every eight places of the depth.
+// From the products to the codes it is one statement.
 //
 //   v0 .. v7      eight rows: eight channels of each; then biases and scales
 //   v8 .. v15     weights of four places of the depth; then what rounds, and a row

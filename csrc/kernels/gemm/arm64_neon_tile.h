@@ -342,12 +342,11 @@ EDGEQ_NOINLINE void sum_wide_panel(const act_t* const* rows, size_t groups, size
                                    int32x4_t* sums) {
   const act_t *a0, *a1, *a2, *a3, *w;
   uint64_t bits;
-  __asm__ volatile(EDGEQ_W8_ONE_TAP EDGEQ_WIDE_END "st1 {v0.4s-v3.4s}, [%[sums]]"
-                   : [a0] "=&r"(a0), [a1] "=&r"(a1), [a2] "=&r"(a2), [a3] "=&r"(a3), [w] "=&r"(w),
-                     [bits] "=&r"(bits)
-                   : [rows] "r"(rows), [groups] "r"(groups), [half] "r"(half), [panel] "r"(panel),
-                     [sums] "r"(sums)
-                   : "v0", "v1", "v2", "v3", EDGEQ_TILE_CLOBBERS);
+  __asm__ volatile(
+      EDGEQ_W8_ONE_TAP EDGEQ_WIDE_END "st1 {v0.4s-v3.4s}, [%[sums]]"
+      : [a0] "=&r"(a0), [a1] "=&r"(a1), [a2] "=&r"(a2), [a3] "=&r"(a3), [w] "=&r"(w), [bits] "=&r"(bits)
+      : [rows] "r"(rows), [groups] "r"(groups), [half] "r"(half), [panel] "r"(panel), [sums] "r"(sums)
+      : "v0", "v1", "v2", "v3", EDGEQ_TILE_CLOBBERS);
 }
 
 /// Most products that a lane of 16 bits adds whatever the 4-bit weights are.

@@ -14,9 +14,9 @@
 //
 // W8: two products of a lane fit 16 bits (2 * 128 * 127 = 32,512), so that sixteen products take smull,
 // smlal2 and sadalp. W4: thirty-six do (36 * 128 * 7 = 32,256), so that a lane's sums stay 16 bits wide for
-// 288 places of the depth, and sixteen products take smlal and smlal2. Real weights are so small that the sums
-// mostly stay so for the whole depth, which a panel's notes tell (pack.h). 4-bit weights of a block of panels
-// are unpacked once for all rows.
+// 288 places of the depth, and sixteen products take smlal and smlal2. Real weights are so small that the
+// sums mostly stay so for the whole depth, which a panel's notes tell (pack.h). 4-bit weights of a block of
+// panels are unpacked once for all rows.
 
 namespace edgeq {
 namespace {
@@ -55,13 +55,13 @@ EDGEQ_INLINE int32x4_t add_lanes(int32x4_t a, int32x4_t b, int32x4_t c, int32x4_
 struct Operands {
   const act_t* const* rows;  // kMr addresses for each tap
   size_t taps;
-  size_t groups;    // whole groups of 16 channels in a tap
-  size_t half;      // 1: and a group of 8
+  size_t groups;  // whole groups of 16 channels in a tap
+  size_t half;    // 1: and a group of 8
   size_t header_bytes;
   size_t panel_bytes;
   size_t note_bytes;
-  bool by_panels;   // run_panels takes whole tiles: of 4-bit weights, where they fit
-  bool all_fit;     // no panel's fit is 0
+  bool by_panels;  // run_panels takes whole tiles: of 4-bit weights, where they fit
+  bool all_fit;    // no panel's fit is 0
 };
 
 /// Sums of a tile, without bias.
@@ -499,7 +499,7 @@ template <int kBits>
 EDGEQ_INLINE void run_tile_by_panels(const Epilogue& epilogue, const Operands& x, Place place,
                                      const uint8_t* panel, size_t columns) {
   using Tile = std::conditional_t<kBits == 8, WideTile<true>, NarrowTile<true>>;
-  const auto function = epilogue.small_residual               ? run_panels<kBits, PanelFinish::kResidual>
+  const auto function = epilogue.small_residual                ? run_panels<kBits, PanelFinish::kResidual>
                         : epilogue.finish == Finish::kSaturate ? run_panels<kBits, PanelFinish::kSaturate>
                         : epilogue.finish == Finish::kClamp    ? run_panels<kBits, PanelFinish::kClamp>
                                                                : nullptr;
@@ -717,10 +717,9 @@ EDGEQ_NOINLINE void finish_lane_sums(const GemmParams& p, const Epilogue& epilog
   act_t* dst = place.dst;
   const act_t* src = place.src;
   for (size_t r = 0; r < where.rows; ++r, sums += kLaneNr, dst += place.dst_stride) {
-    int8x16_t codes =
-        requantize(vld1q_s32(sums), vld1q_s32(sums + 4), vld1q_s32(sums + 8), vld1q_s32(sums + 12),
-                   vld1q_f32(scale), vld1q_f32(scale + 4), vld1q_f32(scale + 8), vld1q_f32(scale + 12),
-                   epilogue.range);
+    int8x16_t codes = requantize(vld1q_s32(sums), vld1q_s32(sums + 4), vld1q_s32(sums + 8),
+                                 vld1q_s32(sums + 12), vld1q_f32(scale), vld1q_f32(scale + 4),
+                                 vld1q_f32(scale + 8), vld1q_f32(scale + 12), epilogue.range);
     if (epilogue.table != nullptr) codes = look_up_each(codes, epilogue.table);
     if (src != nullptr) {
       codes = add_residual(codes, vld1q_s8(src), epilogue.residual, epilogue.sum_range);
@@ -737,8 +736,8 @@ void lane_row(const GemmParams& p, const Epilogue& epilogue, const LaneBlocks& b
   uint8_t* const scratch = p.scratch;
   const size_t rows = where.rows;
   const int16_t* widened = reinterpret_cast<const int16_t*>(scratch);
-  int32_t(&sums)[kLaneRows * kLaneNr] =
-      *reinterpret_cast<int32_t(*)[kLaneRows * kLaneNr]>(scratch + blocks.row_bytes());
+  int32_t (&sums)[kLaneRows * kLaneNr] =
+      *reinterpret_cast<int32_t (*)[kLaneRows * kLaneNr]>(scratch + blocks.row_bytes());
   act_t* const edge = reinterpret_cast<act_t*>(scratch + blocks.row_bytes() + LaneBlocks::kSumBytes);
   for (;; panel += blocks.panel_bytes) {
     where.columns = columns < kLaneNr ? columns : kLaneNr;
@@ -765,8 +764,7 @@ void lane_row(const GemmParams& p, const Epilogue& epilogue, const LaneBlocks& b
 void run_lanes(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end) {
   const LaneBlocks blocks = lane_blocks(p.k, p.taps);
   const size_t packed_panel = kLaneHeader + (p.k + 1) / 2 * p.taps * kLaneNr;
-  uint8_t* const widened =
-      p.scratch + blocks.row_bytes() + LaneBlocks::kSumBytes + LaneBlocks::kCodeBytes;
+  uint8_t* const widened = p.scratch + blocks.row_bytes() + LaneBlocks::kSumBytes + LaneBlocks::kCodeBytes;
   Epilogue epilogue(p);
   Place place{};
   place.dst_stride = p.dst_row_stride;

@@ -130,8 +130,9 @@ EDGEQ_INLINE bool is_relu(const GemmParams& p, const PanelBounds& bounds) {
   return p.range.zp == kActMin && bounds.sum < 8388608.0 && bounds.least >= 0.0f;
 }
 
-/// Whether additions of small products take the short way of arm64_residual.h: products have the zero point of the left operand, as they
-/// always have without a table between, and sums are small: 2 * 255 * 60 = 30,600.
+/// Whether additions of small products take the short way of arm64_residual.h: products have the zero point
+/// of the left operand, as they always have without a table between, and sums are small: 2 * 255 * 60 =
+/// 30,600.
 EDGEQ_INLINE bool adds_small(const GemmParams& p) {
   constexpr float kLargest = 60.0f;
   const GemmResidual& r = p.residual;

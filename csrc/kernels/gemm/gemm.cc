@@ -45,9 +45,7 @@ size_t gemm_arm64_scratch(const GemmShape& shape) {
   return neon_blocks(s.k, s.taps, s.weight_bits).bytes();
 }
 
-[[maybe_unused]] size_t gemm_lanes_scratch(const GemmShape& s) {
-  return lane_blocks(s.k, s.taps).bytes();
-}
+[[maybe_unused]] size_t gemm_lanes_scratch(const GemmShape& s) { return lane_blocks(s.k, s.taps).bytes(); }
 
 constexpr GemmVariant kVariants[] = {
 #define EDGEQ_GEMM_KERNEL(isa, name, mr, nr, kr, nr_step, bits, max_depth, scratch) \

@@ -44,8 +44,8 @@ uint8_t fit_of(const uint8_t* weights, size_t width, size_t depth, size_t taps) 
     int32_t lanes[8] = {};
     for (size_t c = 0; c < depth * taps; ++c) {
       const uint8_t byte = weights[(c / 16 * width + j) * 16 + c % 16];
-      lanes[c % 8] += magnitude(int4_sign_extend(byte)) +
-                      magnitude(int4_sign_extend(static_cast<uint8_t>(byte >> 4)));
+      lanes[c % 8] +=
+          magnitude(int4_sign_extend(byte)) + magnitude(int4_sign_extend(static_cast<uint8_t>(byte >> 4)));
     }
     for (const int32_t* four = lanes; four != lanes + 8; four += 4) {
       const auto fits = [&](int32_t sum) { return sum <= kMost; };
@@ -63,9 +63,9 @@ uint8_t fit_of(const uint8_t* weights, size_t width, size_t depth, size_t taps) 
   return fit;
 }
 
-/// Writes the notes of a panel for tiles by lanes. A run ends where the magnitudes of a channel's weights would
-/// add up to more than 255 (255 * 128 = 32,640): two runs in a row together have more, so that there are at
-/// most 11 of the 192 places of 4 bits that such a variant takes.
+/// Writes the notes of a panel for tiles by lanes. A run ends where the magnitudes of a channel's weights
+/// would add up to more than 255 (255 * 128 = 32,640): two runs in a row together have more, so that there
+/// are at most 11 of the 192 places of 4 bits that such a variant takes.
 void put_lane_notes(const uint8_t* weights, size_t width, size_t padded_k, size_t taps, uint8_t* out) {
   constexpr int32_t kMost = 255;
   std::memset(out, 0, kGemmLaneNotes);

@@ -27,8 +27,8 @@ namespace edgeq {
 //   1   the four products in places i, i + 8, i + 16 and i + 24 of the pair, for every i < 8 and channel
 //   0   only two products are known to fit (2 * 127 * 128 = 32,512)
 //
-// A byte for each pair; but where there is one tap of at most 63 pairs, a bit, the first pair's the highest of
-// a uint64, and a 1 behind the last one's: a shift yields both the bit and the end.
+// A byte for each pair; but where there is one tap of at most 63 pairs, a bit, the first pair's the highest
+// of a uint64, and a 1 behind the last one's: a shift yields both the bit and the end.
 //
 // W4, a byte, where lane i of a channel adds the products in the places i, i + 8, i + 16, ... of all taps:
 //
@@ -37,8 +37,8 @@ namespace edgeq {
 //   1   each lane
 //   0   not each lane
 //
-// Weights for tiles by lanes (plain NEON, kr = 1) have 16 bytes of notes: how many eights of a tap's places, one
-// after the other, the products of every channel are added of in 16 bits; how many then, and so on; 0.
+// Weights for tiles by lanes (plain NEON, kr = 1) have 16 bytes of notes: how many eights of a tap's places,
+// one after the other, the products of every channel are added of in 16 bits; how many then, and so on; 0.
 //
 // W4, a group pair in the same number of bytes: the low nibble of a byte belongs to the even group, the high
 // one to the odd group; so a shift or a mask of the whole register yields a W8 group, with no shuffle. A tap
