@@ -73,7 +73,9 @@ namespace {
 
 #define EDGEQ_LANE_SCALES \
   "ld1 {v4.4s-v7.4s}, [%[scale]]\n\t" \
-  "ldp q8, q9, [%[constants]]\n\t" \
+  "ldr q8, [%[constants]]\n\t"
+#define EDGEQ_LANE_RANGE \
+  "ldr q9, [%[constants], #16]\n\t" \
   "ldp q10, q11, [%[constants], #32]\n\t"
 #define EDGEQ_LANE_ROUND \
   EDGEQ_TO_FLOAT(12, 13, 14, 15) \
@@ -82,6 +84,33 @@ namespace {
 #define EDGEQ_LANE_STORE "st1 {v12.16b}, [%[dst]], %[stride]\n\t"
 #define EDGEQ_LANE_SATURATE EDGEQ_LANE_ROUND EDGEQ_NARROW(12, 14) EDGEQ_LANE_STORE
 #define EDGEQ_LANE_CLAMP EDGEQ_LANE_ROUND EDGEQ_NARROW_AND_CLAMP(12, 14, 9, 10, 11) EDGEQ_LANE_STORE
+// kRelu: products from the bits of floats, by addends. A row's four are read at once where four registers are
+// free: from the third row on, or without biases.
+#define EDGEQ_LANE_RELU_FIRST(s, t) \
+  EDGEQ_LANE_BIASED(s, t) \
+  "ldp q9, q10, [%[addend]]\n\t" \
+  "fmla v9.4s, v12.4s, v4.4s\n\t" \
+  "fmla v10.4s, v13.4s, v5.4s\n\t" \
+  "ldp q12, q13, [%[addend], #32]\n\t" \
+  "fmla v12.4s, v14.4s, v6.4s\n\t" \
+  "fmla v13.4s, v15.4s, v7.4s\n\t" \
+  EDGEQ_LANE_RELU_CODES(9, 10, 12, 13)
+#define EDGEQ_LANE_RELU_BY(a, b, c, d) \
+  "ld1 {v" #a ".4s-v" #d ".4s}, [%[addend]]\n\t" \
+  "fmla v" #a ".4s, v12.4s, v4.4s\n\t" \
+  "fmla v" #b ".4s, v13.4s, v5.4s\n\t" \
+  "fmla v" #c ".4s, v14.4s, v6.4s\n\t" \
+  "fmla v" #d ".4s, v15.4s, v7.4s\n\t" \
+  EDGEQ_LANE_RELU_CODES(a, b, c, d)
+#define EDGEQ_LANE_RELU_CODES(a, b, c, d) \
+  EDGEQ_ROUND(a, b, c, d, 8) EDGEQ_NARROW(a, c) \
+  "st1 {v" #a ".16b}, [%[dst]], %[stride]\n\t"
+#define EDGEQ_LANE_RELU_ROW(s, t) EDGEQ_LANE_BIASED(s, t) EDGEQ_LANE_RELU_BY(16, 17, 18, 19)
+#define EDGEQ_LANE_RELU_WIDE(s, t) EDGEQ_LANE_WIDENED(s, t) EDGEQ_LANE_NEXT_WIDE EDGEQ_LANE_RELU_BY(0, 1, 2, 3)
+#define EDGEQ_LANE_RELU_ROWS \
+  EDGEQ_LANE_RELU_FIRST(16, 17) EDGEQ_LANE_RELU_FIRST(18, 19) EDGEQ_LANE_RELU_ROW(20, 21) \
+  EDGEQ_LANE_RELU_ROW(22, 23) EDGEQ_LANE_RELU_ROW(24, 25) EDGEQ_LANE_RELU_ROW(26, 27) \
+  EDGEQ_LANE_RELU_ROW(28, 29) EDGEQ_LANE_RELU_ROW(30, 31)
 #define EDGEQ_LANE_NEXT_WIDE "add %[wide], %[wide], #64\n\t"
 #define EDGEQ_LANE_SATURATE_ROW(s, t) EDGEQ_LANE_BIASED(s, t) EDGEQ_LANE_SATURATE
 #define EDGEQ_LANE_CLAMP_ROW(s, t) EDGEQ_LANE_BIASED(s, t) EDGEQ_LANE_CLAMP
@@ -91,7 +120,7 @@ namespace {
 #define EDGEQ_RUN_LANES(end) \
   __asm__ volatile(EDGEQ_LANE_SUMS end \
                    : [rows] "+r"(rows), [w] "+r"(w), [left] "+r"(left), [dst] "+r"(dst), [wide] "+r"(wide) \
-                   : [bias] "r"(panel), [scale] "r"(panel + 64), [constants] "r"(&constants), \
+                   : [bias] "r"(panel), [scale] "r"(panel + 64), [addend] "r"(panel + 144), [constants] "r"(&constants), \
                      [stride] "r"(stride) \
                    : "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", \
                      "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", \
@@ -169,7 +198,7 @@ EDGEQ_INLINE void widen_eight_rows(const act_t* const (&rows)[8], size_t eights,
 ///
 /// Args:
 ///   rows: Widened, as above.
-///   panel: Biases and scales.
+///   panel: Biases and scales; and behind the notes, of kRelu, addends.
 ///   w: The weights, widened: 16 channels of a place of the depth side by side.
 ///   runs: How many eights of places are added in 16 bits, again and again; 0 behind the last.
 ///   wide: Sums of 32 bits, of kMemory or where there is more than one run.
@@ -181,10 +210,13 @@ EDGEQ_INLINE void run_lane_tile(const int16_t* rows, const uint8_t* panel, const
   size_t left = *runs++;
   if constexpr (kFinish != Finish::kMemory) {
     if (*runs == 0) {
-      if constexpr (kFinish == Finish::kSaturate) {
+      if constexpr (kFinish == Finish::kRelu) {
+        EDGEQ_RUN_LANES(EDGEQ_LANE_BIASES EDGEQ_LANE_SCALES EDGEQ_LANE_RELU_ROWS);
+      } else if constexpr (kFinish == Finish::kSaturate) {
         EDGEQ_RUN_LANES(EDGEQ_LANE_BIASES EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_SATURATE_ROW));
       } else {
-        EDGEQ_RUN_LANES(EDGEQ_LANE_BIASES EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_CLAMP_ROW));
+        EDGEQ_RUN_LANES(
+            EDGEQ_LANE_BIASES EDGEQ_LANE_SCALES EDGEQ_LANE_RANGE EDGEQ_LANE_ROWS(EDGEQ_LANE_CLAMP_ROW));
       }
       return;
     }
@@ -194,10 +226,12 @@ EDGEQ_INLINE void run_lane_tile(const int16_t* rows, const uint8_t* panel, const
     wide = sums;
     if constexpr (kFinish != Finish::kMemory) {
       if (*runs == 0) {
-        if constexpr (kFinish == Finish::kSaturate) {
+        if constexpr (kFinish == Finish::kRelu) {
+          EDGEQ_RUN_LANES(EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_RELU_WIDE));
+        } else if constexpr (kFinish == Finish::kSaturate) {
           EDGEQ_RUN_LANES(EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_SATURATE_WIDE));
         } else {
-          EDGEQ_RUN_LANES(EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_CLAMP_WIDE));
+          EDGEQ_RUN_LANES(EDGEQ_LANE_SCALES EDGEQ_LANE_RANGE EDGEQ_LANE_ROWS(EDGEQ_LANE_CLAMP_WIDE));
         }
         return;
       }

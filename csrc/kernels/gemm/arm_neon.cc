@@ -305,9 +305,14 @@ struct Epilogue {
     GemmParams sums = p;
     sums.residual.src = nullptr;
     Finish all = finish_of(p.range);
-    for (size_t i = 0; i < panels && all != Finish::kMemory; ++i, panel += panel_bytes)
-      all = finish_of(sums, panel, kWidth, largest_sum);
+    bool relus = true;
+    for (size_t i = 0; i < panels && all != Finish::kMemory; ++i, panel += panel_bytes) {
+      const PanelBounds bounds(panel, kWidth, largest_sum);
+      all = finish_of(sums, bounds);
+      relus = relus && is_relu(p, bounds);
+    }
     finish = plain ? all : Finish::kMemory;
+    relu = relus && finish == Finish::kSaturate;
     small_residual = adds_small_sums && all != Finish::kMemory;
   }
 #endif
@@ -322,6 +327,7 @@ struct Epilogue {
   FinishConstants constants;
   bool adds_small_sums;
   Finish finish = Finish::kMemory;  // of the panels at hand
+  bool relu = false;                // kRelu may stand for it
   bool small_residual = false;      // a residual after small products, and nothing else
 #endif
 };
@@ -672,13 +678,14 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
 constexpr size_t kLaneNr = LaneBlocks::kChannels;
 constexpr size_t kLaneChannelBytes = kLaneNr * 8;  // bias and scale of a panel
 constexpr size_t kLaneHeader = kLaneChannelBytes + kGemmLaneNotes;
+constexpr size_t kLaneWeights = kLaneHeader + kLaneNr * 4;  // where a widened panel's weights begin
 constexpr size_t kLaneRows = LaneBlocks::kRows;
 
 /// Widens a panel's weights to 16 bits.
 void widen_panel(const uint8_t* from, const LaneBlocks& blocks, size_t k, size_t taps, uint8_t* to) {
   std::memcpy(to, from, kLaneHeader);
   const int8_t* w = reinterpret_cast<const int8_t*>(from + kLaneHeader);
-  int16_t* out = reinterpret_cast<int16_t*>(to + kLaneHeader);
+  int16_t* out = reinterpret_cast<int16_t*>(to + kLaneWeights);
   const auto put = [&](int8x16_t channels) {
     vst1q_s16(out, vmovl_s8(vget_low_s8(channels)));
     vst1q_s16(out + 8, vmovl_high_s8(channels));
@@ -693,6 +700,18 @@ void widen_panel(const uint8_t* from, const LaneBlocks& blocks, size_t k, size_t
       put(vshrq_n_s8(bytes, 4));
     }
     for (; c < blocks.tap_depth; ++c) put(vdupq_n_s8(0));
+  }
+}
+
+/// Has the sums of a widened panel begin from the bits of 2^23, and puts down what takes it off their
+/// products (Finish::kRelu; kernels/depthwise/arm_blocks.h has the proof).
+void begin_from_floats(uint8_t* panel) {
+  int32_t* bias = reinterpret_cast<int32_t*>(panel);
+  const float* scale = reinterpret_cast<const float*>(panel + kLaneNr * 4);
+  float* addend = reinterpret_cast<float*>(panel + kLaneHeader);
+  for (size_t j = 0; j < kLaneNr; j += 4) {
+    vst1q_s32(bias + j, vaddq_s32(vld1q_s32(bias + j), vdupq_n_s32(0x4B000000)));
+    vst1q_f32(addend + j, vmulq_n_f32(vld1q_f32(scale + j), -8388608.0f));
   }
 }
 
@@ -742,7 +761,7 @@ void lane_row(const GemmParams& p, const Epilogue& epilogue, const LaneBlocks& b
   for (;; panel += blocks.panel_bytes) {
     where.columns = columns < kLaneNr ? columns : kLaneNr;
     const bool whole = rows == kLaneRows && where.columns == kLaneNr;
-    run_lane_tile<kFinish>(widened, panel, reinterpret_cast<const int16_t*>(panel + kLaneHeader),
+    run_lane_tile<kFinish>(widened, panel, reinterpret_cast<const int16_t*>(panel + kLaneWeights),
                            panel + kLaneChannelBytes, epilogue.constants, whole ? place.dst : edge,
                            whole ? place.dst_stride : static_cast<ptrdiff_t>(kLaneNr), sums);
     if (kFinish == Finish::kMemory) {
@@ -778,9 +797,13 @@ void run_lanes(const GemmParams& p, size_t row_begin, size_t row_end, size_t pan
                               static_cast<double>(p.k * p.taps) * 7.0 * 128.0);
     for (size_t i = 0; i < count; ++i)
       widen_panel(packed + i * packed_panel, blocks, p.k, p.taps, widened + i * blocks.panel_bytes);
-    const auto row = epilogue.finish == Finish::kSaturate ? lane_row<Finish::kSaturate>
-                     : epilogue.finish == Finish::kClamp  ? lane_row<Finish::kClamp>
-                                                          : lane_row<Finish::kMemory>;
+    if (epilogue.relu) {
+      for (size_t i = 0; i < count; ++i) begin_from_floats(widened + i * blocks.panel_bytes);
+    }
+    const auto row = epilogue.relu                          ? lane_row<Finish::kRelu>
+                     : epilogue.finish == Finish::kSaturate ? lane_row<Finish::kSaturate>
+                     : epilogue.finish == Finish::kClamp    ? lane_row<Finish::kClamp>
+                                                            : lane_row<Finish::kMemory>;
     for (size_t i = row_begin; i < row_end; i += kLaneRows) {
       const size_t rows = row_end - i < kLaneRows ? row_end - i : kLaneRows;
       widen_rows(p, blocks, i, rows, reinterpret_cast<int16_t*>(p.scratch));

@@ -74,7 +74,7 @@ static inline LaneBlocks lane_blocks(size_t k, size_t taps) {
   LaneBlocks blocks{};
   blocks.tap_depth = (k + 7) / 8 * 8;
   blocks.depth = blocks.tap_depth * taps;
-  blocks.panel_bytes = LaneBlocks::kChannels * (8 + 2 * blocks.depth) + kGemmLaneNotes;
+  blocks.panel_bytes = LaneBlocks::kChannels * (12 + 2 * blocks.depth) + kGemmLaneNotes;
   blocks.panels = blocks.panel_bytes < kBlockBytes ? kBlockBytes / blocks.panel_bytes : 1;
   return blocks;
 }
