@@ -137,7 +137,7 @@ std::vector<uint8_t> pack_codes(const std::vector<int8_t>& codes, int bits, size
   return bytes;
 }
 
-enum class Fill { kRandom, kHighest, kAlternating, kSparse, kLowest, kMiddle, kHalf };
+enum class Fill { kRandom, kHighest, kAlternating, kSparse, kLowest, kMiddle, kHalf, kPowers };
 constexpr Fill kFills[] = {Fill::kRandom, Fill::kHighest, Fill::kAlternating,
                            Fill::kSparse, Fill::kLowest,  Fill::kMiddle};
 
@@ -166,6 +166,9 @@ void fill_weights(Random& random, Fill fill, int bits, std::vector<int8_t>& weig
       case Fill::kHalf:
         weights[i] = static_cast<int8_t>(-top / 2 - (random.between(0, 3) == 0));
         break;
+      case Fill::kPowers:
+        weights[i] = static_cast<int8_t>(bits == 4 ? -4 : -64);
+        break;
     }
   }
 }
@@ -174,7 +177,7 @@ void fill_acts(Random& random, Fill fill, act_t* acts, size_t size) {
   for (size_t i = 0; i < size; ++i) {
     acts[i] = fill == Fill::kHighest || fill == Fill::kLowest || fill == Fill::kMiddle
                   ? static_cast<act_t>(kActMax)
-              : fill == Fill::kHalf        ? static_cast<act_t>(kActMin)
+              : fill == Fill::kHalf || fill == Fill::kPowers ? static_cast<act_t>(kActMin)
               : fill == Fill::kAlternating ? static_cast<act_t>(random.between(0, 1) == 0 ? kActMin : kActMax)
                                            : random.act();
   }
@@ -545,6 +548,15 @@ void test_gemm_variant(const GemmVariant& variant) {
     for (size_t m : {size_t{1}, 2 * mr + 1}) {
       check_gemm(variant, GemmCase{m, nr + 5, k, 1, true, Fill::kHalf, false, false, k});
       check_gemm(variant, GemmCase{m, nr, k, 3, false, Fill::kHalf, false, false, k + 1});
+    }
+  }
+  // Magnitudes that add up to 256, whose products with -128 are one too many for 16 bits: 64 weights of 4.
+  for (size_t k : {32, 56, 64, 72, 80, 120, 128, 136, 192, 256, 264, 512, 528}) {
+    for (size_t m : {size_t{1}, 2 * mr + 1}) {
+      GemmCase c{m, nr, k, 1, true, Fill::kPowers, false, m == 1, k};
+      check_gemm(variant, c);
+      c.small = true;
+      check_gemm(variant, c);
     }
   }
   // Small sums alone: the ways of rounding that need them, of every depth that a kernel treats apart.
