@@ -3,6 +3,7 @@ percentile method)."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -39,12 +40,22 @@ def resample_counts(n: int, resamples: int = RESAMPLES, seed: int = 0) -> Ints:
 
 def _each_resample(n: int, resamples: int, seed: int, statistic: Callable[[Floats], Floats]) -> Floats:
     """The statistic of every resample, computed on blocks of counts (float64, shape (b, n)) of some megabytes."""
-    rng = np.random.default_rng(seed)
     size = max(1, min(resamples, _BLOCK // n))
+    if size == resamples:
+        return statistic(_one_block(n, resamples, seed))
+    rng = np.random.default_rng(seed)
     values = []
     for start in range(0, resamples, size):
         values.append(statistic(_counts(rng, min(size, resamples - start), n).astype(np.float64)))
     return np.concatenate(values)
+
+
+@functools.lru_cache(maxsize=2)
+def _one_block(n: int, resamples: int, seed: int) -> Floats:
+    """All counts of few inputs, kept: the figures of one comparison are resampled alike, some thirty of them."""
+    counts = _counts(np.random.default_rng(seed), resamples, n).astype(np.float64)
+    counts.setflags(write=False)
+    return counts
 
 
 def _counts(rng: np.random.Generator, rows: int, n: int) -> Ints:
