@@ -273,7 +273,13 @@ def test_the_device_cleans_up_when_this_side_ends(
     monkeypatch.setenv("TMPDIR", str(short_folder))
     command = [sys.executable, "-m", "edgeq", "bench", str(demo), "--device", server.address(emulator=A72)]
     command += ["--runner", str(aarch64_runner), "--seconds", "60"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # What a shell runs in the background ignores SIGINT, and so would its children.
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     when_it_runs(server, lambda: process.send_signal(number)).join()
     assert process.wait() == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number]
     assert gone(server)
