@@ -375,7 +375,8 @@ def test_the_demo_trains_at_four_bits_and_ships(prepared: Any, batch_norm: str, 
         for logits in (before, after)
     ]
     assert losses[1] < losses[0]
-    assert (after.argmax(1) == labels).mean() >= (before.argmax(1) == labels).mean()
+    # All but one or two of 540 digits are right before: one more or less is chance.
+    assert (after.argmax(1) == labels).mean() >= (before.argmax(1) == labels).mean() - 1.5 / len(labels)
     assert (after.argmax(1) == labels).mean() > 0.95
     result = edgeq.export(module, out=tmp_path / "out", to="edgeq,onnx")
     assert result.manifest["scheme"] == "w4a4"
