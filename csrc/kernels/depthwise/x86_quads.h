@@ -309,7 +309,7 @@ EDGEQ_INLINE void sum_half(const Frame& f, int half, const ForQuads& for_quads,
   for (int i = 0; i < kCount; ++i) words[i] = V::pack_dwords(q[0][i], q[1][i]);
 }
 
-/// Packs both halves' words to codes and stores them.
+/// Packs both halves' words to codes and stores them; with no pieces always as whole vectors.
 template <typename E, int kPieces, int kOutputs, int kRows>
 EDGEQ_INLINE void store_codes(const Frame& f, const typename E::Vec::Int* low,
                               const typename E::Vec::Int* high, uint8_t* dst) {
@@ -336,9 +336,9 @@ EDGEQ_INLINE void store_codes(const Frame& f, const typename E::Vec::Int* low,
 #pragma GCC unroll 8
     for (int o = 0; o < kOutputs; ++o) {
       uint8_t* to = dst + r * f.row_step + o * f.output_step;
-      if (f.whole) {
+      if (kPieces == 0 || f.whole) {
         V::store_all(to, codes[r * kOutputs + o]);
-      } else {
+      } else if constexpr (kPieces > 0) {
         store_pieces<kPieces>(V{}, to, codes[r * kOutputs + o], f);
       }
     }
@@ -601,8 +601,8 @@ __attribute__((noinline)) void feed(const Source& source, int first, ptrdiff_t x
 }
 
 /// kOutputs adjacent outputs of kRows rows of any kernel from columns in memory; `columns` are those of the
-/// first output.
-template <typename E, int kPieces, int kOutputs, int kRows>
+/// first output. Stores whole vectors: one function for all widths of a block.
+template <typename E, int kOutputs, int kRows>
 __attribute__((noinline)) void tile(const Frame& f, const uint8_t* columns, uint8_t* dst) {
   using V = typename E::Vec;
   typename V::Int words[2][kOutputs * kRows];
@@ -623,7 +623,7 @@ __attribute__((noinline)) void tile(const Frame& f, const uint8_t* columns, uint
     };
     sum_half<E, kOutputs, kRows>(f, half, quads, words[half]);
   }
-  store_codes<E, kPieces, kOutputs, kRows>(f, words[0], words[1], dst);
+  store_codes<E, 0, kOutputs, kRows>(f, words[0], words[1], dst);
 }
 
 using Run = void(const Frame&, const Source&, ptrdiff_t, size_t, uint8_t*);
@@ -652,10 +652,10 @@ Functions select_functions(const DepthwiseShape& shape) {
     f.run[0] = &run5<E, kPieces, 2>;
   } else {
     f.feed = &feed<E, kPieces>;
-    f.tiles[0][0] = &tile<E, kPieces, 2, 1>;
-    f.tiles[0][1] = &tile<E, kPieces, 1, 1>;
-    f.tiles[1][0] = &tile<E, kPieces, 2, 2>;
-    f.tiles[1][1] = &tile<E, kPieces, 1, 2>;
+    f.tiles[0][0] = &tile<E, 2, 1>;
+    f.tiles[0][1] = &tile<E, 1, 1>;
+    f.tiles[1][0] = &tile<E, 2, 2>;
+    f.tiles[1][1] = &tile<E, 1, 2>;
   }
   return f;
 }
@@ -783,8 +783,10 @@ class Depthwise {
       const size_t outputs = stretch_ - begin < scratch_.chunk ? stretch_ - begin : scratch_.chunk;
       const ptrdiff_t column = static_cast<ptrdiff_t>(begin * p_.stride_w) - pad;
       uint8_t* dst = row + static_cast<ptrdiff_t>(begin) * p_.dst_pixel_stride;
-      uint8_t* to = p_.table == nullptr ? dst : codes_;
-      if (p_.table == nullptr) {
+      // Codes wait in memory for the table, and where tiles store whole vectors but fewer channels exist.
+      const bool wait = p_.table != nullptr || (functions_.run[0] == nullptr && frame_.count < V::kBytes);
+      uint8_t* to = wait ? codes_ : dst;
+      if (!wait) {
         frame_.output_step = p_.dst_pixel_stride;
         frame_.row_step = p_.dst_row_stride;
         frame_.whole = frame_.count == V::kBytes;
@@ -798,7 +800,8 @@ class Depthwise {
       } else {
         run_tiles(column, rows, outputs, to);
       }
-      if (p_.table != nullptr) look_up_codes(dst, rows, outputs);
+      if (p_.table != nullptr) look_up_codes(rows, outputs);
+      if (wait) place_codes(dst, rows, outputs);
     }
   }
 
@@ -819,8 +822,8 @@ class Depthwise {
     }
   }
 
-  /// Stores the table's entries for the codes of `rows` times `outputs` vectors.
-  void look_up_codes(uint8_t* dst, size_t rows, size_t outputs) const {
+  /// Replaces the codes of `rows` times `outputs` vectors by the table's entries.
+  void look_up_codes(size_t rows, size_t outputs) const {
     LutParams lut;
     lut.rows = 1;
     lut.channels = rows * outputs * V::kBytes;
@@ -829,6 +832,10 @@ class Depthwise {
     lut.dst = codes_;
     lut.table = reinterpret_cast<const uint8_t*>(p_.table);
     p_.lut->run(lut);
+  }
+
+  /// Stores the codes of `rows` times `outputs` vectors where they belong.
+  void place_codes(uint8_t* dst, size_t rows, size_t outputs) const {
     if (frame_.pieces == 1) {
       copy_codes<1>(dst, rows, outputs);
     } else if (frame_.pieces == 2) {
