@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,13 +13,12 @@ import numpy.typing as npt
 from edgeq.deployment.layer_times import LayerTimes, layer_times, time_ratio
 from edgeq.errors import BackendError, QuantizationError, UsageError
 from edgeq.exporters.edgeq_file import encode
-from edgeq.exporters.onnx_float import to_float_onnx
 from edgeq.ir import Graph
 from edgeq.ir.tensor import Array
 from edgeq.metrics import disagreement_rate, predicted_class
 from edgeq.passes import channels_last, lower
 from edgeq.quantize import sensitivity
-from edgeq.quantize.calibrate import FloatSession, slice_feeds
+from edgeq.quantize.calibrate import float_outputs, slice_feeds
 from edgeq.quantize.layers import WEIGHTS, bias_name, is_layer
 from edgeq.quantize.mixed import DISAGREEMENT, LATENCY, SIZE, Choice, Solution, by_gain, least, solve, total_cost
 from edgeq.quantize.plan_file import LayerPlan, PlanFile
@@ -69,14 +67,6 @@ def run_integers(graph: Graph, feeds: Mapping[str, Array]) -> list[Array]:
     return found if isinstance(found, list) else [found]
 
 
-def run_float(graph: Graph, feeds: Mapping[str, Array]) -> list[Array]:
-    """Runs a float graph in ONNX Runtime, a sample at a time."""
-    session = FloatSession(to_float_onnx(graph), os.cpu_count() or 1)
-    count = max(len(value) for value in feeds.values())
-    parts = [session.run(slice_feeds(graph, feeds, begin, begin + 1)) for begin in range(count)]
-    return [np.concatenate(column) for column in zip(*parts, strict=True)]
-
-
 def hybrid(eight: Graph, four: Graph, bits: Mapping[str, int]) -> Graph:
     """Returns the 8-bit network with the weights and biases of the 4-bit one in the layers that `bits` gives 4."""
     others = {node.name: node for node in four.nodes}
@@ -117,7 +107,7 @@ def choose_bits(job: Job, budget: Mapping[str, float]) -> PlanFile:
         eight,
         four,
         job.samples,
-        run_float(job.graph, job.samples),
+        float_outputs(job.graph, job.samples),
         run_integers,
         lambda done, count: job.progress("measuring layers", done, count),
     )
@@ -284,7 +274,7 @@ class _Search:
         held = self.job.held_back
         assert held is not None
         if self.answers is None:
-            self.answers = _answers(run_float(self.job.graph, held))
+            self.answers = _answers(float_outputs(self.job.graph, held))
         return disagreement_rate(self.answers, _answers(run_integers(graph, held)))
 
     def reached(self, bits: Mapping[str, int]) -> dict[str, float]:

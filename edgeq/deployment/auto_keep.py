@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
-from edgeq.deployment.auto_bits import run_float, run_integers
+from edgeq.deployment.auto_bits import run_integers
 from edgeq.ir import Graph
 from edgeq.ir.tensor import Array
 from edgeq.quantize import sensitivity
+from edgeq.quantize.calibrate import float_outputs
 from edgeq.quantize.layers import is_layer
 from edgeq.quantize.quantize import QuantizedModel
 
@@ -51,7 +52,7 @@ def worst_layers(
         quantizer(dict.fromkeys(layers, 8)).graph,
         quantizer.quick(),
         samples,
-        run_float(graph, samples),
+        float_outputs(graph, samples),
         run_integers,
         lambda done, number: progress("measuring layers", done, number),
     )

@@ -17,7 +17,15 @@ import numpy.typing as npt
 
 from edgeq import __version__
 from edgeq.data import Dataset, Preprocessing, as_dataset, open_dataset
-from edgeq.deployment.auto_bits import Job, choose_bits, differences, plan_facts, plan_table, with_origin
+from edgeq.deployment.auto_bits import (
+    Job,
+    choose_bits,
+    differences,
+    plan_facts,
+    plan_table,
+    run_integers,
+    with_origin,
+)
 from edgeq.deployment.auto_keep import worst_layers
 from edgeq.deployment.bit_request import BitRequest, read_request, split_samples
 from edgeq.deployment.formats import Agreement, FormatOptions, check_agreement, facts_of, make_files, parse_formats
@@ -43,6 +51,7 @@ from edgeq.quantize import (
     calibrate,
     quantize,
 )
+from edgeq.quantize.confidence import Confidence
 from edgeq.quantize.equalize import equalize
 from edgeq.quantize.layers import WEIGHTS, is_layer
 from edgeq.quantize.plan_file import PlanFile, parse, render
@@ -113,9 +122,14 @@ class ExportResult:
             lines += [f"  {line}" for line in plan_table(manifest["plan"])]
         changes = manifest["changes"]
         lines += [
-            f"  {change['node']}: {change['requested']} -> {change['done']} ({change['reason']})"
-            for change in changes
+            f"  {change['node']}: {change['requested']} -> {change['done']} ({change['reason']})" for change in changes
         ]
+        if manifest.get("confidence", {}).get("factor", 1.0) != 1.0:
+            found = manifest["confidence"]
+            lines.append(
+                f"  confidence: scores times {found['factor']:.3f}, so that {found['samples']} samples set aside are "
+                "answered as surely as by the float network"
+            )
         lines += [f"  {note}" for note in manifest["notes"]]
         lines += [f"  {agreement}" for agreement in self.agreements]
         return "\n".join(lines)
@@ -199,9 +213,7 @@ def export(
         raise UsageError("--keep-8bit auto:N chooses among layers with 4-bit weights: ask for --bits w4a8 or w4a4.")
     level, methods = _methods(request.scheme, effort, recipe, observer, weight_observer, bias_correction)
     dataset = open_calibration(calibration, model)
-    source = load_model(
-        model, lambda: _example(dataset, preprocessing) if example_input is None else example_input
-    )
+    source = load_model(model, lambda: _example(dataset, preprocessing) if example_input is None else example_input)
     preprocessing = preprocessing or source.preprocessing
     graph = float_pipeline(source.graph)
     chosen = _choose(len(dataset), calib_samples, seed)
@@ -231,7 +243,9 @@ def export(
         show.begin("calibrating", len(used))
         inputs = (batch.inputs for batch in batches)
         ranges = calibrate(graph, inputs, observer=methods.observer, progress=show.reached)
-        options = QuantizeOptions(methods, keep_8bit=keep, seed=seed, checkpoint=_resume_folder(Path(out)))
+        options = QuantizeOptions(
+            methods, keep_8bit=keep, seed=seed, checkpoint=_resume_folder(Path(out)), run=run_integers
+        )
         quantizer = _Quantizer(graph, request.scheme, ranges, options, show)
         plan, plan_text = request.plan, request.plan_text
         if request.auto:
@@ -271,6 +285,7 @@ def export(
         formats,
         storage,
         None if plan is None else _Plan(plan, plan_text),
+        quantized.confidence,
     )
     shutil.rmtree(_resume_folder(Path(out)), ignore_errors=True)
     return result
@@ -306,9 +321,7 @@ class _Quantizer:
     def quick(self) -> Graph:
         """Quantizes all weights to 4 bits with the ranges of least squared error."""
         layers = [node.name for node in self._given[0].nodes if is_layer(node)]
-        options = replace(
-            self._options, recipe=_QUICK, layer_bits=dict.fromkeys(layers, 4), keep_8bit=frozenset()
-        )
+        options = replace(self._options, recipe=_QUICK, layer_bits=dict.fromkeys(layers, 4), keep_8bit=frozenset())
         return self._quantize(options).graph
 
     def _quantize(self, options: QuantizeOptions) -> QuantizedModel:
@@ -498,6 +511,7 @@ def _write(
     formats: tuple[str, ...] | None,
     storage: FormatOptions,
     plan: _Plan | None = None,
+    confidence: Confidence | None = None,
 ) -> ExportResult:
     """Makes the files of a quantized graph, compares them on `samples`, and moves them into `out` together."""
     info = _info(graph, source, facts, changes)
@@ -517,6 +531,7 @@ def _write(
             "changes": [asdict(change) for change in (*changes, *files.changes)],
             "notes": [*notes, *files.notes],
             **({} if plan is None else {"plan": plan_facts(plan.plan)}),
+            **({} if confidence is None else {"confidence": asdict(confidence)}),
             "agreement": facts_of(agreements),
             "layers": layers,
             "files": {
@@ -603,9 +618,7 @@ def _keep(keep: str | Sequence[str] | None) -> tuple[frozenset[str] | None, int]
 def _choose(available: int, wanted: int, seed: int) -> npt.NDArray[np.int64]:
     """Returns the positions of the calibration samples, ascending; all of them when there are no more than wanted."""
     if available < 1:
-        raise DataError(
-            "the calibration data hold no samples; give a few hundred inputs like those the model will see"
-        )
+        raise DataError("the calibration data hold no samples; give a few hundred inputs like those the model will see")
     chosen = np.random.default_rng(seed).permutation(available)[:wanted]
     return np.sort(chosen).astype(np.int64)
 

@@ -21,7 +21,8 @@ from edgeq.ops.elementwise import Elementwise
 from edgeq.quantize import qparams
 from edgeq.quantize.additions import align_additions
 from edgeq.quantize.bias_correction import correct_biases
-from edgeq.quantize.calibrate import Calibration
+from edgeq.quantize.calibrate import Calibration, float_outputs
+from edgeq.quantize.confidence import FEWEST, HELD_OUT, Confidence, find_scores, fit_factor, multiply_scores
 from edgeq.quantize.distil import distil
 from edgeq.quantize.layers import BIAS, WEIGHTS, X, bias_name, is_layer
 from edgeq.quantize.policy import Change, Plan, make_plan
@@ -29,7 +30,9 @@ from edgeq.quantize.recipe import Recipe
 from edgeq.quantize.reconstruct import reconstruct
 from edgeq.quantize.rounding import round_second_order
 from edgeq.quantize.scheme import Scheme
+from edgeq.quantize.sensitivity import Run, ends_in_softmax
 from edgeq.quantize.weights import quantize_layer, sqnr_db, weight_ranges
+from edgeq.simulate import simulate
 
 WORTH = 0.87
 """What distillation must leave of the divergence on held-out samples, at most. Rounding that may see those samples too
@@ -49,6 +52,7 @@ class QuantizeOptions:
         threads: For the methods that run the network; all cores without it.
         checkpoint: A folder in which block reconstruction keeps finished blocks and distillation its state, so that
             interrupted work resumes; the caller deletes it.
+        run: Runs a quantized graph; the simulator without it, which gives the same numbers and takes longer.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
@@ -57,6 +61,7 @@ class QuantizeOptions:
     seed: int = 0
     threads: int | None = None
     checkpoint: Path | None = None
+    run: Run = simulate
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +72,13 @@ class QuantizedModel:
         graph: Quantized, with the float graph's layout, nodes and tensor names.
         changes: Where it differs from the request.
         statistics: For each layer with weights a dictionary of plain values, for the manifest.
+        confidence: The factor of its scores; None where none was looked for.
     """
 
     graph: Graph
     changes: tuple[Change, ...]
     statistics: list[dict[str, Any]]
+    confidence: Confidence | None = None
 
 
 def quantize(
@@ -113,9 +120,7 @@ def quantize(
     nearest = result
 
     def round_with(seen: Mapping[str, Array]) -> Graph:
-        rounded, done = round_second_order(
-            nearest, graph, seen, recipe.second_order, threads, options.seed, progress
-        )
+        rounded, done = round_second_order(nearest, graph, seen, recipe.second_order, threads, options.seed, progress)
         for name, layer in done.items():
             found[name] = {"bias_correction_steps": _rounded(layer.bias_steps), "proven_best": layer.proven}
         return rounded
@@ -130,23 +135,45 @@ def quantize(
         result = reconstruct(
             result, graph, samples, recipe.reconstruction, threads, options.seed, progress, options.checkpoint
         )
+    unseeing = result
     if recipe.distil:
         result, trained = distil(
             result, graph, samples, recipe.distillation, threads, options.seed, progress, options.checkpoint
         )
+        unseeing = result
         if recipe.rounding == "second-order" and not recipe.reconstruct and trained.after > WORTH * trained.before:
             result = round_with(samples)
+    confidence = None
+    scores = find_scores(graph) if recipe.match_confidence else None
+    held = _last(samples, HELD_OUT)
+    if scores is not None and _count(held) >= FEWEST:
+        if recipe.rounding == "second-order" and not recipe.held_out():
+            # The final codes have seen all samples; others that have not tell what that does to the rest of the world.
+            seen = _first(samples, 1 - HELD_OUT)
+            unseeing = round_second_order(nearest, graph, seen, recipe.second_order, threads, options.seed, progress)[0]
+        confidence = fit_factor(float_outputs(graph, held), options.run(unseeing, held), ends_in_softmax(graph))
+        if confidence is not None:
+            result = multiply_scores(result, scores, confidence.factor)
     check_graph(result)
     statistics = [
         {**_statistics(node, graph, result), **found.get(node.name, {})} for node in result.nodes if is_layer(node)
     ]
-    return QuantizedModel(result, plan.changes, statistics)
+    return QuantizedModel(result, plan.changes, statistics, confidence)
 
 
 def _first(samples: Mapping[str, Array], share: float) -> dict[str, Array]:
     """The first part of the samples, at least one of them."""
-    count = min(len(value) for value in samples.values())
-    return {name: value[: max(1, round(share * count))] for name, value in samples.items()}
+    return {name: value[: max(1, round(share * _count(samples)))] for name, value in samples.items()}
+
+
+def _last(samples: Mapping[str, Array], share: float) -> dict[str, Array]:
+    """What `_first` leaves with the rest of the share."""
+    taken = _count(_first(samples, 1 - share))
+    return {name: value[taken : _count(samples)] for name, value in samples.items()}
+
+
+def _count(samples: Mapping[str, Array]) -> int:
+    return min(len(value) for value in samples.values())
 
 
 def _movable(calibration: Calibration) -> dict[str, tuple[str, ...]]:

@@ -39,6 +39,8 @@ class Recipe:
         bias_correction: Whether biases keep each layer's mean output; second-order rounding always does.
         reconstruct: Whether rounding, biases and 4-bit steps are then optimised block by block (needs torch).
         distil: Whether the whole network is then trained to answer as the float one does (needs torch).
+        match_confidence: Whether a classifier's scores are at last multiplied by one factor that makes its confidences
+            the float network's: `edgeq.quantize.confidence`.
         second_order: Settings of second-order rounding.
         reconstruction: Settings of the optimisation: AdaRound with `unit = "layer"`, BRECQ with "block".
     """
@@ -51,6 +53,7 @@ class Recipe:
     bias_correction: bool = True
     reconstruct: bool = False
     distil: bool = False
+    match_confidence: bool = False
     second_order: SecondOrder = field(default_factory=SecondOrder)
     reconstruction: ReconstructionOptions = field(default_factory=ReconstructionOptions)
     distillation: DistillationOptions = field(default_factory=DistillationOptions)
@@ -117,7 +120,7 @@ def recipe_for(effort: str, scheme: Scheme) -> Recipe:
     Args:
         effort: "fast": the nearest code (from the range with the least squared error where weights have 4 bits) and
             bias correction. "good": second-order rounding, of equalised channels where activations have 4 bits.
-            "best": then block reconstruction.
+            "best": then block reconstruction. With 4 bits all of them match the confidences in the end.
         scheme: What is asked for.
 
     Raises:
@@ -125,8 +128,10 @@ def recipe_for(effort: str, scheme: Scheme) -> Recipe:
     """
     if effort not in EFFORTS:
         raise UsageError(f"--effort takes {', '.join(EFFORTS)}, not {effort!r}")
+    # With 8 bits scores keep their distances: there is nothing to match but chance.
+    narrow = 4 in (scheme.weight_bits, scheme.activation_bits)
     if effort == "fast":
-        return Recipe(weight_observer="mse" if scheme.weight_bits == 4 else "moving-average")
+        return Recipe(weight_observer="mse" if scheme.weight_bits == 4 else "moving-average", match_confidence=narrow)
     # Sixteen codes serve channels of different size badly; with 256 of them equalisation gains nothing measurable.
     few = scheme.activation_bits == 4
     return Recipe(
@@ -136,6 +141,7 @@ def recipe_for(effort: str, scheme: Scheme) -> Recipe:
         weight_observer="mse",
         rounding="second-order",
         reconstruct=effort == "best",
+        match_confidence=narrow,
         reconstruction=ReconstructionOptions(steps=150, batch=8),
     )
 

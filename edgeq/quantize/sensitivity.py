@@ -225,7 +225,7 @@ def divergence(reference: list[Array], found: list[Array], probabilities: bool) 
     total = np.zeros(len(reference[0]))
     for exact, other in zip(reference, found, strict=True):
         if is_scores(exact):
-            log_p, log_q = (_log_probabilities(array, probabilities) for array in (exact, other))
+            log_p, log_q = (log_probabilities(array, probabilities) for array in (exact, other))
             total += (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
         else:
             rows = exact.reshape(len(exact), -1).astype(np.float64)
@@ -239,7 +239,13 @@ def is_scores(output: Any) -> bool:
     return [size > 1 for size in output.shape[1:]].count(True) == 1
 
 
-def _log_probabilities(array: Array, probabilities: bool) -> Floats:
+def log_probabilities(array: Array, probabilities: bool) -> Floats:
+    """Returns the logarithms of the class probabilities, shape (samples, classes).
+
+    Args:
+        array: Rows of scores (`is_scores`), or of probabilities.
+        probabilities: Which of the two.
+    """
     rows = array.reshape(len(array), -1).astype(np.float64)
     return log_softmax(np.log(np.maximum(rows, LEAST_PROBABILITY)) if probabilities else rows)
 

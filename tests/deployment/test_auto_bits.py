@@ -210,7 +210,7 @@ def test_the_disagreement_gate_holds_on_samples_that_calibrated_nothing(
     assert plan.held_back == len(held) == result.manifest["calibration"]["held_back"]
     assert not {row.tobytes() for row in held} & {row.tobytes() for row in used}
     answers = predicted_class(edgeq.Session(tmp_path / "out" / "model.edgeq").run(held))
-    expected = predicted_class(auto_bits.run_float(job.graph, job.held_back)[0])
+    expected = predicted_class(auto_bits.float_outputs(job.graph, job.held_back)[0])
     rate = float((answers != expected).mean())
     assert result.manifest["plan"]["reached"]["disagreement"] == rate <= 0.02
     again = export(tmp_path / "again", bits=tmp_path / "out" / "plan.toml")
