@@ -20,6 +20,7 @@ namespace edgeq {
 namespace {
 
 // clang-format off
+#define EDGEQ_IF_ROWS(r, text) ".if %c[count] > " #r "\n\t" text ".endif\n\t"
 #define EDGEQ_LANE_WEIGHTS_0 "ld1 {v8.8h-v11.8h}, [%[w]], #64\n\t"
 #define EDGEQ_LANE_WEIGHTS_1 "ld1 {v12.8h-v15.8h}, [%[w]], #64\n\t"
 
@@ -28,14 +29,23 @@ namespace {
   #multiply " v" #s0 ".8h, v" #b0 ".8h, v" #row ".h[" #lane "]\n\t" \
   #multiply " v" #s1 ".8h, v" #b1 ".8h, v" #row ".h[" #lane "]\n\t"
 #define EDGEQ_LANE(multiply, lane, b0, b1) \
-  EDGEQ_LANE_ROW(multiply, 16, 17, 0, lane, b0, b1) EDGEQ_LANE_ROW(multiply, 18, 19, 1, lane, b0, b1) \
-  EDGEQ_LANE_ROW(multiply, 20, 21, 2, lane, b0, b1) EDGEQ_LANE_ROW(multiply, 22, 23, 3, lane, b0, b1) \
-  EDGEQ_LANE_ROW(multiply, 24, 25, 4, lane, b0, b1) EDGEQ_LANE_ROW(multiply, 26, 27, 5, lane, b0, b1) \
-  EDGEQ_LANE_ROW(multiply, 28, 29, 6, lane, b0, b1) EDGEQ_LANE_ROW(multiply, 30, 31, 7, lane, b0, b1)
+  EDGEQ_LANE_ROW(multiply, 16, 17, 0, lane, b0, b1) \
+  EDGEQ_IF_ROWS(1, EDGEQ_LANE_ROW(multiply, 18, 19, 1, lane, b0, b1) \
+                   EDGEQ_LANE_ROW(multiply, 20, 21, 2, lane, b0, b1) \
+                   EDGEQ_LANE_ROW(multiply, 22, 23, 3, lane, b0, b1)) \
+  EDGEQ_IF_ROWS(4, EDGEQ_LANE_ROW(multiply, 24, 25, 4, lane, b0, b1) \
+                   EDGEQ_LANE_ROW(multiply, 26, 27, 5, lane, b0, b1) \
+                   EDGEQ_LANE_ROW(multiply, 28, 29, 6, lane, b0, b1) \
+                   EDGEQ_LANE_ROW(multiply, 30, 31, 7, lane, b0, b1))
+// A tile of fewer rows skips those of the others.
 #define EDGEQ_LANES(first) \
+  ".if %c[count] > 4\n\t" \
   "ld1 {v0.8h-v3.8h}, [%[rows]], #64\n\t" \
+  ".else\n\t" \
+  "ld1 {v0.8h-v3.8h}, [%[rows]], %[step]\n\t" \
+  ".endif\n\t" \
   EDGEQ_LANE_WEIGHTS_0 \
-  "ld1 {v4.8h-v7.8h}, [%[rows]], #64\n\t" \
+  EDGEQ_IF_ROWS(4, "ld1 {v4.8h-v7.8h}, [%[rows]], #64\n\t") \
   EDGEQ_LANE_WEIGHTS_1 EDGEQ_LANE(first, 0, 8, 9) EDGEQ_LANE(mla, 1, 10, 11) \
   EDGEQ_LANE_WEIGHTS_0 EDGEQ_LANE(mla, 2, 12, 13) EDGEQ_LANE(mla, 3, 14, 15) \
   EDGEQ_LANE_WEIGHTS_1 EDGEQ_LANE(mla, 4, 8, 9) EDGEQ_LANE(mla, 5, 10, 11) \
@@ -53,7 +63,8 @@ namespace {
   "2:\n\t"
 
 #define EDGEQ_LANE_ROWS(row) \
-  row(16, 17) row(18, 19) row(20, 21) row(22, 23) row(24, 25) row(26, 27) row(28, 29) row(30, 31)
+  row(16, 17) EDGEQ_IF_ROWS(1, row(18, 19) row(20, 21) row(22, 23)) \
+  EDGEQ_IF_ROWS(4, row(24, 25) row(26, 27) row(28, 29) row(30, 31))
 
 // The sums of a row in v12 to v15: with the biases, or with those of 32 bits.
 #define EDGEQ_LANE_ADD(s, t, b0, b1, b2, b3) \
@@ -108,9 +119,10 @@ namespace {
 #define EDGEQ_LANE_RELU_ROW(s, t) EDGEQ_LANE_BIASED(s, t) EDGEQ_LANE_RELU_BY(16, 17, 18, 19)
 #define EDGEQ_LANE_RELU_WIDE(s, t) EDGEQ_LANE_WIDENED(s, t) EDGEQ_LANE_NEXT_WIDE EDGEQ_LANE_RELU_BY(0, 1, 2, 3)
 #define EDGEQ_LANE_RELU_ROWS \
-  EDGEQ_LANE_RELU_FIRST(16, 17) EDGEQ_LANE_RELU_FIRST(18, 19) EDGEQ_LANE_RELU_ROW(20, 21) \
-  EDGEQ_LANE_RELU_ROW(22, 23) EDGEQ_LANE_RELU_ROW(24, 25) EDGEQ_LANE_RELU_ROW(26, 27) \
-  EDGEQ_LANE_RELU_ROW(28, 29) EDGEQ_LANE_RELU_ROW(30, 31)
+  EDGEQ_LANE_RELU_FIRST(16, 17) \
+  EDGEQ_IF_ROWS(1, EDGEQ_LANE_RELU_FIRST(18, 19) EDGEQ_LANE_RELU_ROW(20, 21) EDGEQ_LANE_RELU_ROW(22, 23)) \
+  EDGEQ_IF_ROWS(4, EDGEQ_LANE_RELU_ROW(24, 25) EDGEQ_LANE_RELU_ROW(26, 27) EDGEQ_LANE_RELU_ROW(28, 29) \
+                   EDGEQ_LANE_RELU_ROW(30, 31))
 #define EDGEQ_LANE_NEXT_WIDE "add %[wide], %[wide], #64\n\t"
 #define EDGEQ_LANE_SATURATE_ROW(s, t) EDGEQ_LANE_BIASED(s, t) EDGEQ_LANE_SATURATE
 #define EDGEQ_LANE_CLAMP_ROW(s, t) EDGEQ_LANE_BIASED(s, t) EDGEQ_LANE_CLAMP
@@ -121,7 +133,7 @@ namespace {
   __asm__ volatile(EDGEQ_LANE_SUMS end \
                    : [rows] "+r"(rows), [w] "+r"(w), [left] "+r"(left), [dst] "+r"(dst), [wide] "+r"(wide) \
                    : [bias] "r"(panel), [scale] "r"(panel + 64), [addend] "r"(panel + 144), [constants] "r"(&constants), \
-                     [stride] "r"(stride) \
+                     [stride] "r"(stride), [step] "r"(static_cast<ptrdiff_t>(128)), [count] "i"(kRows) \
                    : "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", \
                      "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", \
                      "v26", "v27", "v28", "v29", "v30", "v31", "memory", "cc")
@@ -194,7 +206,8 @@ EDGEQ_INLINE void widen_eight_rows(const act_t* const (&rows)[8], size_t eights,
         "v23", "memory", "cc");
 }
 
-/// Products of eight rows with a panel of 16 channels, to codes at `dst` or, of kMemory, to sums with biases.
+/// Products of kRows rows (8, 4 or 1) with a panel of 16 channels, to codes at `dst` or, of kMemory, to sums
+/// with biases.
 ///
 /// Args:
 ///   rows: Widened, as above.
@@ -202,7 +215,7 @@ EDGEQ_INLINE void widen_eight_rows(const act_t* const (&rows)[8], size_t eights,
 ///   w: The weights, widened: 16 channels of a place of the depth side by side.
 ///   runs: How many eights of places are added in 16 bits, again and again; 0 behind the last.
 ///   wide: Sums of 32 bits, of kMemory or where there is more than one run.
-template <Finish kFinish>
+template <Finish kFinish, size_t kRows>
 EDGEQ_INLINE void run_lane_tile(const int16_t* rows, const uint8_t* panel, const int16_t* w,
                                 const uint8_t* runs, const FinishConstants& constants, act_t* dst,
                                 ptrdiff_t stride, int32_t (&sums)[128]) {

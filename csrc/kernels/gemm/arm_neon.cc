@@ -748,8 +748,9 @@ EDGEQ_NOINLINE void finish_lane_sums(const GemmParams& p, const Epilogue& epilog
   }
 }
 
-/// A tile of rows times some panels, `columns` channels of them. `where`: the first panel's codes.
-template <Finish kFinish>
+/// A tile of kRows rows or fewer times some panels, `columns` channels of them. `where`: the first panel's
+/// codes.
+template <Finish kFinish, size_t kRows>
 void lane_row(const GemmParams& p, const Epilogue& epilogue, const LaneBlocks& blocks, Place place,
               const uint8_t* panel, size_t columns, SumsPlace where) {
   uint8_t* const scratch = p.scratch;
@@ -760,10 +761,10 @@ void lane_row(const GemmParams& p, const Epilogue& epilogue, const LaneBlocks& b
   act_t* const edge = reinterpret_cast<act_t*>(scratch + blocks.row_bytes() + LaneBlocks::kSumBytes);
   for (;; panel += blocks.panel_bytes) {
     where.columns = columns < kLaneNr ? columns : kLaneNr;
-    const bool whole = rows == kLaneRows && where.columns == kLaneNr;
-    run_lane_tile<kFinish>(widened, panel, reinterpret_cast<const int16_t*>(panel + kLaneWeights),
-                           panel + kLaneChannelBytes, epilogue.constants, whole ? place.dst : edge,
-                           whole ? place.dst_stride : static_cast<ptrdiff_t>(kLaneNr), sums);
+    const bool whole = rows == kRows && where.columns == kLaneNr;
+    run_lane_tile<kFinish, kRows>(widened, panel, reinterpret_cast<const int16_t*>(panel + kLaneWeights),
+                                  panel + kLaneChannelBytes, epilogue.constants, whole ? place.dst : edge,
+                                  whole ? place.dst_stride : static_cast<ptrdiff_t>(kLaneNr), sums);
     if (kFinish == Finish::kMemory) {
       finish_lane_sums(p, epilogue, sums, reinterpret_cast<const float*>(panel + kLaneNr * 4), place, where);
       if (place.src != nullptr) place.src += kLaneNr;
@@ -778,6 +779,18 @@ void lane_row(const GemmParams& p, const Epilogue& epilogue, const LaneBlocks& b
     where.column += kLaneNr;
     place.dst += kLaneNr;
   }
+}
+
+using LaneRow = void (*)(const GemmParams&, const Epilogue&, const LaneBlocks&, Place, const uint8_t*, size_t,
+                         SumsPlace);
+
+/// The function for a tile of so many rows: 49 and 196 rows leave one and four.
+template <size_t kRows>
+EDGEQ_INLINE LaneRow find_lane_row(const Epilogue& epilogue) {
+  return epilogue.relu                          ? lane_row<Finish::kRelu, kRows>
+         : epilogue.finish == Finish::kSaturate ? lane_row<Finish::kSaturate, kRows>
+         : epilogue.finish == Finish::kClamp    ? lane_row<Finish::kClamp, kRows>
+                                                : lane_row<Finish::kMemory, kRows>;
 }
 
 void run_lanes(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end) {
@@ -800,10 +813,6 @@ void run_lanes(const GemmParams& p, size_t row_begin, size_t row_end, size_t pan
     if (epilogue.relu) {
       for (size_t i = 0; i < count; ++i) begin_from_floats(widened + i * blocks.panel_bytes);
     }
-    const auto row = epilogue.relu                          ? lane_row<Finish::kRelu>
-                     : epilogue.finish == Finish::kSaturate ? lane_row<Finish::kSaturate>
-                     : epilogue.finish == Finish::kClamp    ? lane_row<Finish::kClamp>
-                                                            : lane_row<Finish::kMemory>;
     for (size_t i = row_begin; i < row_end; i += kLaneRows) {
       const size_t rows = row_end - i < kLaneRows ? row_end - i : kLaneRows;
       widen_rows(p, blocks, i, rows, reinterpret_cast<int16_t*>(p.scratch));
@@ -811,6 +820,9 @@ void run_lanes(const GemmParams& p, size_t row_begin, size_t row_end, size_t pan
       place.src = p.residual.src == nullptr
                       ? nullptr
                       : p.residual.src + static_cast<ptrdiff_t>(i) * p.residual.row_stride + column;
+      const LaneRow row = rows > 4   ? find_lane_row<kLaneRows>(epilogue)
+                          : rows > 1 ? find_lane_row<4>(epilogue)
+                                     : find_lane_row<1>(epilogue);
       row(p, epilogue, blocks, place, widened, columns, SumsPlace{i, rows, column, 0});
     }
   }

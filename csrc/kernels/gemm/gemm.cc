@@ -100,7 +100,11 @@ double neon_cost(const GemmVariant& variant, const GemmShape& shape) {
     return static_cast<double>((count + static_cast<size_t>(size) - 1) / static_cast<size_t>(size));
   };
   const double depth = static_cast<double>((shape.k + 7) / 8 * 8 * shape.taps);
-  const double rows = lanes ? tiles(shape.m, variant.mr) : static_cast<double>(shape.m) / variant.mr;
+  // Tiles by lanes have eight rows, or four or one for the rest.
+  const size_t rest = shape.m % 8;
+  const double last = rest == 0 ? 0.0 : rest == 1 ? 0.17 : rest <= 4 ? 0.53 : 1.0;
+  const double rows =
+      lanes ? static_cast<double>(shape.m / 8) + last : static_cast<double>(shape.m) / variant.mr;
   const double weights = depth * static_cast<double>(shape.n);
   const double place = lanes ? 17.0 : narrow ? 2.3 : 3.3;
   const double tile = lanes ? 195.0 : narrow ? 60.0 : 50.0;
