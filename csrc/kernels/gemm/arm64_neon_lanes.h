@@ -27,7 +27,9 @@ namespace {
 // One place of the depth: lane `lane` of the rows, weights in v<b0> and v<b1>.
 #define EDGEQ_LANE_ROW(multiply, s0, s1, row, lane, b0, b1) \
   #multiply " v" #s0 ".8h, v" #b0 ".8h, v" #row ".h[" #lane "]\n\t" \
-  #multiply " v" #s1 ".8h, v" #b1 ".8h, v" #row ".h[" #lane "]\n\t"
+  ".if %c[width] > 8\n\t" \
+  #multiply " v" #s1 ".8h, v" #b1 ".8h, v" #row ".h[" #lane "]\n\t" \
+  ".endif\n\t"
 #define EDGEQ_LANE(multiply, lane, b0, b1) \
   EDGEQ_LANE_ROW(multiply, 16, 17, 0, lane, b0, b1) \
   EDGEQ_IF_ROWS(1, EDGEQ_LANE_ROW(multiply, 18, 19, 1, lane, b0, b1) \
@@ -38,29 +40,59 @@ namespace {
                    EDGEQ_LANE_ROW(multiply, 28, 29, 6, lane, b0, b1) \
                    EDGEQ_LANE_ROW(multiply, 30, 31, 7, lane, b0, b1))
 // A tile of fewer rows skips those of the others.
-#define EDGEQ_LANES(first) \
+#define EDGEQ_LANE_LOAD_ROWS \
   ".if %c[count] > 4\n\t" \
   "ld1 {v0.8h-v3.8h}, [%[rows]], #64\n\t" \
+  "ld1 {v4.8h-v7.8h}, [%[rows]], #64\n\t" \
   ".else\n\t" \
   "ld1 {v0.8h-v3.8h}, [%[rows]], %[step]\n\t" \
-  ".endif\n\t" \
-  EDGEQ_LANE_WEIGHTS_0 \
-  EDGEQ_IF_ROWS(4, "ld1 {v4.8h-v7.8h}, [%[rows]], #64\n\t") \
-  EDGEQ_LANE_WEIGHTS_1 EDGEQ_LANE(first, 0, 8, 9) EDGEQ_LANE(mla, 1, 10, 11) \
+  ".endif\n\t"
+#define EDGEQ_LANES(first) \
+  EDGEQ_LANE_LOAD_ROWS EDGEQ_LANE_WEIGHTS_0 EDGEQ_LANE_WEIGHTS_1 EDGEQ_LANE(first, 0, 8, 9) EDGEQ_LANE(mla, 1, 10, 11) \
   EDGEQ_LANE_WEIGHTS_0 EDGEQ_LANE(mla, 2, 12, 13) EDGEQ_LANE(mla, 3, 14, 15) \
   EDGEQ_LANE_WEIGHTS_1 EDGEQ_LANE(mla, 4, 8, 9) EDGEQ_LANE(mla, 5, 10, 11) \
   EDGEQ_LANE(mla, 6, 12, 13) EDGEQ_LANE(mla, 7, 14, 15)
 
-// %[left] times eight places of the depth, at least once.
-#define EDGEQ_LANE_SUMS \
+// A run of %[run] fours of places, at least two.
+#define EDGEQ_LANE_RUN \
+  "lsr %[left], %[run], #1\n\t" \
   EDGEQ_LANES(mul) \
   "subs %[left], %[left], #1\n\t" \
-  "b.eq 2f\n\t" \
-  "1:\n\t" \
+  "b.eq 3f\n\t" \
+  "2:\n\t" \
   EDGEQ_LANES(mla) \
   "subs %[left], %[left], #1\n\t" \
-  "b.ne 1b\n\t" \
-  "2:\n\t"
+  "b.ne 2b\n\t" \
+  "3:\n\t" \
+  "tbz %[run], #0, 4f\n\t" \
+  EDGEQ_LANE_LOAD_ROWS EDGEQ_LANE_WEIGHTS_0 EDGEQ_LANE_WEIGHTS_1 \
+  EDGEQ_LANE(mla, 0, 8, 9) EDGEQ_LANE(mla, 1, 10, 11) EDGEQ_LANE(mla, 2, 12, 13) EDGEQ_LANE(mla, 3, 14, 15) \
+  "4:\n\t"
+
+// All runs: sums that are not the last go to memory, and `last` and `last_wide` say what becomes of those.
+#define EDGEQ_LANE_ALL_RUNS(last, last_wide) \
+  "ldrb %w[run], [%[runs]], #1\n\t" \
+  "1:\n\t" \
+  EDGEQ_LANE_RUN \
+  "ldrb %w[run], [%[runs]], #1\n\t" \
+  "cbz %[run], 6f\n\t" \
+  "cbnz %[wide], 5f\n\t" \
+  EDGEQ_LANE_BIASES \
+  "mov %[wide], %[sums]\n\t" \
+  EDGEQ_LANE_ROWS(EDGEQ_LANE_BEGIN_ROW) \
+  "b 1b\n\t" \
+  "5:\n\t" \
+  "mov %[wide], %[sums]\n\t" \
+  EDGEQ_LANE_ROWS(EDGEQ_LANE_ADD_ROW) \
+  "b 1b\n\t" \
+  "6:\n\t" \
+  "cbnz %[wide], 7f\n\t" \
+  EDGEQ_LANE_BIASES last \
+  "b 8f\n\t" \
+  "7:\n\t" \
+  "mov %[wide], %[sums]\n\t" \
+  last_wide \
+  "8:"
 
 #define EDGEQ_LANE_ROWS(row) \
   row(16, 17) EDGEQ_IF_ROWS(1, row(18, 19) row(20, 21) row(22, 23)) \
@@ -129,11 +161,13 @@ namespace {
 #define EDGEQ_LANE_SATURATE_WIDE(s, t) EDGEQ_LANE_WIDENED(s, t) EDGEQ_LANE_NEXT_WIDE EDGEQ_LANE_SATURATE
 #define EDGEQ_LANE_CLAMP_WIDE(s, t) EDGEQ_LANE_WIDENED(s, t) EDGEQ_LANE_NEXT_WIDE EDGEQ_LANE_CLAMP
 
-#define EDGEQ_RUN_LANES(end) \
-  __asm__ volatile(EDGEQ_LANE_SUMS end \
-                   : [rows] "+r"(rows), [w] "+r"(w), [left] "+r"(left), [dst] "+r"(dst), [wide] "+r"(wide) \
-                   : [bias] "r"(panel), [scale] "r"(panel + 64), [addend] "r"(panel + 144), [constants] "r"(&constants), \
-                     [stride] "r"(stride), [step] "r"(static_cast<ptrdiff_t>(128)), [count] "i"(kRows) \
+#define EDGEQ_RUN_LANES(last, last_wide) \
+  __asm__ volatile(EDGEQ_LANE_ALL_RUNS(last, last_wide) \
+                   : [rows] "+r"(rows), [w] "+r"(w), [runs] "+r"(runs), [run] "=&r"(run), [left] "=&r"(left), \
+                     [wide] "+r"(wide), [dst] "+r"(dst) \
+                   : [sums] "r"(sums), [bias] "r"(panel), [scale] "r"(panel + 64), [addend] "r"(panel + 144), \
+                     [constants] "r"(&constants), [stride] "r"(stride), [step] "r"(step), [count] "i"(kRows), \
+                     [width] "i"(kWidth) \
                    : "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", \
                      "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", \
                      "v26", "v27", "v28", "v29", "v30", "v31", "memory", "cc")
@@ -206,50 +240,34 @@ EDGEQ_INLINE void widen_eight_rows(const act_t* const (&rows)[8], size_t eights,
         "v23", "memory", "cc");
 }
 
-/// Products of kRows rows (8, 4 or 1) with a panel of 16 channels, to codes at `dst` or, of kMemory, to sums
-/// with biases.
+/// Products of kRows rows (8, 4 or 1) with kWidth channels (16 or 8) of a panel, to codes at `dst` or, of
+/// kMemory, to sums with biases. What belongs to the channels of a panel beyond kWidth is any.
 ///
 /// Args:
 ///   rows: Widened, as above.
 ///   panel: Biases and scales; and behind the notes, of kRelu, addends.
 ///   w: The weights, widened: 16 channels of a place of the depth side by side.
-///   runs: How many eights of places are added in 16 bits, again and again; 0 behind the last.
-///   wide: Sums of 32 bits, of kMemory or where there is more than one run.
-template <Finish kFinish, size_t kRows>
+///   runs: How many fours of places are added in 16 bits, again and again; 0 behind the last.
+///   sums: Sums of 32 bits, of kMemory or where there is more than one run.
+template <Finish kFinish, size_t kRows, size_t kWidth>
 EDGEQ_INLINE void run_lane_tile(const int16_t* rows, const uint8_t* panel, const int16_t* w,
                                 const uint8_t* runs, const FinishConstants& constants, act_t* dst,
-                                ptrdiff_t stride, int32_t (&sums)[128]) {
-  int32_t* wide = sums;
-  size_t left = *runs++;
-  if constexpr (kFinish != Finish::kMemory) {
-    if (*runs == 0) {
-      if constexpr (kFinish == Finish::kRelu) {
-        EDGEQ_RUN_LANES(EDGEQ_LANE_BIASES EDGEQ_LANE_SCALES EDGEQ_LANE_RELU_ROWS);
-      } else if constexpr (kFinish == Finish::kSaturate) {
-        EDGEQ_RUN_LANES(EDGEQ_LANE_BIASES EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_SATURATE_ROW));
-      } else {
-        EDGEQ_RUN_LANES(
-            EDGEQ_LANE_BIASES EDGEQ_LANE_SCALES EDGEQ_LANE_RANGE EDGEQ_LANE_ROWS(EDGEQ_LANE_CLAMP_ROW));
-      }
-      return;
-    }
-  }
-  EDGEQ_RUN_LANES(EDGEQ_LANE_BIASES EDGEQ_LANE_ROWS(EDGEQ_LANE_BEGIN_ROW));
-  while ((left = *runs++) != 0) {
-    wide = sums;
-    if constexpr (kFinish != Finish::kMemory) {
-      if (*runs == 0) {
-        if constexpr (kFinish == Finish::kRelu) {
-          EDGEQ_RUN_LANES(EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_RELU_WIDE));
-        } else if constexpr (kFinish == Finish::kSaturate) {
-          EDGEQ_RUN_LANES(EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_SATURATE_WIDE));
-        } else {
-          EDGEQ_RUN_LANES(EDGEQ_LANE_SCALES EDGEQ_LANE_RANGE EDGEQ_LANE_ROWS(EDGEQ_LANE_CLAMP_WIDE));
-        }
-        return;
-      }
-    }
-    EDGEQ_RUN_LANES(EDGEQ_LANE_ROWS(EDGEQ_LANE_ADD_ROW));
+                                ptrdiff_t stride, int32_t* sums) {
+  constexpr ptrdiff_t step = 2 * 8 * 8;  // bytes of eight places of eight rows
+  int32_t* wide = nullptr;
+  uint64_t run, left;
+  if constexpr (kFinish == Finish::kMemory) {
+    EDGEQ_RUN_LANES("mov %[wide], %[sums]\n\t" EDGEQ_LANE_ROWS(EDGEQ_LANE_BEGIN_ROW),
+                    EDGEQ_LANE_ROWS(EDGEQ_LANE_ADD_ROW));
+  } else if constexpr (kFinish == Finish::kRelu) {
+    EDGEQ_RUN_LANES(EDGEQ_LANE_SCALES EDGEQ_LANE_RELU_ROWS,
+                    EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_RELU_WIDE));
+  } else if constexpr (kFinish == Finish::kSaturate) {
+    EDGEQ_RUN_LANES(EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_SATURATE_ROW),
+                    EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_SATURATE_WIDE));
+  } else {
+    EDGEQ_RUN_LANES(EDGEQ_LANE_SCALES EDGEQ_LANE_RANGE EDGEQ_LANE_ROWS(EDGEQ_LANE_CLAMP_ROW),
+                    EDGEQ_LANE_SCALES EDGEQ_LANE_RANGE EDGEQ_LANE_ROWS(EDGEQ_LANE_CLAMP_WIDE));
   }
 }
 

@@ -719,6 +719,15 @@ void begin_from_floats(uint8_t* panel) {
 /// zero.
 EDGEQ_NOINLINE void widen_rows(const GemmParams& p, const LaneBlocks& blocks, size_t first, size_t rows,
                                int16_t* to) {
+  if (p.lhs.pixel_offset == nullptr && rows == kLaneRows) {
+    const ptrdiff_t stride = p.lhs.row_stride;
+    const act_t* a = p.lhs.base + static_cast<ptrdiff_t>(first) * stride;
+    const act_t* const b = a + 4 * stride;
+    widen_eight_rows(
+        {a, a + stride, a + 2 * stride, a + 3 * stride, b, b + stride, b + 2 * stride, b + 3 * stride},
+        blocks.tap_depth / 8, to);
+    return;
+  }
   for (size_t t = 0; t < p.taps; ++t) {
     const act_t* addresses[kLaneRows];
     addresses[0] = lhs_row(p.lhs, t, first);
@@ -748,49 +757,64 @@ EDGEQ_NOINLINE void finish_lane_sums(const GemmParams& p, const Epilogue& epilog
   }
 }
 
-/// A tile of kRows rows or fewer times some panels, `columns` channels of them. `where`: the first panel's
-/// codes.
+/// Rows [row, row_end) times some panels, `columns` channels of them from `column` on, in tiles of kRows
+/// rows; the last may have fewer.
 template <Finish kFinish, size_t kRows>
-void lane_row(const GemmParams& p, const Epilogue& epilogue, const LaneBlocks& blocks, Place place,
-              const uint8_t* panel, size_t columns, SumsPlace where) {
+void lane_rows(const GemmParams& p, const Epilogue& epilogue, const LaneBlocks& blocks, size_t row,
+               size_t row_end, const uint8_t* panels, size_t column, size_t columns) {
   uint8_t* const scratch = p.scratch;
-  const size_t rows = where.rows;
-  const int16_t* widened = reinterpret_cast<const int16_t*>(scratch);
-  int32_t (&sums)[kLaneRows * kLaneNr] =
-      *reinterpret_cast<int32_t (*)[kLaneRows * kLaneNr]>(scratch + blocks.row_bytes());
+  int16_t* const widened = reinterpret_cast<int16_t*>(scratch);
+  int32_t* const sums = reinterpret_cast<int32_t*>(scratch + blocks.row_bytes());
   act_t* const edge = reinterpret_cast<act_t*>(scratch + blocks.row_bytes() + LaneBlocks::kSumBytes);
-  for (;; panel += blocks.panel_bytes) {
-    where.columns = columns < kLaneNr ? columns : kLaneNr;
-    const bool whole = rows == kRows && where.columns == kLaneNr;
-    run_lane_tile<kFinish, kRows>(widened, panel, reinterpret_cast<const int16_t*>(panel + kLaneWeights),
-                                  panel + kLaneChannelBytes, epilogue.constants, whole ? place.dst : edge,
-                                  whole ? place.dst_stride : static_cast<ptrdiff_t>(kLaneNr), sums);
-    if (kFinish == Finish::kMemory) {
-      finish_lane_sums(p, epilogue, sums, reinterpret_cast<const float*>(panel + kLaneNr * 4), place, where);
-      if (place.src != nullptr) place.src += kLaneNr;
-    } else if (!whole) {
-      for (size_t r = 0; r < rows; ++r) {
-        store_first(place.dst + static_cast<ptrdiff_t>(r) * place.dst_stride, vld1q_s8(edge + r * kLaneNr),
-                    where.columns);
+  const ptrdiff_t stride = p.dst_row_stride;
+  for (; row < row_end; row += kRows) {
+    const size_t rows = row_end - row < kRows ? row_end - row : kRows;
+    widen_rows(p, blocks, row, rows, widened);
+    act_t* dst = p.dst + static_cast<ptrdiff_t>(row) * stride + column;
+    const uint8_t* panel = panels;
+    for (size_t left = columns; left != 0; panel += blocks.panel_bytes, dst += kLaneNr) {
+      const size_t some = left < kLaneNr ? left : kLaneNr;
+      const bool whole = rows == kRows && some == kLaneNr;
+      const auto run = [&](auto width) __attribute__((always_inline)) {
+        run_lane_tile<kFinish, kRows, decltype(width)::value>(
+            widened, panel, reinterpret_cast<const int16_t*>(panel + kLaneWeights), panel + kLaneChannelBytes,
+            epilogue.constants, whole ? dst : edge, whole ? stride : static_cast<ptrdiff_t>(kLaneNr), sums);
+      };
+      if (kRows == kLaneRows && some <= kLaneNr / 2) {
+        run(std::integral_constant<size_t, kLaneNr / 2>());
+      } else {
+        run(std::integral_constant<size_t, kLaneNr>());
+      }
+      left -= some;
+      if (whole && kFinish != Finish::kMemory) continue;
+      if (kFinish == Finish::kMemory) {
+        const size_t first = column + columns - left - some;
+        Place place{};
+        place.dst = dst;
+        place.dst_stride = stride;
+        place.src_stride = p.residual.row_stride;
+        if (p.residual.src != nullptr)
+          place.src = p.residual.src + static_cast<ptrdiff_t>(row) * place.src_stride + first;
+        finish_lane_sums(p, epilogue, sums, reinterpret_cast<const float*>(panel + kLaneNr * 4), place,
+                         SumsPlace{row, rows, first, some});
+      } else {
+        for (size_t r = 0; r < rows; ++r)
+          store_first(dst + static_cast<ptrdiff_t>(r) * stride, vld1q_s8(edge + r * kLaneNr), some);
       }
     }
-    if (columns <= kLaneNr) return;
-    columns -= kLaneNr;
-    where.column += kLaneNr;
-    place.dst += kLaneNr;
   }
 }
 
-using LaneRow = void (*)(const GemmParams&, const Epilogue&, const LaneBlocks&, Place, const uint8_t*, size_t,
-                         SumsPlace);
+using LaneRows = void (*)(const GemmParams&, const Epilogue&, const LaneBlocks&, size_t, size_t,
+                          const uint8_t*, size_t, size_t);
 
-/// The function for a tile of so many rows: 49 and 196 rows leave one and four.
+/// The function for tiles of so many rows: 49 and 196 rows leave one and four.
 template <size_t kRows>
-EDGEQ_INLINE LaneRow find_lane_row(const Epilogue& epilogue) {
-  return epilogue.relu                          ? lane_row<Finish::kRelu, kRows>
-         : epilogue.finish == Finish::kSaturate ? lane_row<Finish::kSaturate, kRows>
-         : epilogue.finish == Finish::kClamp    ? lane_row<Finish::kClamp, kRows>
-                                                : lane_row<Finish::kMemory, kRows>;
+EDGEQ_INLINE LaneRows find_lane_rows(const Epilogue& epilogue) {
+  return epilogue.relu                          ? lane_rows<Finish::kRelu, kRows>
+         : epilogue.finish == Finish::kSaturate ? lane_rows<Finish::kSaturate, kRows>
+         : epilogue.finish == Finish::kClamp    ? lane_rows<Finish::kClamp, kRows>
+                                                : lane_rows<Finish::kMemory, kRows>;
 }
 
 void run_lanes(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end) {
@@ -798,9 +822,6 @@ void run_lanes(const GemmParams& p, size_t row_begin, size_t row_end, size_t pan
   const size_t packed_panel = kLaneHeader + (p.k + 1) / 2 * p.taps * kLaneNr;
   uint8_t* const widened = p.scratch + blocks.row_bytes() + LaneBlocks::kSumBytes + LaneBlocks::kCodeBytes;
   Epilogue epilogue(p);
-  Place place{};
-  place.dst_stride = p.dst_row_stride;
-  place.src_stride = p.residual.row_stride;
   for (size_t panel = panel_begin; panel < panel_end; panel += blocks.panels) {
     const size_t count = panel_end - panel < blocks.panels ? panel_end - panel : blocks.panels;
     const size_t column = panel * kLaneNr;
@@ -813,18 +834,12 @@ void run_lanes(const GemmParams& p, size_t row_begin, size_t row_end, size_t pan
     if (epilogue.relu) {
       for (size_t i = 0; i < count; ++i) begin_from_floats(widened + i * blocks.panel_bytes);
     }
-    for (size_t i = row_begin; i < row_end; i += kLaneRows) {
-      const size_t rows = row_end - i < kLaneRows ? row_end - i : kLaneRows;
-      widen_rows(p, blocks, i, rows, reinterpret_cast<int16_t*>(p.scratch));
-      place.dst = p.dst + static_cast<ptrdiff_t>(i) * p.dst_row_stride + column;
-      place.src = p.residual.src == nullptr
-                      ? nullptr
-                      : p.residual.src + static_cast<ptrdiff_t>(i) * p.residual.row_stride + column;
-      const LaneRow row = rows > 4   ? find_lane_row<kLaneRows>(epilogue)
-                          : rows > 1 ? find_lane_row<4>(epilogue)
-                                     : find_lane_row<1>(epilogue);
-      row(p, epilogue, blocks, place, widened, columns, SumsPlace{i, rows, column, 0});
-    }
+    const size_t rest = (row_end - row_begin) % kLaneRows;
+    const size_t whole_end = rest <= 4 ? row_end - rest : row_end;
+    find_lane_rows<kLaneRows>(epilogue)(p, epilogue, blocks, row_begin, whole_end, widened, column, columns);
+    if (whole_end == row_end) continue;
+    const LaneRows last = rest == 1 ? find_lane_rows<1>(epilogue) : find_lane_rows<4>(epilogue);
+    last(p, epilogue, blocks, whole_end, row_end, widened, column, columns);
   }
 }
 

@@ -68,6 +68,7 @@ uint8_t fit_of(const uint8_t* weights, size_t width, size_t depth, size_t taps) 
 /// are at most 11 of the 192 places of 4 bits that such a variant takes.
 void put_lane_notes(const uint8_t* weights, size_t width, size_t padded_k, size_t taps, uint8_t* out) {
   constexpr int32_t kMost = 255;
+  constexpr size_t kFour = 4;
   std::memset(out, 0, kGemmLaneNotes);
   std::vector<int32_t> sums(width), here(width);
   for (size_t t = 0; t < taps; ++t) {
@@ -85,7 +86,8 @@ void put_lane_notes(const uint8_t* weights, size_t width, size_t padded_k, size_
       for (size_t j = 0; j < width; ++j) fits = fits && sums[j] + here[j] <= kMost;
       if (!fits) ++out;
       for (size_t j = 0; j < width; ++j) sums[j] = here[j] + (fits ? sums[j] : 0);
-      ++*out;
+      // Half of the last eight is left out where weights are zero, but not if that is all of a run.
+      *out = static_cast<uint8_t>(*out + (taps == 1 && count <= kFour && *out != 0 ? 1 : 2));
     }
   }
 }

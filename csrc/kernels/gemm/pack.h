@@ -37,8 +37,9 @@ namespace edgeq {
 //   1   each lane
 //   0   not each lane
 //
-// Weights for tiles by lanes (plain NEON, kr = 1) have 16 bytes of notes: how many eights of a tap's places,
+// Weights for tiles by lanes (plain NEON, kr = 1) have 16 bytes of notes: how many fours of a tap's places,
 // one after the other, the products of every channel are added of in 16 bits; how many then, and so on; 0.
+// They come in pairs, but for the last four of a tap alone, where the rest of its eight is padding.
 //
 // W4, a group pair in the same number of bytes: the low nibble of a byte belongs to the even group, the high
 // one to the odd group; so a shift or a mask of the whole register yields a W8 group, with no shuffle. A tap
