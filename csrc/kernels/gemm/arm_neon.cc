@@ -436,6 +436,66 @@ void tile_row(const Epilogue& epilogue, const Operands& x, Place place, const ui
   }
 }
 
+#if defined(__aarch64__)
+// Compilers load and store four registers one by one.
+#define EDGEQ_NIBBLES                     \
+  "ld1 {v0.16b-v3.16b}, [%[in]], #64\n\t" \
+  "subs %[count], %[count], #1\n\t"       \
+  "shl v4.16b, v0.16b, #4\n\t"            \
+  "shl v5.16b, v1.16b, #4\n\t"            \
+  "shl v6.16b, v2.16b, #4\n\t"            \
+  "shl v7.16b, v3.16b, #4\n\t"            \
+  "sshr v0.16b, v0.16b, #4\n\t"           \
+  "sshr v1.16b, v1.16b, #4\n\t"           \
+  "sshr v2.16b, v2.16b, #4\n\t"           \
+  "sshr v3.16b, v3.16b, #4\n\t"           \
+  "sshr v4.16b, v4.16b, #4\n\t"           \
+  "sshr v5.16b, v5.16b, #4\n\t"           \
+  "sshr v6.16b, v6.16b, #4\n\t"           \
+  "sshr v7.16b, v7.16b, #4\n\t"
+
+/// Unpacks `count` >= 1 pairs of groups of four channels.
+EDGEQ_INLINE void unpack_pairs(size_t count, const int8_t*& in, int8_t*& out) {
+  __asm__ volatile("1:\n\t" EDGEQ_NIBBLES
+                   "st1 {v4.16b-v7.16b}, [%[out]], #64\n\t"
+                   "st1 {v0.16b-v3.16b}, [%[out]], #64\n\t"
+                   "b.ne 1b"
+                   : [count] "+r"(count), [in] "+r"(in), [out] "+r"(out)
+                   :
+                   : "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "cc", "memory");
+}
+
+/// Widens `count` >= 1 times eight places of 16 channels to 16 bits.
+EDGEQ_INLINE void widen_eights(size_t count, const int8_t*& in, int16_t*& out) {
+  __asm__ volatile("1:\n\t" EDGEQ_NIBBLES
+                   "sxtl v16.8h, v4.8b\n\t"
+                   "sxtl2 v17.8h, v4.16b\n\t"
+                   "sxtl v18.8h, v0.8b\n\t"
+                   "sxtl2 v19.8h, v0.16b\n\t"
+                   "sxtl v20.8h, v5.8b\n\t"
+                   "sxtl2 v21.8h, v5.16b\n\t"
+                   "sxtl v22.8h, v1.8b\n\t"
+                   "sxtl2 v23.8h, v1.16b\n\t"
+                   "st1 {v16.8h-v19.8h}, [%[out]], #64\n\t"
+                   "sxtl v16.8h, v6.8b\n\t"
+                   "sxtl2 v17.8h, v6.16b\n\t"
+                   "sxtl v18.8h, v2.8b\n\t"
+                   "sxtl2 v19.8h, v2.16b\n\t"
+                   "st1 {v20.8h-v23.8h}, [%[out]], #64\n\t"
+                   "sxtl v20.8h, v7.8b\n\t"
+                   "sxtl2 v21.8h, v7.16b\n\t"
+                   "sxtl v22.8h, v3.8b\n\t"
+                   "sxtl2 v23.8h, v3.16b\n\t"
+                   "st1 {v16.8h-v19.8h}, [%[out]], #64\n\t"
+                   "st1 {v20.8h-v23.8h}, [%[out]], #64\n\t"
+                   "b.ne 1b"
+                   : [count] "+r"(count), [in] "+r"(in), [out] "+r"(out)
+                   :
+                   : "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v16", "v17", "v18", "v19", "v20", "v21",
+                     "v22", "v23", "cc", "memory");
+}
+#endif
+
 /// Brings a panel of 4-bit weights into the form of W8.
 void unpack_panel(const uint8_t* from, const Operands& x, uint8_t* to) {
   constexpr size_t kHeader = kChannelBytes + kNarrowNotes;
@@ -456,6 +516,10 @@ void unpack_panel(const uint8_t* from, const Operands& x, uint8_t* to) {
   };
   for (size_t t = 0; t < x.taps; ++t) {
     size_t left = x.groups;
+#if defined(__aarch64__)
+    if (left >= 2) unpack_pairs(left / 2, in, out);
+    left %= 2;
+#else
     for (; left >= 2; left -= 2) {
       int8x16_t bytes[kNr];
 #pragma GCC unroll 4
@@ -467,6 +531,7 @@ void unpack_panel(const uint8_t* from, const Operands& x, uint8_t* to) {
       in += 16 * kNr;
       out += 32 * kNr;
     }
+#endif
     if (left != 0) put(lower);
     if (x.half != 0) {
       if (left != 0) {
@@ -693,7 +758,8 @@ void widen_panel(const uint8_t* from, const LaneBlocks& blocks, size_t k, size_t
   };
   for (size_t t = 0; t < taps; ++t) {
     size_t c = 0;
-#pragma GCC unroll 4
+    if (k >= 8) widen_eights(k / 8, w, out);
+    c = k / 8 * 8;
     for (; c < k; c += 2, w += kLaneNr) {
       const int8x16_t bytes = vld1q_s8(w);
       put(vshrq_n_s8(vshlq_n_s8(bytes, 4), 4));

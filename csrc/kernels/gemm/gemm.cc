@@ -108,8 +108,11 @@ double neon_cost(const GemmVariant& variant, const GemmShape& shape) {
   const double weights = depth * static_cast<double>(shape.n);
   const double place = lanes ? 17.0 : narrow ? 2.3 : 3.3;
   const double tile = lanes ? 195.0 : narrow ? 60.0 : 50.0;
+  // The last panel by lanes may be half of one.
+  const size_t rest_columns = lanes ? shape.n % 16 : 0;
+  const double half = rest_columns != 0 && rest_columns <= 8 ? 0.4 : 0.0;
   const double unpacking = lanes ? 0.3 : narrow ? 0.4 : 0.0;
-  double cost = rows * tiles(shape.n, variant.nr) * (place * depth + tile) + unpacking * weights;
+  double cost = rows * (tiles(shape.n, variant.nr) - half) * (place * depth + tile) + unpacking * weights;
   // Widening a tile's rows; and its sums, for about every 80 places of the depth.
   if (lanes) cost += rows * (3.0 * depth + 60.0 + 0.75 * (depth - 80.0) * tiles(shape.n, variant.nr));
   return cost;
