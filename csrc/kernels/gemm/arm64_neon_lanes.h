@@ -15,6 +15,7 @@
 //   v16 .. v31    sums: a row in two vectors
 
 #include "kernels/gemm/arm64_neon_finish.h"
+#include "kernels/gemm/neon_blocks.h"
 
 namespace edgeq {
 namespace {
@@ -165,7 +166,7 @@ namespace {
   __asm__ volatile(EDGEQ_LANE_ALL_RUNS(last, last_wide) \
                    : [rows] "+r"(rows), [w] "+r"(w), [runs] "+r"(runs), [run] "=&r"(run), [left] "=&r"(left), \
                      [wide] "+r"(wide), [dst] "+r"(dst) \
-                   : [sums] "r"(sums), [bias] "r"(panel), [scale] "r"(panel + 64), [addend] "r"(panel + 144), \
+                   : [sums] "r"(sums), [bias] "r"(panel), [scale] "r"(panel + 64), [addend] "r"(addend), \
                      [constants] "r"(&constants), [stride] "r"(stride), [step] "r"(step), [count] "i"(kRows), \
                      [width] "i"(kWidth) \
                    : "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", \
@@ -254,6 +255,7 @@ EDGEQ_INLINE void run_lane_tile(const int16_t* rows, const uint8_t* panel, const
                                 const uint8_t* runs, const FinishConstants& constants, act_t* dst,
                                 ptrdiff_t stride, int32_t* sums) {
   constexpr ptrdiff_t step = 2 * 8 * 8;  // bytes of eight places of eight rows
+  const uint8_t* const addend = panel + LaneBlocks::kChannels * 8 + kGemmLaneNotes;
   int32_t* wide = nullptr;
   uint64_t run, left;
   if constexpr (kFinish == Finish::kMemory) {

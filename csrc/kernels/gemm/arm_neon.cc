@@ -298,16 +298,19 @@ struct Epilogue {
   }
 
 #if defined(__aarch64__)
-  /// Finds out how the sums of some panels of kWidth channels become codes.
-  template <size_t kWidth = kNr>
-  void look_at(const GemmParams& p, const uint8_t* panel, size_t panel_bytes, size_t panels,
-               double largest_sum) {
+  /// Finds out how the sums of some panels of kWidth channels become codes. kMost: where the notes of 4-bit
+  /// weights say what their magnitudes add up to at most; 0: of 8-bit weights, `depth` of them.
+  template <size_t kWidth, size_t kMost>
+  void look_at(const GemmParams& p, const uint8_t* panel, size_t panel_bytes, size_t panels, double depth) {
     GemmParams sums = p;
     sums.residual.src = nullptr;
     Finish all = finish_of(p.range);
     bool relus = true;
     for (size_t i = 0; i < panels && all != Finish::kMemory; ++i, panel += panel_bytes) {
-      const PanelBounds bounds(panel, kWidth, largest_sum);
+      uint32_t most = 0;
+      std::memcpy(&most, panel + kWidth * 8 + kMost, sizeof most);
+      const PanelBounds bounds(panel, kWidth,
+                               (kMost != 0 ? static_cast<double>(most) : depth * 127.0) * 128.0);
       all = finish_of(sums, bounds);
       relus = relus && is_relu(p, bounds);
     }
@@ -700,7 +703,7 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
     const uint8_t* weights = p.packed + panel * packed_panel;
 #if defined(__aarch64__)
     const double depth = static_cast<double>(blocks.tap_depth * p.taps);
-    epilogue.look_at(p, weights, packed_panel, count, depth * (kBits == 4 ? 7.0 : 127.0) * 128.0);
+    epilogue.look_at<kNr, kBits == 4 ? kGemmNarrowMost : 0>(p, weights, packed_panel, count, depth);
 #endif
     if (kBits == 4) {
       for (size_t i = 0; i < count; ++i)
@@ -893,8 +896,7 @@ void run_lanes(const GemmParams& p, size_t row_begin, size_t row_end, size_t pan
     const size_t column = panel * kLaneNr;
     const size_t columns = p.n - column < count * kLaneNr ? p.n - column : count * kLaneNr;
     const uint8_t* packed = p.packed + panel * packed_panel;
-    epilogue.look_at<kLaneNr>(p, packed, packed_panel, count,
-                              static_cast<double>(p.k * p.taps) * 7.0 * 128.0);
+    epilogue.look_at<kLaneNr, kGemmLaneMost>(p, packed, packed_panel, count, 0.0);
     for (size_t i = 0; i < count; ++i)
       widen_panel(packed + i * packed_panel, blocks, p.k, p.taps, widened + i * blocks.panel_bytes);
     if (epilogue.relu) {
