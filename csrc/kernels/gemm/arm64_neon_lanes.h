@@ -56,13 +56,17 @@ namespace {
 
 // A run of %[run] fours of places, at least two.
 #define EDGEQ_LANE_RUN \
-  "lsr %[left], %[run], #1\n\t" \
+  "sub %[left], %[run], #2\n\t" \
   EDGEQ_LANES(mul) \
-  "subs %[left], %[left], #1\n\t" \
-  "b.eq 3f\n\t" \
+  "tbz %[left], #1, 9f\n\t" \
+  EDGEQ_LANES(mla) \
+  "9:\n\t" \
+  "lsr %[left], %[left], #2\n\t" \
+  "cbz %[left], 3f\n\t" \
   "2:\n\t" \
   EDGEQ_LANES(mla) \
   "subs %[left], %[left], #1\n\t" \
+  EDGEQ_LANES(mla) \
   "b.ne 2b\n\t" \
   "3:\n\t" \
   "tbz %[run], #0, 4f\n\t" \

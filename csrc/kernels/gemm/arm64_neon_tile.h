@@ -436,6 +436,43 @@ EDGEQ_INLINE void add_narrow_tile(const act_t* const* rows, size_t taps, size_t 
                    : "v0", "v1", "v2", "v3", EDGEQ_TILE_CLOBBERS);
 }
 
+/// One row times a panel of one tap of 4-bit weights, of which 16 bits hold the sums: without bias; moves `w`
+/// behind the weights of the panel.
+EDGEQ_INLINE int32x4_t sum_narrow_row(const act_t* a, size_t groups, size_t half, const int8_t*& w) {
+  size_t left;
+  register int32x4_t sums __asm__("v0");
+  // clang-format off
+  __asm__ volatile(
+      "lsr %[left], %[groups], #1\n\t"
+      EDGEQ_ZERO(0) EDGEQ_ZERO(1) EDGEQ_ZERO(2) EDGEQ_ZERO(3)
+      "cbz %[left], 2f\n\t"
+      "1:\n\t"
+      "ldp q16, q17, [%[a]], #32\n\t"
+      EDGEQ_WEIGHTS_16 EDGEQ_NEXT_WEIGHTS_16
+      "subs %[left], %[left], #1\n\t"
+      EDGEQ_W4_ROW(smlal, 16, 24, 25, 26, 27, 0, 1, 2, 3)
+      EDGEQ_W4_ROW(smlal, 17, 28, 29, 30, 31, 0, 1, 2, 3)
+      "b.ne 1b\n\t"
+      "2:\n\t"
+      "tbz %[groups], #0, 3f\n\t"
+      "ldr q16, [%[a]], #16\n\t"
+      EDGEQ_WEIGHTS_16
+      EDGEQ_W4_ROW(smlal, 16, 24, 25, 26, 27, 0, 1, 2, 3)
+      "3:\n\t"
+      "cbz %[half], 4f\n\t"
+      "ldr d16, [%[a]]\n\t"
+      EDGEQ_WEIGHTS_8
+      EDGEQ_LOW_PRODUCTS(smlal, 16, 24, 25, 26, 27, 0, 1, 2, 3)
+      "4:\n\t"
+      EDGEQ_SADDLP(0) EDGEQ_SADDLP(1) EDGEQ_SADDLP(2) EDGEQ_SADDLP(3)
+      EDGEQ_WIDE_LANES(0, 0, 1, 2, 3)
+      : "=w"(sums), [a] "+r"(a), [w] "+r"(w), [left] "=&r"(left)
+      : [groups] "r"(groups), [half] "r"(half)
+      : "v1", "v2", "v3", "v16", "v17", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31", "cc", "memory");
+  // clang-format on
+  return sums;
+}
+
 // clang-format off
 // One tap of at least one whole group of 4-bit weights.
 #define EDGEQ_W4_ONE_TAP \

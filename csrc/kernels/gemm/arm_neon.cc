@@ -280,6 +280,29 @@ struct NarrowTile {
 
 #endif
 
+#if defined(__aarch64__)
+/// The sums of one row of 4-bit weights.
+struct NarrowRow {
+  static EDGEQ_INLINE void sum(const Operands& x, const int8_t*& w, int32x4_t (&total)[1]) {
+    if (x.taps != 1) return NarrowSums<1>::sum(x, w, total);
+    const act_t* a = x.rows[0];
+    if (w[-static_cast<ptrdiff_t>(kNarrowNotes)] != 0) {
+      total[0] = sum_narrow_row(a, x.groups, x.half, w);
+      return;
+    }
+    // As many groups at a time as fit whatever the weights are; half a group may be one too many.
+    constexpr size_t kMost = kNarrowProducts / 2 - 1;
+    size_t left = x.groups;
+    total[0] = vdupq_n_s32(0);
+    for (; left > kMost; left -= kMost, a += 16 * kMost)
+      total[0] = vaddq_s32(total[0], sum_narrow_row(a, kMost, 0, w));
+    total[0] = vaddq_s32(total[0], sum_narrow_row(a, left, x.half, w));
+  }
+};
+#else
+using NarrowRow = NarrowSums<1>;
+#endif
+
 /// What all tiles of a call share.
 struct Epilogue {
   explicit Epilogue(const GemmParams& p)
@@ -632,8 +655,8 @@ EDGEQ_INLINE void run_rows(const Epilogue& epilogue, Operands x, Place place, co
       return tile_row<std::conditional_t<kNarrow, NarrowSums<2>, WideSums<2>>, 2>(epilogue, x, place, panel,
                                                                                   columns);
     default:
-      return tile_row<std::conditional_t<kNarrow, NarrowSums<1>, WideSums<1>>, 1>(epilogue, x, place, panel,
-                                                                                  columns);
+      return tile_row<std::conditional_t<kNarrow, NarrowRow, WideSums<1>>, 1>(epilogue, x, place, panel,
+                                                                              columns);
   }
 }
 
