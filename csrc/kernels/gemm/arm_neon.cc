@@ -60,6 +60,7 @@ struct Operands {
   size_t header_bytes;
   size_t panel_bytes;
   size_t note_bytes;
+  act_t* side;     // of 4-bit weights and one tap: where run_panels has its rows
   bool by_panels;  // run_panels takes whole tiles: of 4-bit weights, where they fit
   bool all_fit;    // no panel's fit is 0
 };
@@ -600,6 +601,8 @@ EDGEQ_INLINE void run_tile_by_panels(const Epilogue& epilogue, const Operands& x
                         : epilogue.finish == Finish::kSaturate ? run_panels<kBits, PanelFinish::kSaturate>
                         : epilogue.finish == Finish::kClamp    ? run_panels<kBits, PanelFinish::kClamp>
                                                                : nullptr;
+  if (kBits == 4 && function != nullptr && columns >= kNr) put_side_by_side(x.rows, x.groups, x.half, x.side);
+  const void* const rows = kBits == 4 ? static_cast<const void*>(x.side) : x.rows;
   const auto fits = [&](const uint8_t* at) { return kBits == 8 || x.all_fit || at[kChannelBytes] != 0; };
   for (;;) {
     size_t count = function == nullptr ? 0 : columns / kNr;
@@ -615,7 +618,7 @@ EDGEQ_INLINE void run_tile_by_panels(const Epilogue& epilogue, const Operands& x
       if (place.src != nullptr) place.src += panels * kNr;
     };
     if (count != 0) {
-      function(x.rows, x.groups, x.half, panel, x.panel_bytes, count, epilogue.constants, place.dst,
+      function(rows, x.groups, x.half, panel, x.panel_bytes, count, epilogue.constants, place.dst,
                place.dst_stride, place.src, place.src_stride);
       step(count);
     }
@@ -704,10 +707,11 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
   const size_t packed_panel =
       kBits == 4 ? blocks.header_bytes + (p.k + 31) / 32 * 16 * kNr * p.taps : blocks.panel_bytes;
   const act_t** const addresses = reinterpret_cast<const act_t**>(p.scratch);
-  uint8_t* const unpacked = p.scratch + blocks.address_bytes;
+  uint8_t* const unpacked = p.scratch + blocks.address_bytes + blocks.row_bytes;
   Epilogue epilogue(p);
   Operands x{};
   x.rows = addresses;
+  x.side = reinterpret_cast<act_t*>(p.scratch + blocks.address_bytes);
   x.taps = p.taps;
   x.header_bytes = blocks.header_bytes;
   x.panel_bytes = blocks.panel_bytes;
