@@ -43,10 +43,10 @@ namespace {
 // A tile of fewer rows skips those of the others.
 #define EDGEQ_LANE_LOAD_ROWS \
   ".if %c[count] > 4\n\t" \
-  "ld1 {v0.8h-v3.8h}, [%[rows]], #64\n\t" \
-  "ld1 {v4.8h-v7.8h}, [%[rows]], #64\n\t" \
+  "ld1 {v0.8h-v3.8h}, [%[a]], #64\n\t" \
+  "ld1 {v4.8h-v7.8h}, [%[a]], #64\n\t" \
   ".else\n\t" \
-  "ld1 {v0.8h-v3.8h}, [%[rows]], %[step]\n\t" \
+  "ld1 {v0.8h-v3.8h}, [%[a]], %[step]\n\t" \
   ".endif\n\t"
 #define EDGEQ_LANES(first) \
   EDGEQ_LANE_LOAD_ROWS EDGEQ_LANE_WEIGHTS_0 EDGEQ_LANE_WEIGHTS_1 EDGEQ_LANE(first, 0, 8, 9) EDGEQ_LANE(mla, 1, 10, 11) \
@@ -74,9 +74,15 @@ namespace {
   EDGEQ_LANE(mla, 0, 8, 9) EDGEQ_LANE(mla, 1, 10, 11) EDGEQ_LANE(mla, 2, 12, 13) EDGEQ_LANE(mla, 3, 14, 15) \
   "4:\n\t"
 
-// All runs: sums that are not the last go to memory, and `last` and `last_wide` say what becomes of those.
-#define EDGEQ_LANE_ALL_RUNS(last, last_wide) \
+// All runs of some panels: sums that are not the last go to memory, and `last` and `last_wide` say what becomes
+// of those.
+#define EDGEQ_LANE_PANELS(last, last_wide) \
+  "10:\n\t" \
+  "add %[runs], %[panel], #128\n\t" \
+  "add %[w], %[panel], %[weights_at]\n\t" \
+  "mov %[a], %[rows]\n\t" \
   "ldrb %w[run], [%[runs]], #1\n\t" \
+  "mov %[wide], #0\n\t" \
   "1:\n\t" \
   EDGEQ_LANE_RUN \
   "ldrb %w[run], [%[runs]], #1\n\t" \
@@ -97,7 +103,11 @@ namespace {
   "7:\n\t" \
   "mov %[wide], %[sums]\n\t" \
   last_wide \
-  "8:"
+  "8:\n\t" \
+  "subs %[panels], %[panels], #1\n\t" \
+  "add %[panel], %[panel], %[panel_bytes]\n\t" \
+  "add %[dst], %[dst], %[dst_next]\n\t" \
+  "b.ne 10b"
 
 #define EDGEQ_LANE_ROWS(row) \
   row(16, 17) EDGEQ_IF_ROWS(1, row(18, 19) row(20, 21) row(22, 23)) \
@@ -114,13 +124,14 @@ namespace {
   "ld1 {v12.4s-v15.4s}, [%[wide]]\n\t" \
   EDGEQ_LANE_ADD(s, t, 12, 13, 14, 15)
 
-#define EDGEQ_LANE_BIASES "ld1 {v0.4s-v3.4s}, [%[bias]]\n\t"
+#define EDGEQ_LANE_BIASES "ld1 {v0.4s-v3.4s}, [%[panel]]\n\t"
 #define EDGEQ_LANE_KEEP "st1 {v12.4s-v15.4s}, [%[wide]], #64\n\t"
 #define EDGEQ_LANE_BEGIN_ROW(s, t) EDGEQ_LANE_BIASED(s, t) EDGEQ_LANE_KEEP
 #define EDGEQ_LANE_ADD_ROW(s, t) EDGEQ_LANE_WIDENED(s, t) EDGEQ_LANE_KEEP
 
 #define EDGEQ_LANE_SCALES \
-  "ld1 {v4.4s-v7.4s}, [%[scale]]\n\t" \
+  "ldp q4, q5, [%[panel], #64]\n\t" \
+  "ldp q6, q7, [%[panel], #96]\n\t" \
   "ldr q8, [%[constants]]\n\t"
 #define EDGEQ_LANE_RANGE \
   "ldr q9, [%[constants], #16]\n\t" \
@@ -155,6 +166,7 @@ namespace {
   "st1 {v" #a ".16b}, [%[dst]], %[stride]\n\t"
 #define EDGEQ_LANE_RELU_ROW(s, t) EDGEQ_LANE_BIASED(s, t) EDGEQ_LANE_RELU_BY(16, 17, 18, 19)
 #define EDGEQ_LANE_RELU_WIDE(s, t) EDGEQ_LANE_WIDENED(s, t) EDGEQ_LANE_NEXT_WIDE EDGEQ_LANE_RELU_BY(0, 1, 2, 3)
+#define EDGEQ_LANE_ADDENDS "add %[addend], %[panel], %[addend_at]\n\t"
 #define EDGEQ_LANE_RELU_ROWS \
   EDGEQ_LANE_RELU_FIRST(16, 17) \
   EDGEQ_IF_ROWS(1, EDGEQ_LANE_RELU_FIRST(18, 19) EDGEQ_LANE_RELU_ROW(20, 21) EDGEQ_LANE_RELU_ROW(22, 23)) \
@@ -167,12 +179,14 @@ namespace {
 #define EDGEQ_LANE_CLAMP_WIDE(s, t) EDGEQ_LANE_WIDENED(s, t) EDGEQ_LANE_NEXT_WIDE EDGEQ_LANE_CLAMP
 
 #define EDGEQ_RUN_LANES(last, last_wide) \
-  __asm__ volatile(EDGEQ_LANE_ALL_RUNS(last, last_wide) \
-                   : [rows] "+r"(rows), [w] "+r"(w), [runs] "+r"(runs), [run] "=&r"(run), [left] "=&r"(left), \
-                     [wide] "+r"(wide), [dst] "+r"(dst) \
-                   : [sums] "r"(sums), [bias] "r"(panel), [scale] "r"(panel + 64), [addend] "r"(addend), \
-                     [constants] "r"(&constants), [stride] "r"(stride), [step] "r"(step), [count] "i"(kRows), \
-                     [width] "i"(kWidth) \
+  __asm__ volatile(EDGEQ_LANE_PANELS(last, last_wide) \
+                   : [a] "=&r"(a), [w] "=&r"(w), [runs] "=&r"(runs), [run] "=&r"(run), [left] "=&r"(left), \
+                     [wide] "=&r"(wide), [addend] "=&r"(addend), [dst] "+r"(dst), [panel] "+r"(panel), \
+                     [panels] "+r"(panels) \
+                   : [rows] "r"(rows), [sums] "r"(sums), [constants] "r"(&constants), [stride] "r"(stride), \
+                     [dst_next] "r"(dst_next), [panel_bytes] "r"(panel_bytes), [step] "r"(step), \
+                     [count] "i"(kRows), [width] "i"(kWidth), [addend_at] "i"(kAddends), \
+                     [weights_at] "i"(kAddends + LaneBlocks::kChannels * 4) \
                    : "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", \
                      "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", \
                      "v26", "v27", "v28", "v29", "v30", "v31", "memory", "cc")
@@ -245,29 +259,34 @@ EDGEQ_INLINE void widen_eight_rows(const act_t* const (&rows)[8], size_t eights,
         "v23", "memory", "cc");
 }
 
-/// Products of kRows rows (8, 4 or 1) with kWidth channels (16 or 8) of a panel, to codes at `dst` or, of
-/// kMemory, to sums with biases. What belongs to the channels of a panel beyond kWidth is any.
+/// Products of kRows rows (8, 4 or 1) with some panels of kWidth channels (16, or 8 of one panel), to codes
+/// at `dst` or, of kMemory and one panel, to sums with biases. What belongs to the channels of a panel beyond
+/// kWidth is any.
 ///
 /// Args:
 ///   rows: Widened, as above.
-///   panel: Biases and scales; and behind the notes, of kRelu, addends.
-///   w: The weights, widened: 16 channels of a place of the depth side by side.
-///   runs: How many fours of places are added in 16 bits, again and again; 0 behind the last.
+///   panel: Biases, scales and notes; addends, of kRelu; and the weights, widened, 16 channels of a place of
+///   the
+///     depth side by side.
 ///   sums: Sums of 32 bits, of kMemory or where there is more than one run.
 template <Finish kFinish, size_t kRows, size_t kWidth>
-EDGEQ_INLINE void run_lane_tile(const int16_t* rows, const uint8_t* panel, const int16_t* w,
-                                const uint8_t* runs, const FinishConstants& constants, act_t* dst,
-                                ptrdiff_t stride, int32_t* sums) {
+EDGEQ_INLINE void run_lane_tiles(const int16_t* rows, const uint8_t* panel, size_t panel_bytes, size_t panels,
+                                 const FinishConstants& constants, act_t* dst, ptrdiff_t stride,
+                                 int32_t* sums) {
   constexpr ptrdiff_t step = 2 * 8 * 8;  // bytes of eight places of eight rows
-  const uint8_t* const addend = panel + LaneBlocks::kChannels * 8 + kGemmLaneNotes;
-  int32_t* wide = nullptr;
+  constexpr size_t kAddends = LaneBlocks::kChannels * 8 + kGemmLaneNotes;
+  const ptrdiff_t dst_next =
+      static_cast<ptrdiff_t>(LaneBlocks::kChannels) - static_cast<ptrdiff_t>(kRows) * stride;
+  const int16_t *a, *w;
+  const uint8_t *runs, *addend;
+  const int32_t* wide;
   uint64_t run, left;
   if constexpr (kFinish == Finish::kMemory) {
     EDGEQ_RUN_LANES("mov %[wide], %[sums]\n\t" EDGEQ_LANE_ROWS(EDGEQ_LANE_BEGIN_ROW),
                     EDGEQ_LANE_ROWS(EDGEQ_LANE_ADD_ROW));
   } else if constexpr (kFinish == Finish::kRelu) {
-    EDGEQ_RUN_LANES(EDGEQ_LANE_SCALES EDGEQ_LANE_RELU_ROWS,
-                    EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_RELU_WIDE));
+    EDGEQ_RUN_LANES(EDGEQ_LANE_ADDENDS EDGEQ_LANE_SCALES EDGEQ_LANE_RELU_ROWS,
+                    EDGEQ_LANE_ADDENDS EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_RELU_WIDE));
   } else if constexpr (kFinish == Finish::kSaturate) {
     EDGEQ_RUN_LANES(EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_SATURATE_ROW),
                     EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_SATURATE_WIDE));

@@ -868,34 +868,39 @@ void lane_rows(const GemmParams& p, const Epilogue& epilogue, const LaneBlocks& 
     widen_rows(p, blocks, row, rows, widened);
     act_t* dst = p.dst + static_cast<ptrdiff_t>(row) * stride + column;
     const uint8_t* panel = panels;
-    for (size_t left = columns; left != 0; panel += blocks.panel_bytes, dst += kLaneNr) {
-      const size_t some = left < kLaneNr ? left : kLaneNr;
-      const bool whole = rows == kRows && some == kLaneNr;
+    for (size_t left = columns; left != 0;) {
+      const bool whole = kFinish != Finish::kMemory && rows == kRows && left >= kLaneNr;
+      const size_t panels_here = whole ? left / kLaneNr : 1;
+      const uint8_t* const first_panel = panel;
       const auto run = [&](auto width) __attribute__((always_inline)) {
-        run_lane_tile<kFinish, kRows, decltype(width)::value>(
-            widened, panel, reinterpret_cast<const int16_t*>(panel + kLaneWeights), panel + kLaneChannelBytes,
-            epilogue.constants, whole ? dst : edge, whole ? stride : static_cast<ptrdiff_t>(kLaneNr), sums);
+        run_lane_tiles<kFinish, kRows, decltype(width)::value>(
+            widened, panel, blocks.panel_bytes, panels_here, epilogue.constants, whole ? dst : edge,
+            whole ? stride : static_cast<ptrdiff_t>(kLaneNr), sums);
       };
-      if (kRows == kLaneRows && some <= kLaneNr / 2) {
+      if (kRows == kLaneRows && left <= kLaneNr / 2) {
         run(std::integral_constant<size_t, kLaneNr / 2>());
       } else {
         run(std::integral_constant<size_t, kLaneNr>());
       }
+      const size_t some = whole ? panels_here * kLaneNr : left < kLaneNr ? left : kLaneNr;
+      act_t* const to = dst;
       left -= some;
-      if (whole && kFinish != Finish::kMemory) continue;
+      panel += panels_here * blocks.panel_bytes;
+      dst += some;
+      if (whole) continue;
       if (kFinish == Finish::kMemory) {
         const size_t first = column + columns - left - some;
         Place place{};
-        place.dst = dst;
+        place.dst = to;
         place.dst_stride = stride;
         place.src_stride = p.residual.row_stride;
         if (p.residual.src != nullptr)
           place.src = p.residual.src + static_cast<ptrdiff_t>(row) * place.src_stride + first;
-        finish_lane_sums(p, epilogue, sums, reinterpret_cast<const float*>(panel + kLaneNr * 4), place,
+        finish_lane_sums(p, epilogue, sums, reinterpret_cast<const float*>(first_panel + kLaneNr * 4), place,
                          SumsPlace{row, rows, first, some});
       } else {
         for (size_t r = 0; r < rows; ++r)
-          store_first(dst + static_cast<ptrdiff_t>(r) * stride, vld1q_s8(edge + r * kLaneNr), some);
+          store_first(to + static_cast<ptrdiff_t>(r) * stride, vld1q_s8(edge + r * kLaneNr), some);
       }
     }
   }
