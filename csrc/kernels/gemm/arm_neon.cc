@@ -328,13 +328,13 @@ struct Epilogue {
   void look_at(const GemmParams& p, const uint8_t* panel, size_t panel_bytes, size_t panels, double depth) {
     GemmParams sums = p;
     sums.residual.src = nullptr;
+    const double largest_sum = depth * 127.0 * 128.0;
     Finish all = finish_of(p.range);
     bool relus = true;
     for (size_t i = 0; i < panels && all != Finish::kMemory; ++i, panel += panel_bytes) {
       uint32_t most = 0;
-      std::memcpy(&most, panel + kWidth * 8 + kMost, sizeof most);
-      const PanelBounds bounds(panel, kWidth,
-                               (kMost != 0 ? static_cast<double>(most) : depth * 127.0) * 128.0);
+      if (kMost != 0) std::memcpy(&most, panel + kWidth * 8 + kMost, sizeof most);
+      const PanelBounds bounds(panel, kWidth, kMost != 0 ? most * 128.0 : largest_sum);
       all = finish_of(sums, bounds);
       relus = relus && is_relu(p, bounds);
     }
