@@ -60,7 +60,6 @@ struct Operands {
   size_t header_bytes;
   size_t panel_bytes;
   size_t note_bytes;
-  act_t* side;     // of 4-bit weights and one tap: where run_panels has its rows
   bool by_panels;  // run_panels takes whole tiles: of 4-bit weights, where they fit
   bool all_fit;    // no panel's fit is 0
 };
@@ -601,8 +600,10 @@ EDGEQ_INLINE void run_tile_by_panels(const Epilogue& epilogue, const Operands& x
                         : epilogue.finish == Finish::kSaturate ? run_panels<kBits, PanelFinish::kSaturate>
                         : epilogue.finish == Finish::kClamp    ? run_panels<kBits, PanelFinish::kClamp>
                                                                : nullptr;
-  if (kBits == 4 && function != nullptr && columns >= kNr) put_side_by_side(x.rows, x.groups, x.half, x.side);
-  const void* const rows = kBits == 4 ? static_cast<const void*>(x.side) : x.rows;
+  // Behind the addresses of one tap, 64 bytes (neon_blocks.h).
+  act_t* const side = reinterpret_cast<act_t*>(const_cast<const act_t**>(x.rows + 64 / sizeof(act_t*)));
+  if (kBits == 4 && function != nullptr && columns >= kNr) put_side_by_side(x.rows, x.groups, x.half, side);
+  const void* const rows = kBits == 4 ? static_cast<const void*>(side) : x.rows;
   const auto fits = [&](const uint8_t* at) { return kBits == 8 || x.all_fit || at[kChannelBytes] != 0; };
   for (;;) {
     size_t count = function == nullptr ? 0 : columns / kNr;
@@ -711,7 +712,6 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
   Epilogue epilogue(p);
   Operands x{};
   x.rows = addresses;
-  x.side = reinterpret_cast<act_t*>(p.scratch + blocks.address_bytes);
   x.taps = p.taps;
   x.header_bytes = blocks.header_bytes;
   x.panel_bytes = blocks.panel_bytes;
