@@ -542,6 +542,9 @@ void test_gemm_variant(const GemmVariant& variant) {
     for (size_t k = 26; k < 76; ++k)
       check_gemm(variant, GemmCase{mr + 1, nr, k, 1, true, fill, false, false, k});
     for (size_t k : {4, 8, 12}) check_gemm(variant, GemmCase{1, nr + 1, k, 9, false, fill, false, false, k});
+    // A row alone, in parts of 17 groups of plain NEON where not all products fit, with and without a half.
+    for (size_t k : {272, 280, 288, 296, 304, 544, 552, 560, 568})
+      check_gemm(variant, GemmCase{mr + 1, nr + 1, k, 1, true, fill, false, false, k});
   }
   // Four weights of 63 or 64: their products with -128 fit 16 bits unless all are 64.
   for (size_t k : {16, 31, 32, 48, 56, 64, 80, 96, 400}) {
@@ -551,7 +554,8 @@ void test_gemm_variant(const GemmVariant& variant) {
     }
   }
   // Magnitudes that add up to 256, whose products with -128 are one too many for 16 bits: 64 weights of 4.
-  for (size_t k : {32, 56, 64, 72, 80, 120, 128, 136, 192, 256, 264, 512, 528}) {
+  // With 60 and 116 a run by lanes is nothing but half of the last eight.
+  for (size_t k : {32, 56, 60, 64, 72, 80, 116, 120, 128, 136, 192, 232, 240, 256, 264, 512, 528}) {
     for (size_t m : {size_t{1}, 2 * mr + 1}) {
       GemmCase c{m, nr, k, 1, true, Fill::kPowers, false, m == 1, k};
       check_gemm(variant, c);

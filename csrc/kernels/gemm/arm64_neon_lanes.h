@@ -8,7 +8,8 @@
 // memory take over. With 8-bit weights the products would have to be added in 32 bits, four an instruction.
 //
 // Rows are widened once for all panels, eight rows beside each other for every eight places of the depth.
-// From the products to the codes it is one statement.
+// From the products to the codes of all panels it is one statement. Tiles of fewer rows or channels, and the
+// last four places of the depth, leave out what is padding.
 //
 //   v0 .. v7      eight rows: eight channels of each; then biases and scales
 //   v8 .. v15     weights of four places of the depth; then what rounds, and a row
