@@ -600,10 +600,15 @@ EDGEQ_INLINE void run_tile_by_panels(const Epilogue& epilogue, const Operands& x
                         : epilogue.finish == Finish::kSaturate ? run_panels<kBits, PanelFinish::kSaturate>
                         : epilogue.finish == Finish::kClamp    ? run_panels<kBits, PanelFinish::kClamp>
                                                                : nullptr;
-  // Behind the addresses of one tap, 64 bytes (neon_blocks.h).
-  act_t* const side = reinterpret_cast<act_t*>(const_cast<const act_t**>(x.rows + 64 / sizeof(act_t*)));
-  if (kBits == 4 && function != nullptr && columns >= kNr) put_side_by_side(x.rows, x.groups, x.half, side);
-  const void* const rows = kBits == 4 ? static_cast<const void*>(side) : x.rows;
+  const void* rows = x.rows;
+  if constexpr (kBits == 4) {
+    if (function != nullptr && columns >= kNr) {
+      // Behind the addresses of one tap, 64 bytes (neon_blocks.h).
+      act_t* const side = reinterpret_cast<act_t*>(const_cast<const act_t**>(x.rows + 64 / sizeof(act_t*)));
+      put_side_by_side(x.rows, x.groups, x.half, side);
+      rows = side;
+    }
+  }
   const auto fits = [&](const uint8_t* at) { return kBits == 8 || x.all_fit || at[kChannelBytes] != 0; };
   for (;;) {
     size_t count = function == nullptr ? 0 : columns / kNr;

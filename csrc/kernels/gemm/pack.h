@@ -41,8 +41,8 @@ namespace edgeq {
 //
 // Weights for tiles by lanes (plain NEON, kr = 1) have 32 bytes of notes: how many fours of a tap's places,
 // one after the other, the products of every channel are added of in 16 bits; how many then, and so on; 0.
-// They come in pairs, but for the last four of a tap alone, where the rest of its eight is padding. The uint32
-// stands behind, from byte 16 on.
+// They come in pairs, but for the last four of a tap alone, where the rest of its eight is padding. The
+// uint32 stands behind, from byte 16 on.
 //
 // W4, a group pair in the same number of bytes: the low nibble of a byte belongs to the even group, the high
 // one to the odd group; so a shift or a mask of the whole register yields a W8 group, with no shuffle. A tap
