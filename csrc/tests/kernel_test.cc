@@ -542,6 +542,9 @@ void test_gemm_variant(const GemmVariant& variant) {
     for (size_t k = 26; k < 76; ++k)
       check_gemm(variant, GemmCase{mr + 1, nr, k, 1, true, fill, false, false, k});
     for (size_t k : {4, 8, 12}) check_gemm(variant, GemmCase{1, nr + 1, k, 9, false, fill, false, false, k});
+    // A row alone, in parts of 17 groups of plain NEON where not all products fit, with and without a half.
+    for (size_t k : {272, 280, 288, 296, 304, 544, 552, 560, 568})
+      check_gemm(variant, GemmCase{mr + 1, nr + 1, k, 1, true, fill, false, false, k});
   }
   // Four weights of 63 or 64: their products with -128 fit 16 bits unless all are 64.
   for (size_t k : {16, 31, 32, 48, 56, 64, 80, 96, 400}) {
@@ -551,7 +554,8 @@ void test_gemm_variant(const GemmVariant& variant) {
     }
   }
   // Magnitudes that add up to 256, whose products with -128 are one too many for 16 bits: 64 weights of 4.
-  for (size_t k : {32, 56, 64, 72, 80, 120, 128, 136, 192, 256, 264, 512, 528}) {
+  // With 60 and 116 a run by lanes is nothing but half of the last eight.
+  for (size_t k : {32, 56, 60, 64, 72, 80, 116, 120, 128, 136, 192, 232, 240, 256, 264, 512, 528}) {
     for (size_t m : {size_t{1}, 2 * mr + 1}) {
       GemmCase c{m, nr, k, 1, true, Fill::kPowers, false, m == 1, k};
       check_gemm(variant, c);
@@ -638,6 +642,8 @@ struct WinogradCase {
   Fill fill;
   bool table, residual;
   uint64_t seed;
+  size_t only_tap = 9;    // the other taps' weights are zero; 9: none is
+  bool checkers = false;  // squares of 2x2 pixels of the least and the largest code
 };
 
 void check_winograd(const WinogradVariant& variant, const WinogradCase& c) {
@@ -646,6 +652,7 @@ void check_winograd(const WinogradVariant& variant, const WinogradCase& c) {
                             std::to_string(c.width) + " pads=" + std::to_string(c.pad_top) + "," +
                             std::to_string(c.pad_left) + " k=" + std::to_string(c.k) +
                             " n=" + std::to_string(c.n) + " fill=" + std::to_string(int(c.fill)) +
+                            " tap=" + std::to_string(c.only_tap) + (c.checkers ? " checkers" : "") +
                             (c.table ? " table" : "") + (c.residual ? " residual" : "");
   const int32_t zp_in = random.between(kActMin, kActMax);
   const size_t height_out = c.height + 2 * c.pad_top - 2;
@@ -654,6 +661,11 @@ void check_winograd(const WinogradVariant& variant, const WinogradCase& c) {
   // Rows in an order of their own: only the pointers say where they are.
   Input<act_t> src((c.height * c.width - 1) * stride + c.k);
   fill_acts(random, c.fill, src.data(), src.size());
+  for (size_t i = 0; c.checkers && i < src.size(); ++i) {
+    const size_t pixel = i / stride;
+    src.data()[i] =
+        static_cast<act_t>((pixel / c.width / 2 + pixel % c.width / 2) % 2 == 0 ? kActMin : kActMax);
+  }
   std::vector<const act_t*> rows(height_out + 2, nullptr);
   for (size_t y = 0; y < c.height; ++y) {
     rows[y + c.pad_top] = src.data() + (c.height - 1 - y) * c.width * stride;
@@ -662,6 +674,9 @@ void check_winograd(const WinogradVariant& variant, const WinogradCase& c) {
   std::memset(zero_pixel.data(), static_cast<uint8_t>(zp_in), c.k);
   std::vector<int8_t> weights(c.n * 9 * c.k);
   fill_weights(random, c.fill, variant.weight_bits, weights);
+  for (size_t i = 0; c.only_tap < 9 && i < weights.size(); ++i) {
+    if (i / c.k % 9 != c.only_tap) weights[i] = 0;
+  }
   std::vector<int32_t> bias(c.n);
   std::vector<float> scale(c.n);
   const float typical =
@@ -764,6 +779,10 @@ void test_winograd_selection() {
   expect(select_winograd(wide, IsaSet().with(Isa::kScalar)) == nullptr, "select_winograd", "scalar");
   // A quarter of the blocks' outputs is not used, and the filters are used for two tiles only.
   expect(select_winograd({7, 7, 512, 512, 8}, neon) == nullptr, "select_winograd", "7x7 on plain NEON");
+  const bool has_neon =
+      !winograd_variants(neon).empty() && winograd_variants(neon).front()->isa == Isa::kNeon;
+  expect((select_winograd({7, 7, 512, 512, 4}, neon) != nullptr) == has_neon, "select_winograd",
+         "7x7 of 4-bit weights on plain NEON");
 }
 
 void test_winograd(IsaSet isas) {
@@ -788,6 +807,23 @@ void test_winograd(IsaSet isas) {
       check_winograd(*variant, WinogradCase{23, 19, 1, 1, 40, 24, fill, false, true, 11});
       check_winograd(*variant, WinogradCase{7, 7, 1, 1, 512, 9, fill, true, false, 12});
       check_winograd(*variant, WinogradCase{4, 5, 1, 0, kWinogradMaxDepth, 9, fill, false, false, 13});
+    }
+    // Few weights, so that plain NEON adds products of many channels in 16 bits: as many as magnitudes of 63
+    // allow where 64 of them would be one too many (16 weights of -4 times -512), and in words of notes that
+    // are full, or end with one run or another.
+    for (size_t tap = 0; tap < 9; ++tap) {
+      for (size_t k : {8, 15, 16, 64, 68, 250, 256, 260, 523}) {
+        for (bool checkers : {false, true}) {
+          const size_t blocks = 1 + ++seed % 9;
+          check_winograd(*variant, WinogradCase{2, 2 * blocks, 1, 1, k, 9,
+                                                seed % 3 == 0   ? Fill::kSparse
+                                                : seed % 3 == 1 ? Fill::kHalf
+                                                                : Fill::kPowers,
+                                                false, seed % 4 == 0, seed, tap, checkers});
+        }
+      }
+      check_winograd(*variant, WinogradCase{4, 4, 1, 1, 64, 8, Fill::kPowers, false, false, tap, tap, false});
+      check_winograd(*variant, WinogradCase{4, 4, 1, 1, 64, 8, Fill::kPowers, false, false, tap, tap, true});
     }
   }
 }

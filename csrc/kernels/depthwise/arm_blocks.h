@@ -146,22 +146,8 @@ class Requantize {
     float32x4_t value[kQuarters];
 #if defined(__aarch64__)
     if constexpr (kRelu) {
-      // As with load_pair: the compiler would move each vector once more.
-      float32x4_t scale[2];
-      __asm__(
-          "ldp %q0, %q1, [%10, %11]\n\t"
-          "ldp %q4, %q5, [%10, %12]\n\t"
-          "ldp %q2, %q3, [%10, %11 + 32]\n\t"
-          "fmla %0.4s, %6.4s, %4.4s\n\t"
-          "fmla %1.4s, %7.4s, %5.4s\n\t"
-          "ldp %q4, %q5, [%10, %12 + 32]\n\t"
-          "fmla %2.4s, %8.4s, %4.4s\n\t"
-          "fmla %3.4s, %9.4s, %5.4s"
-          : "=&w"(value[0]), "=&w"(value[1]), "=&w"(value[2]), "=&w"(value[3]), "=&w"(scale[0]),
-            "=&w"(scale[1])
-          : "w"(sums.part[0]), "w"(sums.part[1]), "w"(sums.part[2]), "w"(sums.part[3]), "r"(bias),
-            "i"(2 * kLanes * 4), "i"(kLanes * 4),
-            "m"(*reinterpret_cast<const int32_t (*)[3 * kLanes]>(bias)));
+      multiply_half<0>(sums, bias, value);
+      multiply_half<2>(sums, bias, value);
       return codes(value);
     }
 #endif
@@ -171,6 +157,23 @@ class Requantize {
       value[i] = vmulq_f32(vcvtq_f32_s32(sums.part[i]), vreinterpretq_f32_s32(scale.part[i]));
     return codes(value);
   }
+
+#if defined(__aarch64__)
+  /// Products of two of the sums (kRelu). As with load_pair: the compiler would move each vector once more.
+  template <int kFirst>
+  static EDGEQ_INLINE void multiply_half(const Sums& sums, const int32_t* bias,
+                                         float32x4_t (&value)[kQuarters]) {
+    float32x4_t scale[2];
+    __asm__(
+        "ldp %q0, %q1, [%6, %7]\n\t"
+        "ldp %q2, %q3, [%6, %8]\n\t"
+        "fmla %0.4s, %4.4s, %2.4s\n\t"
+        "fmla %1.4s, %5.4s, %3.4s"
+        : "=&w"(value[kFirst]), "=&w"(value[kFirst + 1]), "=&w"(scale[0]), "=&w"(scale[1])
+        : "w"(sums.part[kFirst]), "w"(sums.part[kFirst + 1]), "r"(bias), "i"((2 * kLanes + 4 * kFirst) * 4),
+          "i"((kLanes + 4 * kFirst) * 4), "m"(*reinterpret_cast<const int32_t (*)[3 * kLanes]>(bias)));
+  }
+#endif
 
   EDGEQ_INLINE float32x4_t magic() const { return magic_; }
 

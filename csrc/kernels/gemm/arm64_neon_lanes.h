@@ -8,52 +8,111 @@
 // memory take over. With 8-bit weights the products would have to be added in 32 bits, four an instruction.
 //
 // Rows are widened once for all panels, eight rows beside each other for every eight places of the depth.
-// From the products to the codes it is one statement.
+// From the products to the codes of all panels it is one statement. Tiles of fewer rows or channels, and the
+// last four places of the depth, leave out what is padding.
 //
 //   v0 .. v7      eight rows: eight channels of each; then biases and scales
 //   v8 .. v15     weights of four places of the depth; then what rounds, and a row
 //   v16 .. v31    sums: a row in two vectors
 
 #include "kernels/gemm/arm64_neon_finish.h"
+#include "kernels/gemm/neon_blocks.h"
 
 namespace edgeq {
 namespace {
 
 // clang-format off
+#define EDGEQ_IF_ROWS(r, text) ".if %c[count] > " #r "\n\t" text ".endif\n\t"
 #define EDGEQ_LANE_WEIGHTS_0 "ld1 {v8.8h-v11.8h}, [%[w]], #64\n\t"
 #define EDGEQ_LANE_WEIGHTS_1 "ld1 {v12.8h-v15.8h}, [%[w]], #64\n\t"
 
 // One place of the depth: lane `lane` of the rows, weights in v<b0> and v<b1>.
 #define EDGEQ_LANE_ROW(multiply, s0, s1, row, lane, b0, b1) \
   #multiply " v" #s0 ".8h, v" #b0 ".8h, v" #row ".h[" #lane "]\n\t" \
-  #multiply " v" #s1 ".8h, v" #b1 ".8h, v" #row ".h[" #lane "]\n\t"
+  ".if %c[width] > 8\n\t" \
+  #multiply " v" #s1 ".8h, v" #b1 ".8h, v" #row ".h[" #lane "]\n\t" \
+  ".endif\n\t"
 #define EDGEQ_LANE(multiply, lane, b0, b1) \
-  EDGEQ_LANE_ROW(multiply, 16, 17, 0, lane, b0, b1) EDGEQ_LANE_ROW(multiply, 18, 19, 1, lane, b0, b1) \
-  EDGEQ_LANE_ROW(multiply, 20, 21, 2, lane, b0, b1) EDGEQ_LANE_ROW(multiply, 22, 23, 3, lane, b0, b1) \
-  EDGEQ_LANE_ROW(multiply, 24, 25, 4, lane, b0, b1) EDGEQ_LANE_ROW(multiply, 26, 27, 5, lane, b0, b1) \
-  EDGEQ_LANE_ROW(multiply, 28, 29, 6, lane, b0, b1) EDGEQ_LANE_ROW(multiply, 30, 31, 7, lane, b0, b1)
+  EDGEQ_LANE_ROW(multiply, 16, 17, 0, lane, b0, b1) \
+  EDGEQ_IF_ROWS(1, EDGEQ_LANE_ROW(multiply, 18, 19, 1, lane, b0, b1) \
+                   EDGEQ_LANE_ROW(multiply, 20, 21, 2, lane, b0, b1) \
+                   EDGEQ_LANE_ROW(multiply, 22, 23, 3, lane, b0, b1)) \
+  EDGEQ_IF_ROWS(4, EDGEQ_LANE_ROW(multiply, 24, 25, 4, lane, b0, b1) \
+                   EDGEQ_LANE_ROW(multiply, 26, 27, 5, lane, b0, b1) \
+                   EDGEQ_LANE_ROW(multiply, 28, 29, 6, lane, b0, b1) \
+                   EDGEQ_LANE_ROW(multiply, 30, 31, 7, lane, b0, b1))
+// A tile of fewer rows skips those of the others.
+#define EDGEQ_LANE_LOAD_ROWS \
+  ".if %c[count] > 4\n\t" \
+  "ld1 {v0.8h-v3.8h}, [%[a]], #64\n\t" \
+  "ld1 {v4.8h-v7.8h}, [%[a]], #64\n\t" \
+  ".else\n\t" \
+  "ld1 {v0.8h-v3.8h}, [%[a]], %[step]\n\t" \
+  ".endif\n\t"
 #define EDGEQ_LANES(first) \
-  "ld1 {v0.8h-v3.8h}, [%[rows]], #64\n\t" \
-  EDGEQ_LANE_WEIGHTS_0 \
-  "ld1 {v4.8h-v7.8h}, [%[rows]], #64\n\t" \
-  EDGEQ_LANE_WEIGHTS_1 EDGEQ_LANE(first, 0, 8, 9) EDGEQ_LANE(mla, 1, 10, 11) \
+  EDGEQ_LANE_LOAD_ROWS EDGEQ_LANE_WEIGHTS_0 EDGEQ_LANE_WEIGHTS_1 EDGEQ_LANE(first, 0, 8, 9) EDGEQ_LANE(mla, 1, 10, 11) \
   EDGEQ_LANE_WEIGHTS_0 EDGEQ_LANE(mla, 2, 12, 13) EDGEQ_LANE(mla, 3, 14, 15) \
   EDGEQ_LANE_WEIGHTS_1 EDGEQ_LANE(mla, 4, 8, 9) EDGEQ_LANE(mla, 5, 10, 11) \
   EDGEQ_LANE(mla, 6, 12, 13) EDGEQ_LANE(mla, 7, 14, 15)
 
-// %[left] times eight places of the depth, at least once.
-#define EDGEQ_LANE_SUMS \
+// A run of %[run] fours of places, at least two.
+#define EDGEQ_LANE_RUN \
+  "sub %[left], %[run], #2\n\t" \
   EDGEQ_LANES(mul) \
-  "subs %[left], %[left], #1\n\t" \
-  "b.eq 2f\n\t" \
-  "1:\n\t" \
+  "tbz %[left], #1, 9f\n\t" \
+  EDGEQ_LANES(mla) \
+  "9:\n\t" \
+  "lsr %[left], %[left], #2\n\t" \
+  "cbz %[left], 3f\n\t" \
+  "2:\n\t" \
   EDGEQ_LANES(mla) \
   "subs %[left], %[left], #1\n\t" \
-  "b.ne 1b\n\t" \
-  "2:\n\t"
+  EDGEQ_LANES(mla) \
+  "b.ne 2b\n\t" \
+  "3:\n\t" \
+  "tbz %[run], #0, 4f\n\t" \
+  EDGEQ_LANE_LOAD_ROWS EDGEQ_LANE_WEIGHTS_0 EDGEQ_LANE_WEIGHTS_1 \
+  EDGEQ_LANE(mla, 0, 8, 9) EDGEQ_LANE(mla, 1, 10, 11) EDGEQ_LANE(mla, 2, 12, 13) EDGEQ_LANE(mla, 3, 14, 15) \
+  "4:\n\t"
+
+// All runs of some panels: sums that are not the last go to memory, and `last` and `last_wide` say what becomes
+// of those.
+#define EDGEQ_LANE_PANELS(last, last_wide) \
+  "10:\n\t" \
+  "add %[runs], %[panel], #128\n\t" \
+  "add %[w], %[panel], %[weights_at]\n\t" \
+  "mov %[a], %[rows]\n\t" \
+  "ldrb %w[run], [%[runs]], #1\n\t" \
+  "mov %[wide], #0\n\t" \
+  "1:\n\t" \
+  EDGEQ_LANE_RUN \
+  "ldrb %w[run], [%[runs]], #1\n\t" \
+  "cbz %[run], 6f\n\t" \
+  "cbnz %[wide], 5f\n\t" \
+  EDGEQ_LANE_BIASES \
+  "mov %[wide], %[sums]\n\t" \
+  EDGEQ_LANE_ROWS(EDGEQ_LANE_BEGIN_ROW) \
+  "b 1b\n\t" \
+  "5:\n\t" \
+  "mov %[wide], %[sums]\n\t" \
+  EDGEQ_LANE_ROWS(EDGEQ_LANE_ADD_ROW) \
+  "b 1b\n\t" \
+  "6:\n\t" \
+  "cbnz %[wide], 7f\n\t" \
+  EDGEQ_LANE_BIASES last \
+  "b 8f\n\t" \
+  "7:\n\t" \
+  "mov %[wide], %[sums]\n\t" \
+  last_wide \
+  "8:\n\t" \
+  "subs %[panels], %[panels], #1\n\t" \
+  "add %[panel], %[panel], %[panel_bytes]\n\t" \
+  "add %[dst], %[dst], %[dst_next]\n\t" \
+  "b.ne 10b"
 
 #define EDGEQ_LANE_ROWS(row) \
-  row(16, 17) row(18, 19) row(20, 21) row(22, 23) row(24, 25) row(26, 27) row(28, 29) row(30, 31)
+  row(16, 17) EDGEQ_IF_ROWS(1, row(18, 19) row(20, 21) row(22, 23)) \
+  EDGEQ_IF_ROWS(4, row(24, 25) row(26, 27) row(28, 29) row(30, 31))
 
 // The sums of a row in v12 to v15: with the biases, or with those of 32 bits.
 #define EDGEQ_LANE_ADD(s, t, b0, b1, b2, b3) \
@@ -66,13 +125,14 @@ namespace {
   "ld1 {v12.4s-v15.4s}, [%[wide]]\n\t" \
   EDGEQ_LANE_ADD(s, t, 12, 13, 14, 15)
 
-#define EDGEQ_LANE_BIASES "ld1 {v0.4s-v3.4s}, [%[bias]]\n\t"
+#define EDGEQ_LANE_BIASES "ld1 {v0.4s-v3.4s}, [%[panel]]\n\t"
 #define EDGEQ_LANE_KEEP "st1 {v12.4s-v15.4s}, [%[wide]], #64\n\t"
 #define EDGEQ_LANE_BEGIN_ROW(s, t) EDGEQ_LANE_BIASED(s, t) EDGEQ_LANE_KEEP
 #define EDGEQ_LANE_ADD_ROW(s, t) EDGEQ_LANE_WIDENED(s, t) EDGEQ_LANE_KEEP
 
 #define EDGEQ_LANE_SCALES \
-  "ld1 {v4.4s-v7.4s}, [%[scale]]\n\t" \
+  "ldp q4, q5, [%[panel], #64]\n\t" \
+  "ldp q6, q7, [%[panel], #96]\n\t" \
   "ldr q8, [%[constants]]\n\t"
 #define EDGEQ_LANE_RANGE \
   "ldr q9, [%[constants], #16]\n\t" \
@@ -107,21 +167,27 @@ namespace {
   "st1 {v" #a ".16b}, [%[dst]], %[stride]\n\t"
 #define EDGEQ_LANE_RELU_ROW(s, t) EDGEQ_LANE_BIASED(s, t) EDGEQ_LANE_RELU_BY(16, 17, 18, 19)
 #define EDGEQ_LANE_RELU_WIDE(s, t) EDGEQ_LANE_WIDENED(s, t) EDGEQ_LANE_NEXT_WIDE EDGEQ_LANE_RELU_BY(0, 1, 2, 3)
+#define EDGEQ_LANE_ADDENDS "add %[addend], %[panel], %[addend_at]\n\t"
 #define EDGEQ_LANE_RELU_ROWS \
-  EDGEQ_LANE_RELU_FIRST(16, 17) EDGEQ_LANE_RELU_FIRST(18, 19) EDGEQ_LANE_RELU_ROW(20, 21) \
-  EDGEQ_LANE_RELU_ROW(22, 23) EDGEQ_LANE_RELU_ROW(24, 25) EDGEQ_LANE_RELU_ROW(26, 27) \
-  EDGEQ_LANE_RELU_ROW(28, 29) EDGEQ_LANE_RELU_ROW(30, 31)
+  EDGEQ_LANE_RELU_FIRST(16, 17) \
+  EDGEQ_IF_ROWS(1, EDGEQ_LANE_RELU_FIRST(18, 19) EDGEQ_LANE_RELU_ROW(20, 21) EDGEQ_LANE_RELU_ROW(22, 23)) \
+  EDGEQ_IF_ROWS(4, EDGEQ_LANE_RELU_ROW(24, 25) EDGEQ_LANE_RELU_ROW(26, 27) EDGEQ_LANE_RELU_ROW(28, 29) \
+                   EDGEQ_LANE_RELU_ROW(30, 31))
 #define EDGEQ_LANE_NEXT_WIDE "add %[wide], %[wide], #64\n\t"
 #define EDGEQ_LANE_SATURATE_ROW(s, t) EDGEQ_LANE_BIASED(s, t) EDGEQ_LANE_SATURATE
 #define EDGEQ_LANE_CLAMP_ROW(s, t) EDGEQ_LANE_BIASED(s, t) EDGEQ_LANE_CLAMP
 #define EDGEQ_LANE_SATURATE_WIDE(s, t) EDGEQ_LANE_WIDENED(s, t) EDGEQ_LANE_NEXT_WIDE EDGEQ_LANE_SATURATE
 #define EDGEQ_LANE_CLAMP_WIDE(s, t) EDGEQ_LANE_WIDENED(s, t) EDGEQ_LANE_NEXT_WIDE EDGEQ_LANE_CLAMP
 
-#define EDGEQ_RUN_LANES(end) \
-  __asm__ volatile(EDGEQ_LANE_SUMS end \
-                   : [rows] "+r"(rows), [w] "+r"(w), [left] "+r"(left), [dst] "+r"(dst), [wide] "+r"(wide) \
-                   : [bias] "r"(panel), [scale] "r"(panel + 64), [addend] "r"(panel + 144), [constants] "r"(&constants), \
-                     [stride] "r"(stride) \
+#define EDGEQ_RUN_LANES(last, last_wide) \
+  __asm__ volatile(EDGEQ_LANE_PANELS(last, last_wide) \
+                   : [a] "=&r"(a), [w] "=&r"(w), [runs] "=&r"(runs), [run] "=&r"(run), [left] "=&r"(left), \
+                     [wide] "=&r"(wide), [addend] "=&r"(addend), [dst] "+r"(dst), [panel] "+r"(panel), \
+                     [panels] "+r"(panels) \
+                   : [rows] "r"(rows), [sums] "r"(sums), [constants] "r"(&constants), [stride] "r"(stride), \
+                     [dst_next] "r"(dst_next), [panel_bytes] "r"(panel_bytes), [step] "r"(step), \
+                     [count] "i"(kRows), [width] "i"(kWidth), [addend_at] "i"(kAddends), \
+                     [weights_at] "i"(kAddends + LaneBlocks::kChannels * 4) \
                    : "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", \
                      "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", \
                      "v26", "v27", "v28", "v29", "v30", "v31", "memory", "cc")
@@ -194,49 +260,40 @@ EDGEQ_INLINE void widen_eight_rows(const act_t* const (&rows)[8], size_t eights,
         "v23", "memory", "cc");
 }
 
-/// Products of eight rows with a panel of 16 channels, to codes at `dst` or, of kMemory, to sums with biases.
+/// Products of kRows rows (8, 4 or 1) with some panels of kWidth channels (16, or 8 of one panel), to codes
+/// at `dst` or, of kMemory and one panel, to sums with biases. What belongs to the channels of a panel beyond
+/// kWidth is any.
 ///
 /// Args:
 ///   rows: Widened, as above.
-///   panel: Biases and scales; and behind the notes, of kRelu, addends.
-///   w: The weights, widened: 16 channels of a place of the depth side by side.
-///   runs: How many eights of places are added in 16 bits, again and again; 0 behind the last.
-///   wide: Sums of 32 bits, of kMemory or where there is more than one run.
-template <Finish kFinish>
-EDGEQ_INLINE void run_lane_tile(const int16_t* rows, const uint8_t* panel, const int16_t* w,
-                                const uint8_t* runs, const FinishConstants& constants, act_t* dst,
-                                ptrdiff_t stride, int32_t (&sums)[128]) {
-  int32_t* wide = sums;
-  size_t left = *runs++;
-  if constexpr (kFinish != Finish::kMemory) {
-    if (*runs == 0) {
-      if constexpr (kFinish == Finish::kRelu) {
-        EDGEQ_RUN_LANES(EDGEQ_LANE_BIASES EDGEQ_LANE_SCALES EDGEQ_LANE_RELU_ROWS);
-      } else if constexpr (kFinish == Finish::kSaturate) {
-        EDGEQ_RUN_LANES(EDGEQ_LANE_BIASES EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_SATURATE_ROW));
-      } else {
-        EDGEQ_RUN_LANES(
-            EDGEQ_LANE_BIASES EDGEQ_LANE_SCALES EDGEQ_LANE_RANGE EDGEQ_LANE_ROWS(EDGEQ_LANE_CLAMP_ROW));
-      }
-      return;
-    }
-  }
-  EDGEQ_RUN_LANES(EDGEQ_LANE_BIASES EDGEQ_LANE_ROWS(EDGEQ_LANE_BEGIN_ROW));
-  while ((left = *runs++) != 0) {
-    wide = sums;
-    if constexpr (kFinish != Finish::kMemory) {
-      if (*runs == 0) {
-        if constexpr (kFinish == Finish::kRelu) {
-          EDGEQ_RUN_LANES(EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_RELU_WIDE));
-        } else if constexpr (kFinish == Finish::kSaturate) {
-          EDGEQ_RUN_LANES(EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_SATURATE_WIDE));
-        } else {
-          EDGEQ_RUN_LANES(EDGEQ_LANE_SCALES EDGEQ_LANE_RANGE EDGEQ_LANE_ROWS(EDGEQ_LANE_CLAMP_WIDE));
-        }
-        return;
-      }
-    }
-    EDGEQ_RUN_LANES(EDGEQ_LANE_ROWS(EDGEQ_LANE_ADD_ROW));
+///   panel: Biases, scales and notes; addends, of kRelu; and the weights, widened, 16 channels of a place of
+///   the
+///     depth side by side.
+///   sums: Sums of 32 bits, of kMemory or where there is more than one run.
+template <Finish kFinish, size_t kRows, size_t kWidth>
+EDGEQ_INLINE void run_lane_tiles(const int16_t* rows, const uint8_t* panel, size_t panel_bytes, size_t panels,
+                                 const FinishConstants& constants, act_t* dst, ptrdiff_t stride,
+                                 int32_t* sums) {
+  constexpr ptrdiff_t step = 2 * 8 * 8;  // bytes of eight places of eight rows
+  constexpr size_t kAddends = LaneBlocks::kChannels * 8 + kGemmLaneNotes;
+  const ptrdiff_t dst_next =
+      static_cast<ptrdiff_t>(LaneBlocks::kChannels) - static_cast<ptrdiff_t>(kRows) * stride;
+  const int16_t *a, *w;
+  const uint8_t *runs, *addend;
+  const int32_t* wide;
+  uint64_t run, left;
+  if constexpr (kFinish == Finish::kMemory) {
+    EDGEQ_RUN_LANES("mov %[wide], %[sums]\n\t" EDGEQ_LANE_ROWS(EDGEQ_LANE_BEGIN_ROW),
+                    EDGEQ_LANE_ROWS(EDGEQ_LANE_ADD_ROW));
+  } else if constexpr (kFinish == Finish::kRelu) {
+    EDGEQ_RUN_LANES(EDGEQ_LANE_ADDENDS EDGEQ_LANE_SCALES EDGEQ_LANE_RELU_ROWS,
+                    EDGEQ_LANE_ADDENDS EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_RELU_WIDE));
+  } else if constexpr (kFinish == Finish::kSaturate) {
+    EDGEQ_RUN_LANES(EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_SATURATE_ROW),
+                    EDGEQ_LANE_SCALES EDGEQ_LANE_ROWS(EDGEQ_LANE_SATURATE_WIDE));
+  } else {
+    EDGEQ_RUN_LANES(EDGEQ_LANE_SCALES EDGEQ_LANE_RANGE EDGEQ_LANE_ROWS(EDGEQ_LANE_CLAMP_ROW),
+                    EDGEQ_LANE_SCALES EDGEQ_LANE_RANGE EDGEQ_LANE_ROWS(EDGEQ_LANE_CLAMP_WIDE));
   }
 }
 

@@ -436,35 +436,130 @@ EDGEQ_INLINE void add_narrow_tile(const act_t* const* rows, size_t taps, size_t 
                    : "v0", "v1", "v2", "v3", EDGEQ_TILE_CLOBBERS);
 }
 
+/// One row times a panel of one tap of 4-bit weights, of which 16 bits hold the sums: without bias; moves `w`
+/// behind the weights of the panel.
+EDGEQ_INLINE int32x4_t sum_narrow_row(const act_t* a, size_t groups, size_t half, const int8_t*& w) {
+  size_t left;
+  register int32x4_t sums __asm__("v0");
+  // clang-format off
+  __asm__ volatile(
+      "lsr %[left], %[groups], #1\n\t"
+      EDGEQ_ZERO(0) EDGEQ_ZERO(1) EDGEQ_ZERO(2) EDGEQ_ZERO(3)
+      "cbz %[left], 2f\n\t"
+      "1:\n\t"
+      "ldp q16, q17, [%[a]], #32\n\t"
+      EDGEQ_WEIGHTS_16 EDGEQ_NEXT_WEIGHTS_16
+      "subs %[left], %[left], #1\n\t"
+      EDGEQ_W4_ROW(smlal, 16, 24, 25, 26, 27, 0, 1, 2, 3)
+      EDGEQ_W4_ROW(smlal, 17, 28, 29, 30, 31, 0, 1, 2, 3)
+      "b.ne 1b\n\t"
+      "2:\n\t"
+      "tbz %[groups], #0, 3f\n\t"
+      "ldr q16, [%[a]], #16\n\t"
+      EDGEQ_WEIGHTS_16
+      EDGEQ_W4_ROW(smlal, 16, 24, 25, 26, 27, 0, 1, 2, 3)
+      "3:\n\t"
+      "cbz %[half], 4f\n\t"
+      "ldr d16, [%[a]]\n\t"
+      EDGEQ_WEIGHTS_8
+      EDGEQ_LOW_PRODUCTS(smlal, 16, 24, 25, 26, 27, 0, 1, 2, 3)
+      "4:\n\t"
+      EDGEQ_SADDLP(0) EDGEQ_SADDLP(1) EDGEQ_SADDLP(2) EDGEQ_SADDLP(3)
+      EDGEQ_WIDE_LANES(0, 0, 1, 2, 3)
+      : "=w"(sums), [a] "+r"(a), [w] "+r"(w), [left] "=&r"(left)
+      : [groups] "r"(groups), [half] "r"(half)
+      : "v1", "v2", "v3", "v16", "v17", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31", "cc", "memory");
+  // clang-format on
+  return sums;
+}
+
 // clang-format off
-// One tap of at least one whole group of 4-bit weights.
+// One tap of at least one whole group of 4-bit weights; the rows lie side by side.
+#define EDGEQ_W4_SIDE_16(multiply) \
+  "ld1 {v16.16b-v19.16b}, [%[a0]], #64\n\t" \
+  EDGEQ_WEIGHTS_16 EDGEQ_W4_16(multiply, 16, 17, 18, 19, 24, 25, 26, 27)
+#define EDGEQ_W4_SIDE_32(multiply) \
+  "ld1 {v16.16b-v19.16b}, [%[a0]], #64\n\t" \
+  EDGEQ_WEIGHTS_16 \
+  "ld1 {v20.16b-v23.16b}, [%[a0]], #64\n\t" \
+  EDGEQ_NEXT_WEIGHTS_16 \
+  EDGEQ_W4_16(multiply, 16, 18, 20, 22, 24, 25, 26, 27) \
+  EDGEQ_W4_16(smlal, 17, 19, 21, 23, 28, 29, 30, 31)
 #define EDGEQ_W4_ONE_TAP \
-  EDGEQ_FIRST_TAP \
   "lsr %[left], %[groups], #1\n\t" \
+  "mov %[a0], %[rows]\n\t" \
   "ldrb %w[bits], [%[panel], #32]\n\t" \
   "add %[w], %[panel], #48\n\t" \
   "tbnz %[groups], #0, 5f\n\t" \
-  EDGEQ_W4_32(smull) \
-  "subs %[left], %[left], #1\n\t" \
-  "b.ne 3f\n\t" \
-  "b 4f\n\t" \
+  EDGEQ_W4_SIDE_32(smull) \
+  "sub %[left], %[left], #1\n\t" \
+  "b 3f\n\t" \
   "5:\n\t" \
-  EDGEQ_W4_BEGIN \
-  "cbz %[left], 4f\n\t" \
+  EDGEQ_W4_SIDE_16(smull) \
   "3:\n\t" \
-  EDGEQ_W4_32(smlal) \
+  "tbz %[left], #0, 2f\n\t" \
+  EDGEQ_W4_SIDE_32(smlal) \
+  "2:\n\t" \
+  "lsr %[left], %[left], #1\n\t" \
+  "cbz %[left], 4f\n\t" \
+  "6:\n\t" \
+  EDGEQ_W4_SIDE_32(smlal) \
   "subs %[left], %[left], #1\n\t" \
-  "b.ne 3b\n\t" \
+  EDGEQ_W4_SIDE_32(smlal) \
+  "b.ne 6b\n\t" \
   "4:\n\t" \
   "cbz %[half], 7f\n\t" \
-  EDGEQ_W4_ADD_8 \
+  "ld1 {v16.8b-v19.8b}, [%[a0]]\n\t" \
+  EDGEQ_WEIGHTS_8 \
+  EDGEQ_LOW_PRODUCTS(smlal, 16, 24, 25, 26, 27, 0, 1, 2, 3) \
+  EDGEQ_LOW_PRODUCTS(smlal, 17, 24, 25, 26, 27, 4, 5, 6, 7) \
+  EDGEQ_LOW_PRODUCTS(smlal, 18, 24, 25, 26, 27, 8, 9, 10, 11) \
+  EDGEQ_LOW_PRODUCTS(smlal, 19, 24, 25, 26, 27, 12, 13, 14, 15) \
   "7:\n\t"
 // clang-format on
 
-/// Four rows times some panels of one tap and at least one whole group, from addresses to codes. kBits = 8:
-/// their notes are bits; 4: in the form of W8, and no fit is 0.
+/// Writes four rows of one tap side by side, as run_panels reads them: an odd group of 16 channels first,
+/// then 32 channels of each row, then half a group.
+EDGEQ_NOINLINE void put_side_by_side(const act_t* const* rows, size_t groups, size_t half, act_t* to) {
+  const act_t *a0 = rows[0], *a1 = rows[1], *a2 = rows[2], *a3 = rows[3];
+  size_t left;
+  __asm__ volatile(
+      "lsr %[left], %[groups], #1\n\t"
+      "tbz %[groups], #0, 1f\n\t"
+      "ldr q0, [%[a0]], #16\n\t"
+      "ldr q1, [%[a1]], #16\n\t"
+      "ldr q2, [%[a2]], #16\n\t"
+      "ldr q3, [%[a3]], #16\n\t"
+      "st1 {v0.16b-v3.16b}, [%[to]], #64\n\t"
+      "1:\n\t"
+      "cbz %[left], 3f\n\t"
+      "2:\n\t"
+      "ldp q0, q1, [%[a0]], #32\n\t"
+      "ldp q2, q3, [%[a1]], #32\n\t"
+      "ldp q4, q5, [%[a2]], #32\n\t"
+      "ldp q6, q7, [%[a3]], #32\n\t"
+      "subs %[left], %[left], #1\n\t"
+      "st1 {v0.16b-v3.16b}, [%[to]], #64\n\t"
+      "st1 {v4.16b-v7.16b}, [%[to]], #64\n\t"
+      "b.ne 2b\n\t"
+      "3:\n\t"
+      "cbz %[half], 4f\n\t"
+      "ldr d0, [%[a0]]\n\t"
+      "ldr d1, [%[a1]]\n\t"
+      "ldr d2, [%[a2]]\n\t"
+      "ldr d3, [%[a3]]\n\t"
+      "st1 {v0.8b-v3.8b}, [%[to]]\n\t"
+      "4:"
+      : [a0] "+r"(a0), [a1] "+r"(a1), [a2] "+r"(a2), [a3] "+r"(a3), [to] "+r"(to), [left] "=&r"(left)
+      : [groups] "r"(groups), [half] "r"(half)
+      : "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "cc", "memory");
+}
+
+/// Four rows times some panels of one tap and at least one whole group, to codes. kBits = 8: `rows` are their
+/// addresses, and the panels' notes are bits; 4: the rows side by side, and panels in the form of W8, of
+/// which no fit is 0.
 template <int kBits, PanelFinish kFinish>
-EDGEQ_NOINLINE void run_panels(const act_t* const* rows, size_t groups, size_t half, const uint8_t* panel,
+EDGEQ_NOINLINE void run_panels(const void* rows, size_t groups, size_t half, const uint8_t* panel,
                                size_t panel_bytes, size_t panels, const FinishConstants& constants,
                                act_t* dst, ptrdiff_t dst_stride, const act_t* src, ptrdiff_t src_stride) {
   const act_t *a0, *a1, *a2, *a3, *w;

@@ -280,6 +280,29 @@ struct NarrowTile {
 
 #endif
 
+#if defined(__aarch64__)
+/// The sums of one row of 4-bit weights.
+struct NarrowRow {
+  static EDGEQ_INLINE void sum(const Operands& x, const int8_t*& w, int32x4_t (&total)[1]) {
+    if (x.taps != 1) return NarrowSums<1>::sum(x, w, total);
+    const act_t* a = x.rows[0];
+    if (w[-static_cast<ptrdiff_t>(kNarrowNotes)] != 0) {
+      total[0] = sum_narrow_row(a, x.groups, x.half, w);
+      return;
+    }
+    // As many groups at a time as fit whatever the weights are; half a group may be one too many.
+    constexpr size_t kMost = kNarrowProducts / 2 - 1;
+    size_t left = x.groups;
+    total[0] = vdupq_n_s32(0);
+    for (; left > kMost; left -= kMost, a += 16 * kMost)
+      total[0] = vaddq_s32(total[0], sum_narrow_row(a, kMost, 0, w));
+    total[0] = vaddq_s32(total[0], sum_narrow_row(a, left, x.half, w));
+  }
+};
+#else
+using NarrowRow = NarrowSums<1>;
+#endif
+
 /// What all tiles of a call share.
 struct Epilogue {
   explicit Epilogue(const GemmParams& p)
@@ -298,16 +321,19 @@ struct Epilogue {
   }
 
 #if defined(__aarch64__)
-  /// Finds out how the sums of some panels of kWidth channels become codes.
-  template <size_t kWidth = kNr>
-  void look_at(const GemmParams& p, const uint8_t* panel, size_t panel_bytes, size_t panels,
-               double largest_sum) {
+  /// Finds out how the sums of some panels of kWidth channels become codes. kMost: where the notes of 4-bit
+  /// weights say what their magnitudes add up to at most; 0: of 8-bit weights, `depth` of them.
+  template <size_t kWidth, size_t kMost>
+  void look_at(const GemmParams& p, const uint8_t* panel, size_t panel_bytes, size_t panels, double depth) {
     GemmParams sums = p;
     sums.residual.src = nullptr;
+    const double largest_sum = depth * 127.0 * 128.0;
     Finish all = finish_of(p.range);
     bool relus = true;
     for (size_t i = 0; i < panels && all != Finish::kMemory; ++i, panel += panel_bytes) {
-      const PanelBounds bounds(panel, kWidth, largest_sum);
+      uint32_t most = 0;
+      if (kMost != 0) std::memcpy(&most, panel + kWidth * 8 + kMost, sizeof most);
+      const PanelBounds bounds(panel, kWidth, kMost != 0 ? most * 128.0 : largest_sum);
       all = finish_of(sums, bounds);
       relus = relus && is_relu(p, bounds);
     }
@@ -436,6 +462,66 @@ void tile_row(const Epilogue& epilogue, const Operands& x, Place place, const ui
   }
 }
 
+#if defined(__aarch64__)
+// Compilers load and store four registers one by one.
+#define EDGEQ_NIBBLES                     \
+  "ld1 {v0.16b-v3.16b}, [%[in]], #64\n\t" \
+  "subs %[count], %[count], #1\n\t"       \
+  "shl v4.16b, v0.16b, #4\n\t"            \
+  "shl v5.16b, v1.16b, #4\n\t"            \
+  "shl v6.16b, v2.16b, #4\n\t"            \
+  "shl v7.16b, v3.16b, #4\n\t"            \
+  "sshr v0.16b, v0.16b, #4\n\t"           \
+  "sshr v1.16b, v1.16b, #4\n\t"           \
+  "sshr v2.16b, v2.16b, #4\n\t"           \
+  "sshr v3.16b, v3.16b, #4\n\t"           \
+  "sshr v4.16b, v4.16b, #4\n\t"           \
+  "sshr v5.16b, v5.16b, #4\n\t"           \
+  "sshr v6.16b, v6.16b, #4\n\t"           \
+  "sshr v7.16b, v7.16b, #4\n\t"
+
+/// Unpacks `count` >= 1 pairs of groups of four channels.
+EDGEQ_INLINE void unpack_pairs(size_t count, const int8_t*& in, int8_t*& out) {
+  __asm__ volatile("1:\n\t" EDGEQ_NIBBLES
+                   "st1 {v4.16b-v7.16b}, [%[out]], #64\n\t"
+                   "st1 {v0.16b-v3.16b}, [%[out]], #64\n\t"
+                   "b.ne 1b"
+                   : [count] "+r"(count), [in] "+r"(in), [out] "+r"(out)
+                   :
+                   : "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "cc", "memory");
+}
+
+/// Widens `count` >= 1 times eight places of 16 channels to 16 bits.
+EDGEQ_INLINE void widen_eights(size_t count, const int8_t*& in, int16_t*& out) {
+  __asm__ volatile("1:\n\t" EDGEQ_NIBBLES
+                   "sxtl v16.8h, v4.8b\n\t"
+                   "sxtl2 v17.8h, v4.16b\n\t"
+                   "sxtl v18.8h, v0.8b\n\t"
+                   "sxtl2 v19.8h, v0.16b\n\t"
+                   "sxtl v20.8h, v5.8b\n\t"
+                   "sxtl2 v21.8h, v5.16b\n\t"
+                   "sxtl v22.8h, v1.8b\n\t"
+                   "sxtl2 v23.8h, v1.16b\n\t"
+                   "st1 {v16.8h-v19.8h}, [%[out]], #64\n\t"
+                   "sxtl v16.8h, v6.8b\n\t"
+                   "sxtl2 v17.8h, v6.16b\n\t"
+                   "sxtl v18.8h, v2.8b\n\t"
+                   "sxtl2 v19.8h, v2.16b\n\t"
+                   "st1 {v20.8h-v23.8h}, [%[out]], #64\n\t"
+                   "sxtl v20.8h, v7.8b\n\t"
+                   "sxtl2 v21.8h, v7.16b\n\t"
+                   "sxtl v22.8h, v3.8b\n\t"
+                   "sxtl2 v23.8h, v3.16b\n\t"
+                   "st1 {v16.8h-v19.8h}, [%[out]], #64\n\t"
+                   "st1 {v20.8h-v23.8h}, [%[out]], #64\n\t"
+                   "b.ne 1b"
+                   : [count] "+r"(count), [in] "+r"(in), [out] "+r"(out)
+                   :
+                   : "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v16", "v17", "v18", "v19", "v20", "v21",
+                     "v22", "v23", "cc", "memory");
+}
+#endif
+
 /// Brings a panel of 4-bit weights into the form of W8.
 void unpack_panel(const uint8_t* from, const Operands& x, uint8_t* to) {
   constexpr size_t kHeader = kChannelBytes + kNarrowNotes;
@@ -456,6 +542,10 @@ void unpack_panel(const uint8_t* from, const Operands& x, uint8_t* to) {
   };
   for (size_t t = 0; t < x.taps; ++t) {
     size_t left = x.groups;
+#if defined(__aarch64__)
+    if (left >= 2) unpack_pairs(left / 2, in, out);
+    left %= 2;
+#else
     for (; left >= 2; left -= 2) {
       int8x16_t bytes[kNr];
 #pragma GCC unroll 4
@@ -467,6 +557,7 @@ void unpack_panel(const uint8_t* from, const Operands& x, uint8_t* to) {
       in += 16 * kNr;
       out += 32 * kNr;
     }
+#endif
     if (left != 0) put(lower);
     if (x.half != 0) {
       if (left != 0) {
@@ -509,6 +600,15 @@ EDGEQ_INLINE void run_tile_by_panels(const Epilogue& epilogue, const Operands& x
                         : epilogue.finish == Finish::kSaturate ? run_panels<kBits, PanelFinish::kSaturate>
                         : epilogue.finish == Finish::kClamp    ? run_panels<kBits, PanelFinish::kClamp>
                                                                : nullptr;
+  const void* rows = x.rows;
+  if constexpr (kBits == 4) {
+    if (function != nullptr && columns >= kNr) {
+      // Behind the addresses of one tap, 64 bytes (neon_blocks.h).
+      act_t* const side = reinterpret_cast<act_t*>(const_cast<const act_t**>(x.rows + 64 / sizeof(act_t*)));
+      put_side_by_side(x.rows, x.groups, x.half, side);
+      rows = side;
+    }
+  }
   const auto fits = [&](const uint8_t* at) { return kBits == 8 || x.all_fit || at[kChannelBytes] != 0; };
   for (;;) {
     size_t count = function == nullptr ? 0 : columns / kNr;
@@ -524,7 +624,7 @@ EDGEQ_INLINE void run_tile_by_panels(const Epilogue& epilogue, const Operands& x
       if (place.src != nullptr) place.src += panels * kNr;
     };
     if (count != 0) {
-      function(x.rows, x.groups, x.half, panel, x.panel_bytes, count, epilogue.constants, place.dst,
+      function(rows, x.groups, x.half, panel, x.panel_bytes, count, epilogue.constants, place.dst,
                place.dst_stride, place.src, place.src_stride);
       step(count);
     }
@@ -564,8 +664,8 @@ EDGEQ_INLINE void run_rows(const Epilogue& epilogue, Operands x, Place place, co
       return tile_row<std::conditional_t<kNarrow, NarrowSums<2>, WideSums<2>>, 2>(epilogue, x, place, panel,
                                                                                   columns);
     default:
-      return tile_row<std::conditional_t<kNarrow, NarrowSums<1>, WideSums<1>>, 1>(epilogue, x, place, panel,
-                                                                                  columns);
+      return tile_row<std::conditional_t<kNarrow, NarrowRow, WideSums<1>>, 1>(epilogue, x, place, panel,
+                                                                              columns);
   }
 }
 
@@ -613,7 +713,7 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
   const size_t packed_panel =
       kBits == 4 ? blocks.header_bytes + (p.k + 31) / 32 * 16 * kNr * p.taps : blocks.panel_bytes;
   const act_t** const addresses = reinterpret_cast<const act_t**>(p.scratch);
-  uint8_t* const unpacked = p.scratch + blocks.address_bytes;
+  uint8_t* const unpacked = p.scratch + blocks.address_bytes + blocks.row_bytes;
   Epilogue epilogue(p);
   Operands x{};
   x.rows = addresses;
@@ -635,7 +735,7 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
     const uint8_t* weights = p.packed + panel * packed_panel;
 #if defined(__aarch64__)
     const double depth = static_cast<double>(blocks.tap_depth * p.taps);
-    epilogue.look_at(p, weights, packed_panel, count, depth * (kBits == 4 ? 7.0 : 127.0) * 128.0);
+    epilogue.look_at<kNr, kBits == 4 ? kGemmNarrowMost : 0>(p, weights, packed_panel, count, depth);
 #endif
     if (kBits == 4) {
       for (size_t i = 0; i < count; ++i)
@@ -693,7 +793,8 @@ void widen_panel(const uint8_t* from, const LaneBlocks& blocks, size_t k, size_t
   };
   for (size_t t = 0; t < taps; ++t) {
     size_t c = 0;
-#pragma GCC unroll 4
+    if (k >= 8) widen_eights(k / 8, w, out);
+    c = k / 8 * 8;
     for (; c < k; c += 2, w += kLaneNr) {
       const int8x16_t bytes = vld1q_s8(w);
       put(vshrq_n_s8(vshlq_n_s8(bytes, 4), 4));
@@ -719,6 +820,15 @@ void begin_from_floats(uint8_t* panel) {
 /// zero.
 EDGEQ_NOINLINE void widen_rows(const GemmParams& p, const LaneBlocks& blocks, size_t first, size_t rows,
                                int16_t* to) {
+  if (p.lhs.pixel_offset == nullptr && rows == kLaneRows) {
+    const ptrdiff_t stride = p.lhs.row_stride;
+    const act_t* a = p.lhs.base + static_cast<ptrdiff_t>(first) * stride;
+    const act_t* const b = a + 4 * stride;
+    widen_eight_rows(
+        {a, a + stride, a + 2 * stride, a + 3 * stride, b, b + stride, b + 2 * stride, b + 3 * stride},
+        blocks.tap_depth / 8, to);
+    return;
+  }
   for (size_t t = 0; t < p.taps; ++t) {
     const act_t* addresses[kLaneRows];
     addresses[0] = lhs_row(p.lhs, t, first);
@@ -748,36 +858,69 @@ EDGEQ_NOINLINE void finish_lane_sums(const GemmParams& p, const Epilogue& epilog
   }
 }
 
-/// A tile of rows times some panels, `columns` channels of them. `where`: the first panel's codes.
-template <Finish kFinish>
-void lane_row(const GemmParams& p, const Epilogue& epilogue, const LaneBlocks& blocks, Place place,
-              const uint8_t* panel, size_t columns, SumsPlace where) {
+/// Rows [row, row_end) times some panels, `columns` channels of them from `column` on, in tiles of kRows
+/// rows; the last may have fewer.
+template <Finish kFinish, size_t kRows>
+void lane_rows(const GemmParams& p, const Epilogue& epilogue, const LaneBlocks& blocks, size_t row,
+               size_t row_end, const uint8_t* panels, size_t column, size_t columns) {
   uint8_t* const scratch = p.scratch;
-  const size_t rows = where.rows;
-  const int16_t* widened = reinterpret_cast<const int16_t*>(scratch);
-  int32_t (&sums)[kLaneRows * kLaneNr] =
-      *reinterpret_cast<int32_t (*)[kLaneRows * kLaneNr]>(scratch + blocks.row_bytes());
+  int16_t* const widened = reinterpret_cast<int16_t*>(scratch);
+  int32_t* const sums = reinterpret_cast<int32_t*>(scratch + blocks.row_bytes());
   act_t* const edge = reinterpret_cast<act_t*>(scratch + blocks.row_bytes() + LaneBlocks::kSumBytes);
-  for (;; panel += blocks.panel_bytes) {
-    where.columns = columns < kLaneNr ? columns : kLaneNr;
-    const bool whole = rows == kLaneRows && where.columns == kLaneNr;
-    run_lane_tile<kFinish>(widened, panel, reinterpret_cast<const int16_t*>(panel + kLaneWeights),
-                           panel + kLaneChannelBytes, epilogue.constants, whole ? place.dst : edge,
-                           whole ? place.dst_stride : static_cast<ptrdiff_t>(kLaneNr), sums);
-    if (kFinish == Finish::kMemory) {
-      finish_lane_sums(p, epilogue, sums, reinterpret_cast<const float*>(panel + kLaneNr * 4), place, where);
-      if (place.src != nullptr) place.src += kLaneNr;
-    } else if (!whole) {
-      for (size_t r = 0; r < rows; ++r) {
-        store_first(place.dst + static_cast<ptrdiff_t>(r) * place.dst_stride, vld1q_s8(edge + r * kLaneNr),
-                    where.columns);
+  const ptrdiff_t stride = p.dst_row_stride;
+  for (; row < row_end; row += kRows) {
+    const size_t rows = row_end - row < kRows ? row_end - row : kRows;
+    widen_rows(p, blocks, row, rows, widened);
+    act_t* dst = p.dst + static_cast<ptrdiff_t>(row) * stride + column;
+    const uint8_t* panel = panels;
+    for (size_t left = columns; left != 0;) {
+      const bool whole = kFinish != Finish::kMemory && rows == kRows && left >= kLaneNr;
+      const size_t panels_here = whole ? left / kLaneNr : 1;
+      const uint8_t* const first_panel = panel;
+      const auto run = [&](auto width) __attribute__((always_inline)) {
+        run_lane_tiles<kFinish, kRows, decltype(width)::value>(
+            widened, panel, blocks.panel_bytes, panels_here, epilogue.constants, whole ? dst : edge,
+            whole ? stride : static_cast<ptrdiff_t>(kLaneNr), sums);
+      };
+      if (kRows == kLaneRows && left <= kLaneNr / 2) {
+        run(std::integral_constant<size_t, kLaneNr / 2>());
+      } else {
+        run(std::integral_constant<size_t, kLaneNr>());
+      }
+      const size_t some = whole ? panels_here * kLaneNr : left < kLaneNr ? left : kLaneNr;
+      act_t* const to = dst;
+      left -= some;
+      panel += panels_here * blocks.panel_bytes;
+      dst += some;
+      if (whole) continue;
+      if (kFinish == Finish::kMemory) {
+        const size_t first = column + columns - left - some;
+        Place place{};
+        place.dst = to;
+        place.dst_stride = stride;
+        place.src_stride = p.residual.row_stride;
+        if (p.residual.src != nullptr)
+          place.src = p.residual.src + static_cast<ptrdiff_t>(row) * place.src_stride + first;
+        finish_lane_sums(p, epilogue, sums, reinterpret_cast<const float*>(first_panel + kLaneNr * 4), place,
+                         SumsPlace{row, rows, first, some});
+      } else {
+        for (size_t r = 0; r < rows; ++r)
+          store_first(to + static_cast<ptrdiff_t>(r) * stride, vld1q_s8(edge + r * kLaneNr), some);
       }
     }
-    if (columns <= kLaneNr) return;
-    columns -= kLaneNr;
-    where.column += kLaneNr;
-    place.dst += kLaneNr;
   }
+}
+
+using LaneRows = void (*)(const GemmParams&, const Epilogue&, const LaneBlocks&, size_t, size_t,
+                          const uint8_t*, size_t, size_t);
+
+/// The function for tiles of so many rows: 49 and 196 rows leave one and four.
+template <size_t kRows>
+EDGEQ_INLINE LaneRows find_lane_rows(const Epilogue& epilogue) {
+  return epilogue.relu                          ? lane_rows<Finish::kRelu, kRows>
+         : epilogue.finish == Finish::kSaturate ? lane_rows<Finish::kSaturate, kRows>
+         : epilogue.finish == Finish::kClamp    ? lane_rows<Finish::kClamp, kRows>
+                                                : lane_rows<Finish::kMemory, kRows>;
 }
 
 void run_lanes(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end) {
@@ -785,34 +928,23 @@ void run_lanes(const GemmParams& p, size_t row_begin, size_t row_end, size_t pan
   const size_t packed_panel = kLaneHeader + (p.k + 1) / 2 * p.taps * kLaneNr;
   uint8_t* const widened = p.scratch + blocks.row_bytes() + LaneBlocks::kSumBytes + LaneBlocks::kCodeBytes;
   Epilogue epilogue(p);
-  Place place{};
-  place.dst_stride = p.dst_row_stride;
-  place.src_stride = p.residual.row_stride;
   for (size_t panel = panel_begin; panel < panel_end; panel += blocks.panels) {
     const size_t count = panel_end - panel < blocks.panels ? panel_end - panel : blocks.panels;
     const size_t column = panel * kLaneNr;
     const size_t columns = p.n - column < count * kLaneNr ? p.n - column : count * kLaneNr;
     const uint8_t* packed = p.packed + panel * packed_panel;
-    epilogue.look_at<kLaneNr>(p, packed, packed_panel, count,
-                              static_cast<double>(p.k * p.taps) * 7.0 * 128.0);
+    epilogue.look_at<kLaneNr, kGemmLaneMost>(p, packed, packed_panel, count, 0.0);
     for (size_t i = 0; i < count; ++i)
       widen_panel(packed + i * packed_panel, blocks, p.k, p.taps, widened + i * blocks.panel_bytes);
     if (epilogue.relu) {
       for (size_t i = 0; i < count; ++i) begin_from_floats(widened + i * blocks.panel_bytes);
     }
-    const auto row = epilogue.relu                          ? lane_row<Finish::kRelu>
-                     : epilogue.finish == Finish::kSaturate ? lane_row<Finish::kSaturate>
-                     : epilogue.finish == Finish::kClamp    ? lane_row<Finish::kClamp>
-                                                            : lane_row<Finish::kMemory>;
-    for (size_t i = row_begin; i < row_end; i += kLaneRows) {
-      const size_t rows = row_end - i < kLaneRows ? row_end - i : kLaneRows;
-      widen_rows(p, blocks, i, rows, reinterpret_cast<int16_t*>(p.scratch));
-      place.dst = p.dst + static_cast<ptrdiff_t>(i) * p.dst_row_stride + column;
-      place.src = p.residual.src == nullptr
-                      ? nullptr
-                      : p.residual.src + static_cast<ptrdiff_t>(i) * p.residual.row_stride + column;
-      row(p, epilogue, blocks, place, widened, columns, SumsPlace{i, rows, column, 0});
-    }
+    const size_t rest = (row_end - row_begin) % kLaneRows;
+    const size_t whole_end = rest <= 4 ? row_end - rest : row_end;
+    find_lane_rows<kLaneRows>(epilogue)(p, epilogue, blocks, row_begin, whole_end, widened, column, columns);
+    if (whole_end == row_end) continue;
+    const LaneRows last = rest == 1 ? find_lane_rows<1>(epilogue) : find_lane_rows<4>(epilogue);
+    last(p, epilogue, blocks, whole_end, row_end, widened, column, columns);
   }
 }
 

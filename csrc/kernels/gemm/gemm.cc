@@ -100,12 +100,19 @@ double neon_cost(const GemmVariant& variant, const GemmShape& shape) {
     return static_cast<double>((count + static_cast<size_t>(size) - 1) / static_cast<size_t>(size));
   };
   const double depth = static_cast<double>((shape.k + 7) / 8 * 8 * shape.taps);
-  const double rows = lanes ? tiles(shape.m, variant.mr) : static_cast<double>(shape.m) / variant.mr;
+  // Tiles by lanes have eight rows, or four or one for the rest.
+  const size_t rest = shape.m % 8;
+  const double last = rest == 0 ? 0.0 : rest == 1 ? 0.17 : rest <= 4 ? 0.53 : 1.0;
+  const double rows =
+      lanes ? static_cast<double>(shape.m / 8) + last : static_cast<double>(shape.m) / variant.mr;
   const double weights = depth * static_cast<double>(shape.n);
   const double place = lanes ? 17.0 : narrow ? 2.3 : 3.3;
   const double tile = lanes ? 195.0 : narrow ? 60.0 : 50.0;
+  // The last panel by lanes may be half of one.
+  const size_t rest_columns = lanes ? shape.n % 16 : 0;
+  const double half = rest_columns != 0 && rest_columns <= 8 ? 0.4 : 0.0;
   const double unpacking = lanes ? 0.3 : narrow ? 0.4 : 0.0;
-  double cost = rows * tiles(shape.n, variant.nr) * (place * depth + tile) + unpacking * weights;
+  double cost = rows * (tiles(shape.n, variant.nr) - half) * (place * depth + tile) + unpacking * weights;
   // Widening a tile's rows; and its sums, for about every 80 places of the depth.
   if (lanes) cost += rows * (3.0 * depth + 60.0 + 0.75 * (depth - 80.0) * tiles(shape.n, variant.nr));
   return cost;

@@ -8,8 +8,9 @@
 // How the plain NEON kernels walk over a product, and what they keep in scratch. Selection needs the size:
 // plain C++.
 //
-//   | addresses of a tile's rows, all taps | W4: a block of panels in the form of W8 |
-//   |                                      | W8, shallow: those of arm64_neon_shallow.h |
+//   | addresses of a tile's rows, all taps | W4, one tap: a tile's rows | W4: a block of panels in the form
+//   of W8 | |                                      |                            | W8, shallow: those of
+//   arm64_neon_shallow.h |
 //
 // A block of panels stays in the first-level cache while all rows pass; a tile of rows stays while the
 // block's panels pass.
@@ -26,10 +27,11 @@ struct NeonBlocks {
   size_t panel_bytes;    // in the form of W8
   size_t panels;         // of a block
   size_t address_bytes;  // 64-byte units
+  size_t row_bytes;      // 64-byte units
   size_t scratch_panels;
   size_t scratch_panel_bytes;
 
-  size_t bytes() const { return address_bytes + scratch_panels * scratch_panel_bytes + 64; }
+  size_t bytes() const { return address_bytes + row_bytes + scratch_panels * scratch_panel_bytes + 64; }
 };
 
 static inline NeonBlocks neon_blocks(size_t k, size_t taps, int weight_bits) {
@@ -42,6 +44,8 @@ static inline NeonBlocks neon_blocks(size_t k, size_t taps, int weight_bits) {
   blocks.panel_bytes = blocks.header_bytes + NeonBlocks::kChannels * blocks.tap_depth * taps;
   blocks.panels = blocks.panel_bytes < kBlockBytes ? kBlockBytes / blocks.panel_bytes : 1;
   blocks.address_bytes = (taps * NeonBlocks::kRows * sizeof(void*) + 63) / 64 * 64;
+  blocks.row_bytes =
+      weight_bits == 4 && taps == 1 ? (NeonBlocks::kRows * blocks.tap_depth + 63) / 64 * 64 : 0;
   const bool shallow = taps == 1 && blocks.tap_depth <= NeonBlocks::kShallowDepth;
   blocks.scratch_panels = weight_bits == 4 || shallow ? blocks.panels : 0;
   blocks.scratch_panel_bytes =

@@ -63,12 +63,31 @@ uint8_t fit_of(const uint8_t* weights, size_t width, size_t depth, size_t taps) 
   return fit;
 }
 
+/// Writes the most that the magnitudes of a channel's 4-bit weights add up to, of a panel with `bytes` bytes
+/// a channel, `unit` of them side by side.
+void put_most(const uint8_t* weights, size_t width, size_t unit, size_t bytes, uint8_t* out) {
+  const auto magnitude = [](int32_t w) { return w < 0 ? -w : w; };
+  uint32_t most = 0;
+  for (size_t j = 0; j < width; ++j) {
+    uint32_t sum = 0;
+    for (size_t c = 0; c < bytes; ++c) {
+      const uint8_t byte = weights[(c / unit * width + j) * unit + c % unit];
+      sum += static_cast<uint32_t>(magnitude(int4_sign_extend(byte)) +
+                                   magnitude(int4_sign_extend(static_cast<uint8_t>(byte >> 4))));
+    }
+    if (sum > most) most = sum;
+  }
+  std::memcpy(out, &most, sizeof most);
+}
+
 /// Writes the notes of a panel for tiles by lanes. A run ends where the magnitudes of a channel's weights
-/// would add up to more than 255 (255 * 128 = 32,640): two runs in a row together have more, so that there
-/// are at most 11 of the 192 places of 4 bits that such a variant takes.
+/// would add up to more than 255 (255 * 128 = 32,640): two runs in a row together have more, that is, at
+/// least 37 places of 4 bits, so that there are at most 13 of the 240 places that such a variant takes.
 void put_lane_notes(const uint8_t* weights, size_t width, size_t padded_k, size_t taps, uint8_t* out) {
   constexpr int32_t kMost = 255;
+  constexpr size_t kFour = 4;
   std::memset(out, 0, kGemmLaneNotes);
+  put_most(weights, width, 1, padded_k / 2 * taps, out + kGemmLaneMost);
   std::vector<int32_t> sums(width), here(width);
   for (size_t t = 0; t < taps; ++t) {
     for (size_t c = 0; c < padded_k; c += 8) {
@@ -85,7 +104,8 @@ void put_lane_notes(const uint8_t* weights, size_t width, size_t padded_k, size_
       for (size_t j = 0; j < width; ++j) fits = fits && sums[j] + here[j] <= kMost;
       if (!fits) ++out;
       for (size_t j = 0; j < width; ++j) sums[j] = here[j] + (fits ? sums[j] : 0);
-      ++*out;
+      // Half of the last eight is left out where weights are zero, but not if that is all of a run.
+      *out = static_cast<uint8_t>(*out + (taps == 1 && count <= kFour && *out != 0 ? 1 : 2));
     }
   }
 }
@@ -112,6 +132,7 @@ void put_notes(const uint8_t* weights, int weight_bits, size_t width, size_t pad
   std::memset(out, 0, gemm_note_bytes(weight_bits, groups, taps));
   if (weight_bits == 4) {
     *out = fit_of(weights, width, padded_k / 2, taps);
+    put_most(weights, width, 16, padded_k / 2 * taps, out + kGemmNarrowMost);
     return;
   }
   if (gemm_notes_are_bits(groups, taps)) {

@@ -37,8 +37,12 @@ namespace edgeq {
 //   1   each lane
 //   0   not each lane
 //
-// Weights for tiles by lanes (plain NEON, kr = 1) have 16 bytes of notes: how many eights of a tap's places,
+// and from byte 4 on, a uint32: the most that the magnitudes of a channel's weights add up to.
+//
+// Weights for tiles by lanes (plain NEON, kr = 1) have 32 bytes of notes: how many fours of a tap's places,
 // one after the other, the products of every channel are added of in 16 bits; how many then, and so on; 0.
+// They come in pairs, but for the last four of a tap alone, where the rest of its eight is padding. The
+// uint32 stands behind, from byte 16 on.
 //
 // W4, a group pair in the same number of bytes: the low nibble of a byte belongs to the even group, the high
 // one to the odd group; so a shift or a mask of the whole register yields a W8 group, with no shuffle. A tap
@@ -63,7 +67,11 @@ static inline size_t gemm_note_bytes(int weight_bits, size_t groups, size_t taps
 }
 
 /// Bytes of the notes of a panel for tiles by lanes.
-constexpr size_t kGemmLaneNotes = 16;
+constexpr size_t kGemmLaneNotes = 32;
+
+/// Where the uint32 of 4-bit weights stands in the notes.
+constexpr size_t kGemmNarrowMost = 4;
+constexpr size_t kGemmLaneMost = 16;
 
 /// Bytes of the packed form.
 size_t gemm_packed_bytes(const GemmVariant& variant, size_t n, size_t k, size_t taps);

@@ -13,75 +13,167 @@
 // tiles of eight blocks are transformed into scratch, and the filters of a panel beside them; then each tile
 // goes through all 16 products, and its sums, 4 KiB in the first-level cache, through the transformation back
 // and the epilogue.
+//
+// Filters are transformed by integers without a common factor, (1 0 0), (1 1 1), (1 -1 1) and (0 0 1), where
+// winograd.h has 2 G. In one dimension, with m1 = (d1 + d2) * (g0 + g1 + g2), m2 = (d2 - d1) * (g0 - g1 +
+// g2),
+//
+//   m1 + m2 = 2 * (d1 * g1 + d2 * (g0 + g2))        m1 - m2 = 2 * (d1 * (g0 + g2) + d2 * g1)
+//
+// are even: the outputs m0 + (m1 + m2) / 2 and (m1 - m2) / 2 - m3 take additions that halve, which do not
+// overflow between, and are what a plain convolution yields. An element of B^T d B is a sum of four bytes
+// with signs, within [-512, 510], and one of the filters at most 9 * 127 = 1,143: 32 bits hold the sums of
+// 3,669 channels.
+//
+// Transformed filters of 4-bit weights are so small that 16 bits hold the sums of some channels' products:
+// in ResNet-18 of about 25 at the corners of a block, 13 at its edges and 7 inside. mla multiplies eight
+// pairs where smlal multiplies four. Packing notes where such a run of channels ends (lanes.h).
 
 namespace edgeq {
 namespace {
 
 constexpr size_t kMr = WinogradLanes::kBlocks;
 constexpr size_t kNr = WinogradLanes::kChannels;
-constexpr size_t kHeader = kNr * 8;      // bias and scale of a panel
-constexpr size_t kBlockSums = 16 * kNr;  // [kNr / 4][16][4]
+constexpr size_t kHeader = kNr * 8;         // bias and scale of a panel
+constexpr size_t kElementSums = kMr * kNr;  // [kMr][kNr]
 
-// Registers: v0..v7 eight channels of each block, v8..v15 the filters of those channels, and from v16 on two
-// of sums for each block. Compilers either load each filter right before it is used, for which an in-order
-// core waits, or run out of registers.
+// Registers of a tile: v0..v3 four channels of each block, two blocks in a vector, v4..v7 the filters of
+// those channels, and from v16 on two of sums for each block; v8..v15 the sums of 16 bits. Compilers either
+// load each filter right before it is used, for which an in-order core waits, or run out of registers.
 //
 // clang-format off
 #define EDGEQ_IF_BLOCK(r, text) ".if %c[blocks] > " #r "\n\t" text ".endif\n\t"
-#define EDGEQ_EACH_BLOCK(row) \
-  EDGEQ_IF_BLOCK(0, row(0, 16, 17)) EDGEQ_IF_BLOCK(1, row(1, 18, 19)) EDGEQ_IF_BLOCK(2, row(2, 20, 21)) \
-  EDGEQ_IF_BLOCK(3, row(3, 22, 23)) EDGEQ_IF_BLOCK(4, row(4, 24, 25)) EDGEQ_IF_BLOCK(5, row(5, 26, 27)) \
-  EDGEQ_IF_BLOCK(6, row(6, 28, 29)) EDGEQ_IF_BLOCK(7, row(7, 30, 31))
-#define EDGEQ_CLEAR(r, low, high) "movi v" #low ".4s, #0\n\t" "movi v" #high ".4s, #0\n\t"
-#define EDGEQ_MULTIPLY(b, c, r, low, high) \
-  "smlal v" #low ".4s, v" #b ".4h, v" #r ".h[" #c "]\n\t" \
-  "smlal2 v" #high ".4s, v" #b ".8h, v" #r ".h[" #c "]\n\t"
-#define EDGEQ_CHANNEL_0(r, low, high) EDGEQ_MULTIPLY(8, 0, r, low, high)
-#define EDGEQ_CHANNEL_1(r, low, high) EDGEQ_MULTIPLY(9, 1, r, low, high)
-#define EDGEQ_CHANNEL_2(r, low, high) EDGEQ_MULTIPLY(10, 2, r, low, high)
-#define EDGEQ_CHANNEL_3(r, low, high) EDGEQ_MULTIPLY(11, 3, r, low, high)
-#define EDGEQ_CHANNEL_4(r, low, high) EDGEQ_MULTIPLY(12, 4, r, low, high)
-#define EDGEQ_CHANNEL_5(r, low, high) EDGEQ_MULTIPLY(13, 5, r, low, high)
-#define EDGEQ_CHANNEL_6(r, low, high) EDGEQ_MULTIPLY(14, 6, r, low, high)
-#define EDGEQ_CHANNEL_7(r, low, high) EDGEQ_MULTIPLY(15, 7, r, low, high)
-#define EDGEQ_STORE(r, low, high) \
-  "str q" #low ", [%[sums], #512 * " #r "]\n\t" \
-  "str q" #high ", [%[sums], #512 * " #r " + 256]\n\t"
+#define EDGEQ_EACH_BLOCK(step) \
+  EDGEQ_IF_BLOCK(0, step(8, 16, 17)) EDGEQ_IF_BLOCK(1, step(9, 18, 19)) EDGEQ_IF_BLOCK(2, step(10, 20, 21)) \
+  EDGEQ_IF_BLOCK(3, step(11, 22, 23)) EDGEQ_IF_BLOCK(4, step(12, 24, 25)) EDGEQ_IF_BLOCK(5, step(13, 26, 27)) \
+  EDGEQ_IF_BLOCK(6, step(14, 28, 29)) EDGEQ_IF_BLOCK(7, step(15, 30, 31))
+#define EDGEQ_LOAD_FOUR \
+  "ld1 {v0.8h-v3.8h}, [%[a]], #64\n\t" \
+  "ld1 {v4.8h-v7.8h}, [%[b]], #64\n\t"
+#define EDGEQ_STORE_SUMS \
+  "st1 {v16.4s-v19.4s}, [%[sums]], #64\n\t" \
+  EDGEQ_IF_BLOCK(2, "st1 {v20.4s-v23.4s}, [%[sums]], #64\n\t") \
+  EDGEQ_IF_BLOCK(4, "st1 {v24.4s-v27.4s}, [%[sums]], #64\n\t") \
+  EDGEQ_IF_BLOCK(6, "st1 {v28.4s-v31.4s}, [%[sums]]\n\t")
+#define EDGEQ_SUM_CLOBBERS \
+  "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15", "v16", \
+  "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31", "cc", \
+  "memory"
+
+// Products of 32 bits: filters of one channel in v<b>, the channel in lanes <even> and <odd> of two blocks.
+#define EDGEQ_CLEAR(narrow, low, high) "movi v" #low ".4s, #0\n\t" "movi v" #high ".4s, #0\n\t"
+#define EDGEQ_WIDE(b, a, lane, low, high) \
+  "smlal v" #low ".4s, v" #b ".4h, v" #a ".h[" #lane "]\n\t" \
+  "smlal2 v" #high ".4s, v" #b ".8h, v" #a ".h[" #lane "]\n\t"
+#define EDGEQ_WIDE_CHANNEL(b, even, odd) \
+  EDGEQ_IF_BLOCK(0, EDGEQ_WIDE(b, 0, even, 16, 17)) EDGEQ_IF_BLOCK(1, EDGEQ_WIDE(b, 0, odd, 18, 19)) \
+  EDGEQ_IF_BLOCK(2, EDGEQ_WIDE(b, 1, even, 20, 21)) EDGEQ_IF_BLOCK(3, EDGEQ_WIDE(b, 1, odd, 22, 23)) \
+  EDGEQ_IF_BLOCK(4, EDGEQ_WIDE(b, 2, even, 24, 25)) EDGEQ_IF_BLOCK(5, EDGEQ_WIDE(b, 2, odd, 26, 27)) \
+  EDGEQ_IF_BLOCK(6, EDGEQ_WIDE(b, 3, even, 28, 29)) EDGEQ_IF_BLOCK(7, EDGEQ_WIDE(b, 3, odd, 30, 31))
+#define EDGEQ_WIDE_FOUR \
+  EDGEQ_LOAD_FOUR \
+  EDGEQ_WIDE_CHANNEL(4, 0, 4) EDGEQ_WIDE_CHANNEL(5, 1, 5) EDGEQ_WIDE_CHANNEL(6, 2, 6) EDGEQ_WIDE_CHANNEL(7, 3, 7)
+
+// Products of 16 bits, and their sums to those of 32.
+#define EDGEQ_NARROW(multiply, b, a, lane, sum) \
+  #multiply " v" #sum ".8h, v" #b ".8h, v" #a ".h[" #lane "]\n\t"
+#define EDGEQ_NARROW_CHANNEL(multiply, b, even, odd) \
+  EDGEQ_IF_BLOCK(0, EDGEQ_NARROW(multiply, b, 0, even, 8)) EDGEQ_IF_BLOCK(1, EDGEQ_NARROW(multiply, b, 0, odd, 9)) \
+  EDGEQ_IF_BLOCK(2, EDGEQ_NARROW(multiply, b, 1, even, 10)) EDGEQ_IF_BLOCK(3, EDGEQ_NARROW(multiply, b, 1, odd, 11)) \
+  EDGEQ_IF_BLOCK(4, EDGEQ_NARROW(multiply, b, 2, even, 12)) EDGEQ_IF_BLOCK(5, EDGEQ_NARROW(multiply, b, 2, odd, 13)) \
+  EDGEQ_IF_BLOCK(6, EDGEQ_NARROW(multiply, b, 3, even, 14)) EDGEQ_IF_BLOCK(7, EDGEQ_NARROW(multiply, b, 3, odd, 15))
+#define EDGEQ_NARROW_FOUR(first) \
+  EDGEQ_LOAD_FOUR \
+  EDGEQ_NARROW_CHANNEL(first, 4, 0, 4) EDGEQ_NARROW_CHANNEL(mla, 5, 1, 5) EDGEQ_NARROW_CHANNEL(mla, 6, 2, 6) \
+  EDGEQ_NARROW_CHANNEL(mla, 7, 3, 7)
+#define EDGEQ_BEGIN_SUMS(narrow, low, high) \
+  "sshll v" #low ".4s, v" #narrow ".4h, #0\n\t" \
+  "sshll2 v" #high ".4s, v" #narrow ".8h, #0\n\t"
+#define EDGEQ_ADD_SUMS(narrow, low, high) \
+  "saddw v" #low ".4s, v" #low ".4s, v" #narrow ".4h\n\t" \
+  "saddw2 v" #high ".4s, v" #high ".4s, v" #narrow ".8h\n\t"
+// The bit of the next four channels in the carry, and zero behind the last one's.
+#define EDGEQ_NEXT_BIT "adds %[bits], %[bits], %[bits]\n\t"
 
 /// One of the 16 products: `groups` >= 1 of eight channels of kBlocks blocks, times a panel.
 template <int kBlocks>
-EDGEQ_INLINE void multiply_element(const int16_t* blocks, const int16_t* filters, size_t groups, int32_t* sums) {
+EDGEQ_INLINE void multiply_wide(const int16_t* blocks, const int16_t* filters, size_t groups, int32_t* sums) {
   __asm__ volatile(
       EDGEQ_EACH_BLOCK(EDGEQ_CLEAR)
       "1:\n\t"
-      "ldp q0, q1, [%[a]], #128\n\t"
-      "ldp q8, q9, [%[b]], #128\n\t"
-      EDGEQ_IF_BLOCK(2, "ldp q2, q3, [%[a], #-96]\n\t")
-      EDGEQ_IF_BLOCK(4, "ldp q4, q5, [%[a], #-64]\n\t")
-      EDGEQ_IF_BLOCK(6, "ldp q6, q7, [%[a], #-32]\n\t")
-      "ldp q10, q11, [%[b], #-96]\n\t"
-      "ldp q12, q13, [%[b], #-64]\n\t"
-      "ldp q14, q15, [%[b], #-32]\n\t"
+      EDGEQ_WIDE_FOUR
       "subs %[groups], %[groups], #1\n\t"
-      EDGEQ_EACH_BLOCK(EDGEQ_CHANNEL_0) EDGEQ_EACH_BLOCK(EDGEQ_CHANNEL_1)
-      EDGEQ_EACH_BLOCK(EDGEQ_CHANNEL_2) EDGEQ_EACH_BLOCK(EDGEQ_CHANNEL_3)
-      EDGEQ_EACH_BLOCK(EDGEQ_CHANNEL_4) EDGEQ_EACH_BLOCK(EDGEQ_CHANNEL_5)
-      EDGEQ_EACH_BLOCK(EDGEQ_CHANNEL_6) EDGEQ_EACH_BLOCK(EDGEQ_CHANNEL_7)
+      EDGEQ_WIDE_FOUR
       "b.ne 1b\n\t"
-      EDGEQ_EACH_BLOCK(EDGEQ_STORE)
-      : [a] "+r"(blocks), [b] "+r"(filters), [groups] "+r"(groups)
-      : [sums] "r"(sums), [blocks] "i"(kBlocks)
-      : "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15",
-        "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29",
-        "v30", "v31", "cc", "memory");
+      EDGEQ_STORE_SUMS
+      : [a] "+r"(blocks), [b] "+r"(filters), [groups] "+r"(groups), [sums] "+r"(sums)
+      : [blocks] "i"(kBlocks)
+      : EDGEQ_SUM_CLOBBERS);
+}
+
+/// The same of 4-bit weights, in runs of channels whose products are added in 16 bits. `notes`: where these
+/// end, in `words` words (lanes.h).
+template <int kBlocks>
+EDGEQ_INLINE void multiply_narrow(const int16_t* blocks, const int16_t* filters, const uint64_t* notes,
+                                  size_t words, int32_t* sums) {
+  uint64_t bits;
+  __asm__ volatile(
+      "ldr %[bits], [%[notes]], #8\n\t"
+      EDGEQ_NARROW_FOUR(mul)
+      EDGEQ_NEXT_BIT
+      "b.cs 2f\n\t"
+      "1:\n\t"
+      EDGEQ_NARROW_FOUR(mla)
+      EDGEQ_NEXT_BIT
+      "b.cc 1b\n\t"
+      "2:\n\t"
+      EDGEQ_EACH_BLOCK(EDGEQ_BEGIN_SUMS)
+      "b.eq 6f\n\t"
+      "3:\n\t"
+      EDGEQ_NARROW_FOUR(mul)
+      EDGEQ_NEXT_BIT
+      "b.cs 5f\n\t"
+      "4:\n\t"
+      EDGEQ_NARROW_FOUR(mla)
+      EDGEQ_NEXT_BIT
+      "b.cc 4b\n\t"
+      "5:\n\t"
+      EDGEQ_EACH_BLOCK(EDGEQ_ADD_SUMS)
+      "b.ne 3b\n\t"
+      "6:\n\t"
+      "subs %[words], %[words], #1\n\t"
+      "b.eq 7f\n\t"
+      "ldr %[bits], [%[notes]], #8\n\t"
+      "b 3b\n\t"
+      "7:\n\t"
+      EDGEQ_STORE_SUMS
+      : [a] "+r"(blocks), [b] "+r"(filters), [notes] "+r"(notes), [words] "+r"(words), [sums] "+r"(sums),
+        [bits] "=&r"(bits)
+      : [blocks] "i"(kBlocks)
+      : EDGEQ_SUM_CLOBBERS);
 }
 // clang-format on
 
-/// All 16, of which the elements lie `step` apart.
+/// What the 16 products of a tile with a panel read. Elements of blocks and filters lie `step` apart.
+struct Operands {
+  const int16_t* blocks;
+  const int16_t* filters;
+  const uint64_t* notes;  // of all elements, or null
+  size_t step;
+  size_t groups;      // of eight channels
+  size_t note_words;  // of an element
+};
+
 template <int kBlocks>
-void multiply(const int16_t* blocks, const int16_t* filters, size_t step, size_t groups, int32_t* sums) {
-  for (size_t e = 0; e < 16; ++e) {
-    multiply_element<kBlocks>(blocks + e * step, filters + e * step, groups, sums + 4 * e);
+void multiply(const Operands& x, int32_t* sums) {
+  const uint64_t* notes = x.notes;
+  for (size_t i = 0; i < 16 * x.step; i += x.step, sums += kElementSums) {
+    if (notes != nullptr && *notes != 0) {
+      multiply_narrow<kBlocks>(x.blocks + i, x.filters + i, notes, x.note_words, sums);
+    } else {
+      multiply_wide<kBlocks>(x.blocks + i, x.filters + i, x.groups, sums);
+    }
+    if (notes != nullptr) notes += x.note_words;
   }
 }
 
@@ -94,6 +186,7 @@ class Convolution {
         bits_(bits),
         lanes_(winograd_lanes(params.k, params.n)),
         tap_bytes_(bits == 4 ? (params.k + 1) / 2 * kNr : params.k * kNr),
+        note_words_(winograd_note_words(params.k)),
         row_begin_(row_begin),
         row_end_(row_end),
         panel_begin_(panel_begin),
@@ -117,7 +210,8 @@ class Convolution {
       for (size_t panel = panel_begin_; panel < panel_end_; ++panel) {
         int16_t* const filters = tile_at(lanes_.tiles + (all ? panel - panel_begin_ : 0));
         if (round == 0 || !all) put_filters(panel, filters);
-        for (size_t tile = first; tile < last; ++tile) run_tile(tile, tile_at(tile - first), panel, filters);
+        const Panel at = look_at(panel, filters);
+        for (size_t tile = first; tile < last; ++tile) run_tile(tile, tile_at(tile - first), at);
       }
     }
   }
@@ -128,25 +222,61 @@ class Convolution {
   const uint8_t* header(size_t panel) const { return p_.packed + panel * (kHeader + 9 * tap_bytes_); }
   size_t first_block(size_t tile) const { return blocks_ * tile / tiles_; }
 
-  /// 2 G times three vectors.
+  /// What the tiles of a panel share.
+  struct Panel {
+    const uint8_t* header;
+    const int16_t* filters;
+    const uint64_t* notes;  // of 4-bit weights, else null
+    size_t channel;
+    size_t columns;  // channels
+    Finish finish;
+  };
+
+  Panel look_at(size_t panel, const int16_t* filters) const {
+    Panel at;
+    at.header = header(panel);
+    at.filters = filters;
+    const uint8_t* notes = header((p_.n + kNr - 1) / kNr) + panel * 16 * note_words_ * sizeof(uint64_t);
+    at.notes = bits_ == 4 ? reinterpret_cast<const uint64_t*>(notes) : nullptr;
+    at.channel = panel * kNr;
+    at.columns = p_.n - at.channel < kNr ? p_.n - at.channel : kNr;
+    GemmParams rounding;
+    rounding.range = p_.range;
+    at.finish = finish_of(rounding, at.header, kNr, largest_sum_);
+    return at;
+  }
+
+  /// Three vectors as the filters of an element.
   static EDGEQ_INLINE void transform_filter(int8x8_t g0, int8x8_t g1, int8x8_t g2, int16x8_t (&out)[4]) {
     const int16x8_t ends = vaddl_s8(g0, g2);
-    out[0] = vshll_n_s8(g0, 1);
+    out[0] = vmovl_s8(g0);
     out[1] = vaddw_s8(ends, g1);
     out[2] = vsubw_s8(ends, g1);
-    out[3] = vshll_n_s8(g2, 1);
+    out[3] = vmovl_s8(g2);
   }
 
   static EDGEQ_INLINE void transform_filter(int16x8_t g0, int16x8_t g1, int16x8_t g2, int16x8_t (&out)[4]) {
     const int16x8_t ends = vaddq_s16(g0, g2);
-    out[0] = vaddq_s16(g0, g0);
+    out[0] = g0;
     out[1] = vaddq_s16(ends, g1);
     out[2] = vsubq_s16(ends, g1);
-    out[3] = vaddq_s16(g2, g2);
+    out[3] = g2;
   }
 
-  /// Writes (2 G) g (2 G)^T of a vector of filters, its 16 elements `step` apart.
-  static EDGEQ_INLINE void put_filter(const int8x8_t (&g)[9], size_t step, int16_t* to) {
+  // Stores and steps in one instruction.
+  static EDGEQ_INLINE void put(int16_t*& to, ptrdiff_t step_bytes, int16x8_t vector) {
+    __asm__ volatile("st1 {%1.8h}, [%0], %2" : "+r"(to) : "w"(vector), "r"(step_bytes) : "memory");
+  }
+  template <int kHalf>
+  static EDGEQ_INLINE void put_half(int16_t*& to, ptrdiff_t step_bytes, int16x8_t vector) {
+    __asm__ volatile("st1 {%1.d}[%3], [%0], %2"
+                     : "+r"(to)
+                     : "w"(vector), "r"(step_bytes), "i"(kHalf)
+                     : "memory");
+  }
+
+  /// Writes the transform of a vector of filters, its 16 elements a `step` apart.
+  static EDGEQ_INLINE void put_filter(const int8x8_t (&g)[9], ptrdiff_t step_bytes, int16_t* to) {
     int16x8_t columns[3][4];
 #pragma GCC unroll 3
     for (size_t x = 0; x < 3; ++x) transform_filter(g[x], g[3 + x], g[6 + x], columns[x]);
@@ -155,14 +285,14 @@ class Convolution {
       int16x8_t row[4];
       transform_filter(columns[0][y], columns[1][y], columns[2][y], row);
 #pragma GCC unroll 4
-      for (size_t x = 0; x < 4; ++x, to += step) vst1q_s16(to, row[x]);
+      for (const int16x8_t& vector : row) put(to, step_bytes, vector);
     }
   }
 
   /// Transforms the filters of a panel; those beyond the last channel are zero.
   EDGEQ_NOINLINE void put_filters(size_t panel, int16_t* to) const {
     const int8_t* w = reinterpret_cast<const int8_t*>(header(panel) + kHeader);
-    const size_t step = element();
+    const ptrdiff_t step = static_cast<ptrdiff_t>(lanes_.element_bytes);
     const int16_t* const end = to + lanes_.groups * 8 * kNr;
     if (bits_ == 8) {
       for (size_t c = 0; c < p_.k; ++c, w += kNr, to += kNr) {
@@ -186,7 +316,8 @@ class Convolution {
       }
     }
     for (; to != end; to += kNr) {
-      for (size_t e = 0; e < 16; ++e) vst1q_s16(to + e * step, vdupq_n_s16(0));
+      int16_t* place = to;
+      for (size_t e = 0; e < 16; ++e) put(place, step, vdupq_n_s16(0));
     }
   }
 
@@ -212,14 +343,14 @@ class Convolution {
 
   void put_tile(size_t tile, int16_t* to) const {
     const size_t last = first_block(tile + 1);
-    for (size_t block = first_block(tile); block < last; ++block, to += 8) put_block(block, to);
+    for (size_t block = first_block(tile); block < last; ++block, to += 4) put_block(block, to);
   }
 
   /// Writes B^T d B of a block.
   void put_block(size_t block, int16_t* to) const {
     const act_t* pixel[4][4];
     find_pixels(block, pixel);
-    const size_t step = element();
+    const ptrdiff_t step = static_cast<ptrdiff_t>(lanes_.element_bytes);
     for (size_t c = 0; c < lanes_.groups * 8; c += 8, to += 8 * kMr) {
       int16x8_t columns[4][4];
 #pragma GCC unroll 4
@@ -233,17 +364,18 @@ class Convolution {
         columns[j][2] = vsubl_s8(d2, d1);
         columns[j][3] = vsubl_s8(d1, d3);
       }
-      int16_t* place = to;
+      int16_t* low = to;
+      int16_t* high = to + 4 * kMr;
+      const auto put_element = [&](int16x8_t vector) {
+        put_half<0>(low, step, vector);
+        put_half<1>(high, step, vector);
+      };
 #pragma GCC unroll 4
       for (size_t i = 0; i < 4; ++i) {
-        vst1q_s16(place, vsubq_s16(columns[0][i], columns[2][i]));
-        place += step;
-        vst1q_s16(place, vaddq_s16(columns[1][i], columns[2][i]));
-        place += step;
-        vst1q_s16(place, vsubq_s16(columns[2][i], columns[1][i]));
-        place += step;
-        vst1q_s16(place, vsubq_s16(columns[1][i], columns[3][i]));
-        place += step;
+        put_element(vsubq_s16(columns[0][i], columns[2][i]));
+        put_element(vaddq_s16(columns[1][i], columns[2][i]));
+        put_element(vsubq_s16(columns[2][i], columns[1][i]));
+        put_element(vsubq_s16(columns[1][i], columns[3][i]));
       }
     }
   }
@@ -258,22 +390,18 @@ class Convolution {
     bool both_rows;
   };
 
-  EDGEQ_NOINLINE void run_tile(size_t tile, const int16_t* source, size_t panel,
-                               const int16_t* filters) const {
-    using Multiply = void (*)(const int16_t*, const int16_t*, size_t, size_t, int32_t*);
+  EDGEQ_NOINLINE void run_tile(size_t tile, const int16_t* source, const Panel& panel) const {
+    using Multiply = void (*)(const Operands&, int32_t*);
     static constexpr Multiply kMultiply[kMr] = {multiply<1>, multiply<2>, multiply<3>, multiply<4>,
                                                 multiply<5>, multiply<6>, multiply<7>, multiply<8>};
-    alignas(64) int32_t sums[kMr * kBlockSums];
+    alignas(64) int32_t sums[16 * kElementSums];
     const size_t first = first_block(tile);
     const size_t count = first_block(tile + 1) - first;
-    kMultiply[count - 1](source, filters, element(), lanes_.groups, sums);
+    kMultiply[count - 1](Operands{source, panel.filters, panel.notes, element(), lanes_.groups, note_words_},
+                         sums);
     Place at;
-    at.header = header(panel);
-    const size_t channel = panel * kNr;
-    at.columns = p_.n - channel < kNr ? p_.n - channel : kNr;
-    GemmParams rounding;
-    rounding.range = p_.range;
-    const Finish finish = finish_of(rounding, at.header, kNr, largest_sum_);
+    at.header = panel.header;
+    at.columns = panel.columns;
     for (size_t i = 0; i < count; ++i) {
       const size_t row = row_of(first + i);
       const size_t column = column_of(first + i);
@@ -281,42 +409,57 @@ class Convolution {
       at.both_rows = row + 1 < row_end_;
       const ptrdiff_t y = static_cast<ptrdiff_t>(row);
       const ptrdiff_t x = static_cast<ptrdiff_t>(column);
-      at.dst = p_.dst + y * p_.dst_row_stride + x * p_.dst_pixel_stride + channel;
-      at.residual = p_.residual.src == nullptr
-                        ? nullptr
-                        : p_.residual.src + y * p_.residual_row_stride + x * p_.residual.row_stride + channel;
-      if (finish == Finish::kMemory) {
-        put_outputs<Finish::kMemory>(sums + i * kBlockSums, at);
+      at.dst = p_.dst + y * p_.dst_row_stride + x * p_.dst_pixel_stride + panel.channel;
+      at.residual = p_.residual.src == nullptr ? nullptr
+                                               : p_.residual.src + y * p_.residual_row_stride +
+                                                     x * p_.residual.row_stride + panel.channel;
+      if (panel.finish == Finish::kMemory) {
+        put_outputs<Finish::kMemory>(sums + i * kNr, at);
       } else {
-        put_outputs<Finish::kClamp>(sums + i * kBlockSums, at);
+        put_outputs<Finish::kClamp>(sums + i * kNr, at);
       }
     }
   }
 
-  /// A^T m A of a block, a quarter of it with the bias, and its epilogue.
+  /// Reads eight sums. GCC 12 tears such pairs apart.
+  template <int kAt>
+  static EDGEQ_INLINE void load_pair(const int32_t* from, int32x4_t (&to)[2]) {
+    __asm__("ldp %q0, %q1, [%2, %3]"
+            : "=w"(to[0]), "=w"(to[1])
+            : "r"(from), "i"(kAt * 4), "m"(*reinterpret_cast<const int32_t (*)[kAt + kNr]>(from)));
+  }
+
+  /// The transformation back of a block, with the bias, and its epilogue.
   template <Finish kFinish>
   EDGEQ_NOINLINE void put_outputs(const int32_t* sums, const Place& at) const {
-    int32x4_t out[2][4];  // of a row: two vectors of the left pixel, two of the right one
-    float32x4_t scale[2];
-#pragma GCC unroll 2
-    for (size_t v = 0; v < 2; ++v) {
-      const int32_t* from = sums + v * (kBlockSums / 2);
-      int32x4_t columns[4][2];
+    int32x4_t columns[4][2][2];  // row of the elements, output column, half of the channels
 #pragma GCC unroll 4
-      for (size_t i = 0; i < 4; ++i, from += 16) {
-        const int32x4_t m1 = vld1q_s32(from + 4);
-        const int32x4_t m2 = vld1q_s32(from + 8);
-        columns[i][0] = vaddq_s32(vaddq_s32(m1, m2), vld1q_s32(from));
-        columns[i][1] = vsubq_s32(vsubq_s32(m1, m2), vld1q_s32(from + 12));
-      }
-      const int32x4_t bias = vld1q_s32(reinterpret_cast<const int32_t*>(at.header) + 4 * v);
-      scale[v] = vld1q_f32(reinterpret_cast<const float*>(at.header) + kNr + 4 * v);
+    for (size_t i = 0; i < 4; ++i, sums += 4 * kElementSums) {
+      int32x4_t m[4][2];
+      load_pair<0>(sums, m[0]);
+      load_pair<kElementSums>(sums, m[1]);
+      load_pair<2 * kElementSums>(sums, m[2]);
+      load_pair<3 * kElementSums>(sums, m[3]);
 #pragma GCC unroll 2
-      for (size_t x = 0; x < 2; ++x) {
-        const int32x4_t plus = vaddq_s32(columns[1][x], columns[2][x]);
-        const int32x4_t minus = vsubq_s32(columns[1][x], columns[2][x]);
-        out[0][2 * x + v] = vsraq_n_s32(bias, vaddq_s32(plus, columns[0][x]), 2);
-        out[1][2 * x + v] = vsraq_n_s32(bias, vsubq_s32(minus, columns[3][x]), 2);
+      for (size_t v = 0; v < 2; ++v) {
+        columns[i][0][v] = vaddq_s32(vhaddq_s32(m[1][v], m[2][v]), m[0][v]);
+        columns[i][1][v] = vsubq_s32(vhsubq_s32(m[1][v], m[2][v]), m[3][v]);
+      }
+    }
+    int32x4_t bias[2];
+    int32x4_t scale_bits[2];
+    load_pair<0>(reinterpret_cast<const int32_t*>(at.header), bias);
+    load_pair<kNr>(reinterpret_cast<const int32_t*>(at.header), scale_bits);
+    const float32x4_t scale[2] = {vreinterpretq_f32_s32(scale_bits[0]), vreinterpretq_f32_s32(scale_bits[1])};
+    int32x4_t out[2][4];  // of a row: two vectors of the left pixel, two of the right one
+#pragma GCC unroll 2
+    for (size_t x = 0; x < 2; ++x) {
+#pragma GCC unroll 2
+      for (size_t v = 0; v < 2; ++v) {
+        const int32x4_t plus = vhaddq_s32(columns[1][x][v], columns[2][x][v]);
+        const int32x4_t minus = vhsubq_s32(columns[1][x][v], columns[2][x][v]);
+        out[0][2 * x + v] = vaddq_s32(plus, vaddq_s32(columns[0][x][v], bias[v]));
+        out[1][2 * x + v] = vaddq_s32(minus, vsubq_s32(bias[v], columns[3][x][v]));
       }
     }
     put_row<kFinish>(out[0], scale, at, at.dst, at.residual);
@@ -352,7 +495,8 @@ class Convolution {
   const WinogradParams& p_;
   const int bits_;  // of the weights
   const WinogradLanes lanes_;
-  const size_t tap_bytes_;  // packed, of a panel
+  const size_t tap_bytes_;   // packed, of a panel
+  const size_t note_words_;  // of an element of a panel
   const size_t row_begin_;
   const size_t row_end_;
   const size_t panel_begin_;

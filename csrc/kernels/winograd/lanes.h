@@ -8,8 +8,13 @@
 //
 //   | tiles of blocks of the input, tile_bytes each | filters of a group of panels, tile_bytes each |
 //
-// A tile of transformed blocks is 16 elements of int16 [channels / 8][8 blocks][8 channels]; the transformed
+// A tile of transformed blocks is 16 elements of int16 [channels / 4][8 blocks][4 channels]; the transformed
 // filters of a panel are 16 elements of int16 [channels][8 output channels].
+//
+// Behind the packed panels of 4-bit weights stand notes of each, for its 16 elements, in words of 64 bits: a
+// bit for each four input channels, the first ones' the highest, which is 1 where a run of channels ends of
+// which 16 bits hold the sums of products. The last four of a word end one. All bits of an element are 0
+// where some four do not fit.
 
 namespace edgeq {
 
@@ -25,6 +30,9 @@ struct WinogradLanes {
 
   size_t bytes() const { return tile_bytes * (tiles + panels); }
 };
+
+/// Words of the notes of an element.
+static inline size_t winograd_note_words(size_t k) { return (k + 255) / 256; }
 
 static inline WinogradLanes winograd_lanes(size_t k, size_t n) {
   WinogradLanes lanes{};

@@ -1,6 +1,8 @@
 #include "kernels/winograd/winograd.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "kernels/gemm/pack.h"
 #include "kernels/variant.h"
@@ -40,6 +42,68 @@ GemmVariant product_of(const WinogradVariant& variant) {
           variant.nr_step, variant.weight_bits, 0,          nullptr,    nullptr};
 }
 
+/// Whether notes of 4-bit weights stand behind the panels (lanes.h).
+bool has_notes(const WinogradVariant& variant) {
+  return variant.isa == Isa::kNeon && variant.weight_bits == 4;
+}
+
+size_t note_bytes(size_t k) { return 16 * winograd_note_words(k) * sizeof(uint64_t); }
+
+/// Magnitudes of the 16 elements of a transformed filter (arm_neon.cc), whose taps lie `step` apart.
+void put_magnitudes(WeightView filter, size_t step, int32_t (&to)[16]) {
+  int32_t columns[3][4];
+  const auto transform = [](int32_t g0, int32_t g1, int32_t g2, int32_t* out) {
+    out[0] = g0;
+    out[1] = g0 + g1 + g2;
+    out[2] = g0 - g1 + g2;
+    out[3] = g2;
+  };
+  for (size_t x = 0; x < 3; ++x)
+    transform(filter.at(x * step), filter.at((3 + x) * step), filter.at((6 + x) * step), columns[x]);
+  for (size_t y = 0; y < 4; ++y) transform(columns[0][y], columns[1][y], columns[2][y], to + 4 * y);
+  for (int32_t& element : to) element = element < 0 ? -element : element;
+}
+
+/// Writes the notes of a panel of `width` channels. An element of a transformed block is within [-512, 510]:
+/// filters whose magnitudes add up to 63 at most make sums of 63 * 512 = 32,256.
+void put_notes(WeightView weights, size_t width, size_t k, uint64_t* notes) {
+  constexpr int32_t kMost = 63;
+  constexpr size_t kWord = 64;
+  const size_t words = winograd_note_words(k);
+  const size_t fours = (k + 3) / 4;
+  std::memset(notes, 0, note_bytes(k));
+  int32_t sums[16][WinogradLanes::kChannels] = {};
+  bool fit[16];
+  std::fill(fit, fit + 16, true);
+  for (size_t i = 0; i < fours; ++i) {
+    int32_t here[16][WinogradLanes::kChannels] = {};
+    for (size_t j = 0; j < width; ++j) {
+      for (size_t c = 4 * i; c < 4 * i + 4 && c < k; ++c) {
+        int32_t magnitudes[16];
+        put_magnitudes(weights.from(j * 9 * k + c), k, magnitudes);
+        for (size_t e = 0; e < 16; ++e) here[e][j] += magnitudes[e];
+      }
+    }
+    for (size_t e = 0; e < 16; ++e) {
+      uint64_t* const words_here = notes + e * words;
+      const auto end_run = [&](size_t four) {
+        words_here[four / kWord] |= uint64_t{1} << (kWord - 1 - four % kWord);
+      };
+      bool joins = i % kWord != 0;
+      for (size_t j = 0; j < width; ++j) {
+        fit[e] = fit[e] && here[e][j] <= kMost;
+        joins = joins && sums[e][j] + here[e][j] <= kMost;
+      }
+      for (size_t j = 0; j < width; ++j) sums[e][j] = here[e][j] + (joins ? sums[e][j] : 0);
+      if (!joins && i != 0) end_run(i - 1);
+      if (i + 1 == fours) end_run(i);
+    }
+  }
+  for (size_t e = 0; e < 16; ++e) {
+    if (!fit[e]) std::memset(notes + e * words, 0, words * sizeof(uint64_t));
+  }
+}
+
 /// Whether Winograd's method takes less time than the product, AVX2.
 bool avx2_is_faster(const WinogradShape& shape) {
   // Cycles of both ways, fitted to measurements. A step of a 6x16 tile takes 7.5 cycles for two channels of
@@ -61,8 +125,9 @@ bool avx2_is_faster(const WinogradShape& shape) {
 /// The same on plain NEON, 64 bits.
 bool neon_is_faster(const WinogradShape& shape) {
   // Executed instructions of both ways, fitted to counts. Of eight channels, a block takes 16 multiplications
-  // a panel for each of the 16 products, which share 9 instructions among a tile; its input is transformed
-  // in 90, a filter in 62. A block's sums are stored, transformed back and finished in 210 a panel.
+  // a panel for each of the 16 products, or of 4-bit weights 8 and about 1.2 that widen; loads and branches,
+  // 6 or 8, are shared among a tile. Its input is transformed in 117, a filter in 50. A block's sums are
+  // stored, transformed back and finished in 310 a panel.
   const WinogradLanes lanes = winograd_lanes(shape.k, shape.n);
   const double outputs = static_cast<double>(shape.height_out * shape.width_out);
   const double blocks = static_cast<double>((shape.height_out + 1) / 2 * ((shape.width_out + 1) / 2));
@@ -71,10 +136,13 @@ bool neon_is_faster(const WinogradShape& shape) {
       static_cast<double>((shape.n + WinogradLanes::kChannels - 1) / WinogradLanes::kChannels);
   const double groups = static_cast<double>(lanes.groups);
   const double rounds = lanes.panels > 1 ? 1.0 : std::ceil(tiles / static_cast<double>(lanes.tiles));
-  const double winograd = panels * (blocks * (256 * groups + 210) + tiles * 144 * groups) +
-                          blocks * groups * 90 + rounds * panels * 8 * groups * 62;
+  const bool narrow = shape.weight_bits == 4;
+  const double of_block = 16 * (narrow ? 9.2 : 16.0);
+  const double of_tile = 16 * (narrow ? 8.0 : 6.0);
+  const double winograd = panels * (blocks * (of_block * groups + 310) + tiles * of_tile * groups) +
+                          blocks * groups * 117 + rounds * panels * 8 * groups * 50;
   const double width = static_cast<double>((shape.n + 3) / 4 * 4);
-  const double step = shape.weight_bits == 4 ? 0.165 : 0.187;
+  const double step = narrow ? 0.165 : 0.187;
   const double product = outputs * 9 * width * (static_cast<double>(shape.k) * step + 0.94);
   // Multiplications are a larger part of Winograd's method, and are what an out-of-order core waits for.
   return winograd <= 0.85 * product;
@@ -99,12 +167,20 @@ const WinogradVariant* select_winograd(const WinogradShape& shape, IsaSet isas) 
 }
 
 size_t winograd_packed_bytes(const WinogradVariant& variant, size_t n, size_t k) {
-  return gemm_packed_bytes(product_of(variant), n, k, 9);
+  const size_t notes = has_notes(variant) ? winograd_panels(variant, n) * note_bytes(k) : 0;
+  return gemm_packed_bytes(product_of(variant), n, k, 9) + notes;
 }
 
 void winograd_pack(const WinogradVariant& variant, size_t n, size_t k, WeightView weights,
                    const int32_t* bias, const float* scale, int32_t zp_in, uint8_t* packed) {
   gemm_pack(product_of(variant), n, k, 9, weights, bias, scale, zp_in, packed);
+  if (!has_notes(variant)) return;
+  uint8_t* notes = packed + gemm_packed_bytes(product_of(variant), n, k, 9);
+  for (size_t panel = 0; panel < winograd_panels(variant, n); ++panel, notes += note_bytes(k)) {
+    const size_t first = panel * WinogradLanes::kChannels;
+    const size_t width = n - first < WinogradLanes::kChannels ? n - first : WinogradLanes::kChannels;
+    put_notes(weights.from(first * 9 * k), width, k, reinterpret_cast<uint64_t*>(notes));
+  }
 }
 
 }  // namespace edgeq

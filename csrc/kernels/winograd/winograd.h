@@ -107,7 +107,7 @@ static inline size_t winograd_panels(const WinogradVariant& variant, size_t n) {
 }
 
 /// Bytes of the packed form, which is that of a matrix product with nine taps (gemm/pack.h) and this
-/// variant's nr, kr and nr_step.
+/// variant's nr, kr and nr_step; of 4-bit weights on plain NEON, notes (lanes.h) stand behind it.
 size_t winograd_packed_bytes(const WinogradVariant& variant, size_t n, size_t k);
 
 /// Packs weights [n][3][3][k] (OHWI), bias [n] (null: zeros) and scale [n]; zp_in in the act domain.
