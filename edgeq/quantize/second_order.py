@@ -44,6 +44,9 @@ PASSES = 4
 FEW_TAPS = 32
 """Channels with at most so many weights are searched."""
 
+NOISE = 2.0**-22
+"""Error of a sum of products, as a share of the inputs' mean square and for each weight of a channel."""
+
 BEAM = 48
 """Beginnings that the search keeps for each channel."""
 
@@ -107,8 +110,12 @@ class MomentSums:
         mean, error = self._inputs / self._rows, self._errors / self._rows
         groups, taps = mean.shape
         per_group = error.reshape(groups, -1, 1) * mean[:, None, :]
+        second = self._products / self._rows
+        # Products are summed in single precision. Where inputs hardly vary, the difference of the two terms is but the
+        # noise of that, which no decomposition takes; as much is added to the variances.
+        noise = NOISE * taps * np.diagonal(second, axis1=1, axis2=2).mean(axis=1)
         return Moments(
-            self._products / self._rows - mean[:, :, None] * mean[:, None, :],
+            second - mean[:, :, None] * mean[:, None, :] + noise[:, None, None] * np.eye(taps),
             self._cross / self._rows - per_group.reshape(-1, taps),
             mean,
             error,

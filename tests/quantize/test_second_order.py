@@ -234,3 +234,18 @@ def test_recipe_files(tmp_path) -> None:
             Recipe.load(path)
     with pytest.raises(UsageError, match="cannot be read"):
         Recipe.load(tmp_path / "absent.toml")
+
+
+def test_inputs_that_hardly_vary_can_be_rounded() -> None:
+    # A dead ReLU leaves its readers a constant: what is left of the covariance is the noise of single precision.
+    rng = np.random.default_rng(3)
+    x = (1.0 + 1e-6 * rng.standard_normal((1, 144, 5000))).astype(np.float32)
+    weights = rng.standard_normal((16, 144))
+    sums = MomentSums(1, 144, 16)
+    for part in np.array_split(x, 5, axis=2):
+        sums.add(part, rng.standard_normal((16, part.shape[2])).astype(np.float32))
+    moments = sums.moments()
+    targets = best_weights(weights, moments, damping=1.0)
+    rounded = round_weights(targets, moments.covariance, 7, damping=0.01)
+    assert np.isfinite(rounded.scales).all()
+    assert np.abs(targets - weights).max() < 1.0
