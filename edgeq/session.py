@@ -264,8 +264,11 @@ class Session:
                 names = ", ".join(info.name for info in self.inputs)
                 raise UsageError(f"The model's inputs are {names}; missing {missing}, unknown {unknown}.")
             given = [x[info.name] for info in self.inputs]
-        elif isinstance(x, np.ndarray):
-            given = [x]
+        elif len(self.inputs) == 1 and (
+            not isinstance(x, (list, tuple)) or len(x) != 1 or np.ndim(x[0]) != len(self.inputs[0].shape)
+        ):
+            # An array, a torch tensor, or nested lists of one input's numbers.
+            given = [np.asarray(x)]
         else:
             given = list(x)
         if len(given) != len(self.inputs):

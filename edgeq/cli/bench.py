@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edgeq.cli.options import device_options, say
+from edgeq.cli.options import OutputFile, device_options, say
 from edgeq.cli.tables import format_columns
 
 
@@ -40,7 +40,7 @@ from edgeq.cli.tables import format_columns
 @click.option("--rounds", default=7, show_default=True, type=click.IntRange(2, 100), help="Rounds of --beside.")
 @device_options(several=True)
 @click.option("--cpus", metavar="LIST", help="CPUs of the device to keep to, such as 0-3; needs --device.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to a file.")
+@click.option("--json", "json_path", type=OutputFile(), help="Write the figures to a file.")
 def command(
     model: Path,
     threads: int,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from edgeq.cli.options import parse_preprocessing, preprocessing_options
+from edgeq.cli.options import OutputFile, parse_preprocessing, preprocessing_options
 from edgeq.cli.tables import format_columns
 
 
@@ -18,7 +18,7 @@ from edgeq.cli.tables import format_columns
 @click.option("--samples", default=100, show_default=True, type=click.IntRange(1), help="Use the first N inputs.")
 @click.option("--top", default=15, show_default=True, type=click.IntRange(1), help="Layers to show, the worst first.")
 @preprocessing_options
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures of all layers.")
+@click.option("--json", "json_path", type=OutputFile(), help="Write the figures of all layers.")
 def command(
     folder: Path,
     data: str,

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from edgeq.cli.options import device_options, parse_preprocessing, preprocessing_options, say
+from edgeq.cli.options import OutputFile, device_options, parse_preprocessing, preprocessing_options, say
 
 
 @click.command("capture")
 @click.argument("target", metavar="DIR|MODEL", type=click.Path(path_type=Path))
 @click.option("--data", required=True, metavar="DATA", help="Inputs; labels are not needed.")
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The capture, an .npz file.")
+@click.option("-o", "--out", required=True, type=OutputFile(), help="The capture, an .npz file.")
 @click.option(
     "--backend",
     default="native",

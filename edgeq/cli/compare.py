@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeq.cli.options import parse_preprocessing, preprocessing_options
+from edgeq.cli.options import OutputFile, parse_preprocessing, preprocessing_options
 from edgeq.cli.tables import format_columns
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 )
 @click.option("--shift-samples", type=click.IntRange(1), help="Use the first N inputs only for corruptions.")
 @preprocessing_options
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to a file.")
-@click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write a self-contained HTML page.")
+@click.option("--json", "json_path", type=OutputFile(), help="Write the figures to a file.")
+@click.option("--report", "report_path", type=OutputFile(), help="Write a self-contained HTML page.")
 def command(
     targets: tuple[Path, ...],
     data: str,

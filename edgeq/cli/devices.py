@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from edgeq.cli.options import say
+from edgeq.cli.options import OutputFile, say
 from edgeq.cli.tables import format_columns
 
 
@@ -22,7 +22,7 @@ from edgeq.cli.tables import format_columns
     help="The edgeq-runner for the devices, or a folder of them. [default: EDGEQ_RUNNERS]",
 )
 @click.option("--clean", is_flag=True, help="Remove what edgeq keeps on the devices.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the facts to a file.")
+@click.option("--json", "json_path", type=OutputFile(), help="Write the facts to a file.")
 def command(devices: tuple[str, ...], runner: Path | None, clean: bool, json_path: Path | None) -> int:
     """List the devices that can be seen from here, or connect to each DEVICE and show what it is."""
     from edgeq.errors import UsageError

@@ -53,7 +53,14 @@ from edgeq.cli.options import parse_preprocessing, preprocessing_options
     default=None,
     help="Correct the shift of each layer's mean. [default: the recipe's, which do]",
 )
-@click.option("--seed", default=0, show_default=True, metavar="N", help="Chooses the calibration samples.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Chooses the calibration samples.",
+)
 @click.option(
     "--keep-8bit",
     metavar="first,last|NAMES|auto:N|none",

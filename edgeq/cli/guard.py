@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edgeq.cli.options import parse_preprocessing, preprocessing_options, say
+from edgeq.cli.options import OutputFile, parse_preprocessing, preprocessing_options, say
 
 
 @click.command("guard")
@@ -40,7 +40,7 @@ from edgeq.cli.options import parse_preprocessing, preprocessing_options, say
 @click.option("--samples", type=click.IntRange(1), help="Use the first N inputs only.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 32))
 @preprocessing_options
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to a file.")
+@click.option("--json", "json_path", type=OutputFile(), help="Write the figures to a file.")
 def command(
     target: Path,
     data: str,

@@ -14,6 +14,21 @@ from edgeq.errors import UsageError
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class OutputFile(click.Path):
+    """A file that a command will write: looked at before any work is done."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns the path; fails where no file can be written there."""
+        path = Path(value)
+        if str(value) in ("", "-"):
+            self.fail(f"{str(value)!r} names no file; results are written to files only", param, ctx)
+        if path.is_dir():
+            self.fail(f"{path} is a folder; name a file in it", param, ctx)
+        if not path.parent.is_dir():
+            self.fail(f"{path}: there is no folder {path.parent}; make it first", param, ctx)
+        return path
+
+
 def preprocessing_options(function: F) -> F:
     """Adds --resize, --crop, --mean, --std, --channels and --interpolation."""
     for option in reversed(

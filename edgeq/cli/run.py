@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from edgeq.cli.options import OutputFile
 from edgeq.errors import UsageError
 
 
@@ -15,7 +16,7 @@ from edgeq.errors import UsageError
     "--input", "input_path", required=True, type=click.Path(path_type=Path), help=".npy with the batch first."
 )
 @click.option(
-    "--output", "output_path", required=True, type=click.Path(path_type=Path), help=".npy for the result."
+    "--output", "output_path", required=True, type=OutputFile(), help=".npy for the result."
 )
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 32))
 def command(model: Path, input_path: Path, output_path: Path, threads: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from edgeq.cli.options import device_options, parse_preprocessing, preprocessing_options, say
+from edgeq.cli.options import OutputFile, device_options, parse_preprocessing, preprocessing_options, say
 
 FAILED_CHECK = 3
 """Exit status when all was measured, but a check that was asked for failed."""
@@ -54,10 +54,10 @@ FAILED_CHECK = 3
 @click.option("--max-disagreement", type=float, metavar="SHARE", help="Gate: share of changed answers, 0.02 for 2 %.")
 @click.option("--confidence", type=float, help="Hold this one-sided bound against the gates, not the figure; 0.95 say.")
 @preprocessing_options
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to a file.")
-@click.option("--junit", "junit_path", type=click.Path(path_type=Path), help="Write the gates' verdicts as JUnit XML.")
+@click.option("--json", "json_path", type=OutputFile(), help="Write the figures to a file.")
+@click.option("--junit", "junit_path", type=OutputFile(), help="Write the gates' verdicts as JUnit XML.")
 @click.option(
-    "--report", "report_path", type=click.Path(path_type=Path), help="Write a self-contained HTML page."
+    "--report", "report_path", type=OutputFile(), help="Write a self-contained HTML page."
 )
 def command(
     target: Path,
@@ -128,6 +128,8 @@ def command(
             device=connected,
         )
     click.echo(verification.summary())
+    for result in verification.gates:
+        click.echo(f"{'passed' if result.passed else 'FAILED'}: {result.sentence}", err=not result.passed)
     if json_path is not None:
         write_text(json_path, json.dumps(verification.to_json(), indent=1) + "\n")
     if report_path is not None:
@@ -136,8 +138,6 @@ def command(
     if junit_path is not None:
         seconds = sum(verification.seconds.values())
         write_text(junit_path, junit_xml(verification.gates, f"edgeq verify {target}", seconds))
-    for result in verification.gates:
-        click.echo(f"{'passed' if result.passed else 'FAILED'}: {result.sentence}", err=not result.passed)
     if verification.device is not None and not verification.device.exact:
         found = verification.device
         say(

@@ -301,7 +301,8 @@ def from_folders(store: ImageStore, source: str) -> ImageDataset:
     """One sub-folder a class, classes numbered in sorted order; without sub-folders, images without labels.
 
     Raises:
-        DataError: If there are no images, or some lie in a class folder and some beside it.
+        DataError: If there are no images, some lie in a class folder and some beside it, or a class folder is empty,
+            which would number the classes behind it otherwise than the model does.
     """
     names = store.names()
     tops = [name.split("/", 1)[0] if "/" in name else "" for name in names]
@@ -314,6 +315,15 @@ def from_folders(store: ImageStore, source: str) -> ImageDataset:
             f"{source}: has sub-folders, one a class, but also images beside them ({stray}). Move those into "
             "the folder of their class, or away."
         )
+    folder = Path(store.path)
+    if folder.is_dir():
+        others = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__"))}
+        empty = sorted(others - set(classes))
+        if empty:
+            raise DataError(
+                f"{source}: its sub-folder {empty[0]} holds no image, and classes are numbered by sub-folder. Put "
+                "images into it, or move it away if the model has no such class."
+            )
     index = {name: position for position, name in enumerate(classes)}
     return ImageDataset(store, names, np.array([index[top] for top in tops], np.int64), classes, source)
 

@@ -33,7 +33,14 @@ from edgeq.deployment.models import TrainedModel, load_model
 from edgeq.errors import DataError, UsageError
 from edgeq.exporters.edgeq_file import encode
 from edgeq.exporters.edgeq_format import ModelInfo
-from edgeq.exporters.folder import FILES, MANIFEST_FILE, PLAN_FILE, REFERENCE_FILE, REFERENCE_TFLITE
+from edgeq.exporters.folder import (
+    FILES,
+    MANIFEST_FILE,
+    PLAN_FILE,
+    REFERENCE_FILE,
+    REFERENCE_TFLITE,
+    check_target,
+)
 from edgeq.importers import quantized as quantized_models
 from edgeq.ir import Graph
 from edgeq.ir.printer import format_shape
@@ -197,6 +204,9 @@ def export(
     """
     formats = parse_formats(to)
     storage = format_options or FormatOptions()
+    if str(out) == "":
+        raise UsageError("the folder for the results has no name; give one")
+    check_target(Path(out), [Path(given) for given in (model, bits) if isinstance(given, (str, Path)) and str(given)])
     if isinstance(model, (str, Path)) and Path(model).is_file() and quantized_models.is_quantized(Path(model)):
         if bits is not None or budget:
             raise UsageError(f"{model} is quantized already and keeps its own numbers; leave --bits and --budget out")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,48 @@ def model_file(target: Path) -> Path:
     if not target.is_file():
         raise UsageError(f"{target}: there is no such file or folder")
     return target
+
+
+def check_target(out: Path, sources: Iterable[Path] = ()) -> None:
+    """Sees to it that an export into `out` replaces and removes nothing but what an export wrote there.
+
+    Args:
+        out: The folder for the results; it need not exist.
+        sources: Files that the export reads: the model, a plan that is replayed.
+
+    Raises:
+        UsageError: If a file that would be replaced or removed is one of the sources (a plan may be, it is written
+            again), is not known to be edgeq's, or is a plan that was edited.
+    """
+    if not str(out) or not out.is_dir():
+        return
+    found = [name for name in FILES if (out / name).exists()]
+    if not found:
+        return
+    reading = {path.resolve() for path in sources}
+    for name in found:
+        if (out / name).resolve() in reading and name not in (PLAN_FILE, REFERENCE_FILE, REFERENCE_TFLITE):
+            raise UsageError(f"{out / name} is what is exported, and the result would replace it; name another folder")
+    try:
+        written = read_manifest(out)
+    except FormatError:
+        written = {}
+    if not str(written.get("producer", "")).startswith("edgeq"):
+        written = {}
+    known = {*written.get("files", {}), *((MANIFEST_FILE, TRIALS_FILE) if written else ())}
+    for name in found:
+        if name not in known:
+            raise UsageError(
+                f"{out / name} was not written by edgeq, and an export would replace or remove it; name another folder"
+            )
+    plan = out / PLAN_FILE
+    if PLAN_FILE not in found or plan.resolve() in reading:
+        return
+    if hashlib.sha256(plan.read_bytes()).hexdigest() != written["files"][PLAN_FILE]["sha256"]:
+        raise UsageError(
+            f"{plan} was edited, and this export would replace or remove it; replay it (--bits {plan}), or name "
+            "another folder"
+        )
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -54,6 +54,17 @@ def test_export_then_verify(exported: dict[str, Path], tmp_path: Path, bits: str
     assert "http://" not in page.replace("http://www.w3.org/", "")
 
 
+@pytest.mark.parametrize(
+    "name, why", [("absent/f.json", "there is no folder"), ("", "is a folder"), ("-", "names no file")]
+)
+def test_where_results_go_is_looked_at_first(exported: dict[str, Path], tmp_path: Path, name: str, why: str) -> None:
+    # No data of that name: had the work begun, that would be the complaint.
+    path = name if name == "-" else tmp_path / name
+    done = edgeq("verify", exported["w8a8"], "--data", "no such data", "--json", path, check=False)
+    assert done.returncode == 2
+    assert why in " ".join(done.stderr.split())
+
+
 def test_gates_decide_the_exit_status(exported: dict[str, Path], tmp_path: Path) -> None:
     verdicts = tmp_path / "gates.xml"
     words = ("verify", exported["w4a8"], "--data", "digits", "--junit", verdicts)

@@ -142,6 +142,16 @@ def test_images_beside_class_folders(tmp_path: Path) -> None:
         open_dataset(write(tmp_path, {"a/1.png": png(), "2.png": png()}))
 
 
+def test_empty_class_folder_is_refused(tmp_path: Path) -> None:
+    # Without it, every class behind the empty folder would get another number than the model gives it.
+    write(tmp_path, {"bee/1.png": png(), "cat/2.png": png(), ".cache/n.txt": "x", "__MACOSX/n.txt": "x"})
+    (tmp_path / "ant").mkdir()
+    with pytest.raises(DataError, match="sub-folder ant holds no image"):
+        open_dataset(tmp_path)
+    (tmp_path / "ant").rmdir()
+    assert open_dataset(tmp_path).class_names == ("bee", "cat")
+
+
 def test_empty_folder_and_zip(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no images"):
         open_dataset(tmp_path)

@@ -55,6 +55,15 @@ def test_takes_arrays_lists_and_names(rng: np.random.Generator) -> None:
             np.testing.assert_array_equal(got, expected)
 
 
+def test_takes_tensors_and_nested_lists(rng: np.random.Generator) -> None:
+    torch = pytest.importorskip("torch")
+    session = Session(classifier())
+    x = rng.standard_normal((3, *session.inputs[0].shape[1:])).astype(np.float32)
+    wanted = session.run(x)
+    for given in (torch.from_numpy(x), x.tolist(), list(x), [x], (x,)):
+        np.testing.assert_array_equal(session.run(given), wanted)
+
+
 def test_codes_give_codes(rng: np.random.Generator) -> None:
     session = Session(several())
     codes = [rng.integers(-128, 128, (1, *info.shape[1:])).astype(np.int8) for info in session.inputs]
