@@ -40,7 +40,7 @@ from edgeq.cli.options import parse_preprocessing, preprocessing_options
 )
 @click.option(
     "--observer",
-    type=click.Choice(["minmax", "moving-average", "histogram", "percentile", "mse", "kl"]),
+    metavar="minmax|moving-average|histogram|percentile[=P]|mse|kl",
     help="How an activation's range is chosen. [default: the recipe's]",
 )
 @click.option(

@@ -68,6 +68,9 @@ from edgeq.quantize.sensitivity import LOGIT_SAMPLES
 from edgeq.quantize.streams import separate_product_inputs
 from edgeq.simulate.executor import checked_feeds
 
+_DARK = 64.0
+"""Inputs beyond it, none negative, are taken for pixels that nobody normalised."""
+
 _BATCH = 16
 """Samples that are read together; calibration splits them further where their activations need it."""
 
@@ -289,7 +292,10 @@ def export(
         origin,
         _facts(request, quantized.graph, calibrated),
         quantized.changes,
-        [] if request.plan is None else differences(request.plan, origin.sha256, calibrated),
+        [
+            *_input_notes(ranges.samples, preprocessing),
+            *([] if request.plan is None else differences(request.plan, origin.sha256, calibrated)),
+        ],
         quantized.statistics,
         next(iter(ranges.samples.values()))[:_COMPARED],
         formats,
@@ -299,6 +305,22 @@ def export(
     )
     shutil.rmtree(_resume_folder(Path(out)), ignore_errors=True)
     return result
+
+
+def _input_notes(samples: Mapping[str, npt.NDArray[Any]], preprocessing: Preprocessing | None) -> list[str]:
+    """What looks like a mistake in the calibration inputs but may be meant."""
+    plain = preprocessing is None or (set(preprocessing.mean) == {0.0} and set(preprocessing.std) == {1.0})
+    notes = []
+    for name, values in samples.items():
+        low, high = float(values.min()), float(values.max())
+        if low == high:
+            notes.append(f"input {name!r} is {low:g} everywhere in the calibration data: it has no range to learn")
+        elif plain and low >= 0.0 and high > _DARK and float(values.mean()) > _DARK / 4:
+            notes.append(
+                f"input {name!r} reaches {high:g}: pixels go in as 0..255; give --mean and --std if the model was "
+                "trained on normalised ones"
+            )
+    return notes
 
 
 def _resume_folder(out: Path) -> Path:
