@@ -55,6 +55,7 @@ METHODS: dict[str, Recipe] = {
     "+ AdaRound": _ROUNDED.with_(reconstruct=True, reconstruction=ReconstructionOptions("layer", 150, batch=8)),
     "+ blocks instead": _ROUNDED.with_(reconstruct=True, reconstruction=ReconstructionOptions("block", 150, batch=8)),
     "+ distillation instead": _ROUNDED.with_(distil=True),
+    "+ matched confidence instead": _ROUNDED.with_(match_confidence=True),
 }
 """Recipes by what each adds to the one before."""
 
