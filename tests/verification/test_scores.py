@@ -126,6 +126,19 @@ def test_captured_probabilities_are_still_probabilities(
     expect_alike(found, verify(folders["logits"], data=data))
 
 
+def test_shifted_data_are_of_the_same_logits(folders: dict[str, Path], labels: np.ndarray) -> None:
+    data, shifted = (samples(), labels), (samples()[:300] * 1.5, labels[:300])
+    found, wanted = (verify(folders[name], data=data, shift_data=shifted).shifts for name in ("softmax", "logits"))
+    assert found is not None
+    assert wanted is not None
+    cells = found.cells[0], wanted.cells[0]
+    for one, other in ([cell.reference for cell in cells], [cell.quantized for cell in cells]):
+        assert one is not None
+        assert other is not None
+        for name in ("top1", "ece", "mean_confidence"):
+            assert getattr(one, name) == pytest.approx(getattr(other, name), abs=1e-4), name
+
+
 def test_compare_sees_the_softmax(folders: dict[str, Path], labels: np.ndarray) -> None:
     (standing,) = verify_several([folders["softmax"]], data=(samples(), labels), timed=False).models
     expect_alike(standing.verification, verify(folders["logits"], data=(samples(), labels)))
