@@ -217,8 +217,8 @@ class Session:
                 f"The model is no classifier: predictions need one output [N, classes] of at least two classes, and it "
                 f"gives {outputs}; use run."
             )
-        (logits,) = self._run(self._session, x, codes=False)
-        return Prediction(*self._session.predict_rows(logits))
+        (scores,) = self._run(self._session, x, codes=False)
+        return Prediction(*self._session.predict_rows(scores))
 
     def dump(self, x: Feeds) -> dict[str, Array]:
         """Runs a batch without any fusion and returns every activation, inputs first, in execution order.

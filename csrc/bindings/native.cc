@@ -153,19 +153,20 @@ py::list run_images(Session& session, const py::array& images) {
   });
 }
 
-/// Answers, probabilities, margins and flags of rows of logits, as the file's guard has them.
-py::tuple predict_rows(const Session& session, const FloatArray& logits) {
+/// Answers, probabilities, margins and flags of rows of scores, as the file's guard has them.
+py::tuple predict_rows(const Session& session, const FloatArray& scores) {
   const auto classes = session.classes();
   check(classes.status());
-  if (logits.ndim() != 2 || logits.shape(1) != classes.value()) {
-    check(Status::invalid_argument("the logits have the wrong shape"));
+  if (scores.ndim() != 2 || scores.shape(1) != classes.value()) {
+    check(Status::invalid_argument("the scores have the wrong shape"));
   }
-  const py::ssize_t rows = logits.shape(0);
+  const py::ssize_t rows = scores.shape(0);
   py::array_t<int64_t> answers(rows);
   py::array_t<float> probabilities(rows), margins(rows);
   py::array_t<bool> defer(rows);
   for (py::ssize_t i = 0; i < rows; ++i) {
-    const Prediction row = predict(logits.data(i), static_cast<size_t>(classes.value()), session.guard());
+    const Prediction row = predict(scores.data(i), static_cast<size_t>(classes.value()),
+                                   session.gives_probabilities(), session.guard());
     answers.mutable_at(i) = row.answer;
     probabilities.mutable_at(i) = row.probability;
     margins.mutable_at(i) = row.margin;
@@ -331,7 +332,7 @@ PYBIND11_MODULE(_native, m) {
            py::arg("tuning") = std::map<std::string, std::string>())
       .def("run", &run, py::arg("inputs"), py::arg("codes"))
       .def("run_images", &run_images, py::arg("images"))
-      .def("predict_rows", &predict_rows, py::arg("logits"))
+      .def("predict_rows", &predict_rows, py::arg("scores"))
       .def("layers", &layers)
       .def("read_activations", &read_activations)
       .def("set_profile", &Session::set_profile, py::arg("profile"))

@@ -32,7 +32,7 @@ Status run(const Options& options) {
   auto feeds = Feeds::open(*session.value(), in, /*always_float=*/true);
   EDGEQ_RETURN_IF_ERROR(feeds.status());
   const size_t width = static_cast<size_t>(classes.value());
-  std::vector<float> logits(width);
+  std::vector<float> scores(width);
   std::string text = "class,probability,margin,defer\n";
   for (int64_t first = 0; first < feeds.value().images(); first += batch.value()) {
     const int64_t count = std::min(batch.value(), feeds.value().images() - first);
@@ -40,8 +40,9 @@ Status run(const Options& options) {
     EDGEQ_RETURN_IF_ERROR(feeds.value().run(first, count));
     const uint8_t* row = feeds.value().results()[0].data();
     for (int64_t i = 0; i < count; ++i, row += width * sizeof(float)) {
-      std::memcpy(logits.data(), row, width * sizeof(float));
-      const Prediction found = predict(logits.data(), width, session.value()->guard());
+      std::memcpy(scores.data(), row, width * sizeof(float));
+      const Prediction found =
+          predict(scores.data(), width, session.value()->gives_probabilities(), session.value()->guard());
       // Nine digits give a float32 back.
       text += format("%lld,%.9g,%.9g,%d\n", static_cast<long long>(found.answer), double{found.probability},
                      double{found.margin}, found.defer ? 1 : 0);

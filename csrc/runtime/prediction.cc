@@ -4,15 +4,19 @@
 #include <cstring>
 
 namespace edgeq {
+namespace {
+
+// ln 2 in two parts (as in fdlibm): the last 21 bits of the first are zero, so that its product with a k of
+// 10 bits is exact.
+constexpr double kLn2High = 6.93147180369123816490e-01;
+constexpr double kLn2Low = 1.90821492927058770002e-10;
+
+}  // namespace
 
 double exp_of_negative(double x) {
   // exp(-700) is 1e-304, a normal number still.
   if (x < -700) return 0;
   constexpr double kLog2e = 1.4426950408889634;
-  // ln 2 in two parts (as in fdlibm): the last 21 bits of the first are zero, so that its product with a k of
-  // 10 bits is exact.
-  constexpr double kLn2High = 6.93147180369123816490e-01;
-  constexpr double kLn2Low = 1.90821492927058770002e-10;
   const int64_t power = static_cast<int64_t>(x * kLog2e - 0.5);  // to the nearest: the cast cuts off
   const double k = static_cast<double>(power);
   const double r = (x - k * kLn2High) - k * kLn2Low;
@@ -29,21 +33,43 @@ double exp_of_negative(double x) {
   return sum * scale;
 }
 
-Prediction predict(const float* logits, size_t classes, const Guard& guard) {
-  size_t best = 0;
-  bool finite = std::isfinite(logits[0]);
-  for (size_t j = 1; j < classes; ++j) {
-    finite = finite && std::isfinite(logits[j]);
-    if (logits[j] > logits[best]) best = j;
+double log_of_probability(double p) {
+  constexpr double kLeast = 1e-12;
+  constexpr double kHalfOfSqrt2 = 0.70710678118654752440;
+  int power;
+  double fraction = std::frexp(p > kLeast ? p : kLeast, &power);
+  if (fraction < kHalfOfSqrt2) {
+    fraction = 2 * fraction;
+    --power;
   }
+  // log(fraction) = 2 artanh(s); |s| <= 0.1716, so the first term left out is below 2 * 0.1716^23 / 23
+  // = 2.2e-19.
+  const double s = (fraction - 1) / (fraction + 1);
+  const double square = s * s;
+  double sum = 0;
+  for (int n = 21; n > 0; n -= 2) sum = sum * square + 1.0 / n;
+  const double k = power;
+  return k * kLn2High + (2 * s * sum + k * kLn2Low);
+}
+
+Prediction predict(const float* scores, size_t classes, bool probabilities, const Guard& guard) {
+  size_t best = 0;
+  bool finite = std::isfinite(scores[0]);
+  for (size_t j = 1; j < classes; ++j) {
+    finite = finite && std::isfinite(scores[j]);
+    if (scores[j] > scores[best]) best = j;
+  }
+  const auto logit = [scores, probabilities](size_t j) {
+    return probabilities ? log_of_probability(scores[j]) : double{scores[j]};
+  };
   Prediction result;
   result.answer = static_cast<int64_t>(best);
   if (finite) {
-    const double highest = logits[best];
+    const double highest = logit(best);
     const double temperature = guard.temperature;
     double sum = 0, second = 0;
     for (size_t j = 0; j < classes; ++j) {
-      const double weight = exp_of_negative((logits[j] - highest) / temperature);
+      const double weight = exp_of_negative((logit(j) - highest) / temperature);
       sum = sum + weight;
       if (j != best && weight > second) second = weight;
     }

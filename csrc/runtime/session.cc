@@ -10,10 +10,14 @@
 #include "kernels/lut/lut.h"
 #include "kernels/quantize/quantize.h"
 #include "ops/check.h"
+#include "ops/op.h"
 #include "runtime/cpu_limits.h"
 #include "runtime/model_file.h"
 
 namespace edgeq {
+
+extern const OpDef k_op_softmax;
+
 namespace {
 
 constexpr int kMaxDefaultThreads = 16;
@@ -48,6 +52,13 @@ EndInfo end_info(const Plan& plan, const PlanEnd& end) {
   info.zero_point = activation.zero_point;
   info.bits = activation.bits;
   return info;
+}
+
+bool ends_in_softmax(const Model& model) {
+  for (const Node& node : model.nodes) {
+    if (node.output == model.outputs[0].tensor) return node.op == k_op_softmax.code;
+  }
+  return false;
 }
 
 OutputRange codes_of(const Activation& activation) {
@@ -122,6 +133,7 @@ Status Session::prepare(const uint8_t* data, size_t size, bool mapped_file, cons
   for (const PlanEnd& end : plan_.inputs) inputs_.push_back(end_info(plan_, end));
   for (const PlanEnd& end : plan_.outputs) outputs_.push_back(end_info(plan_, end));
   guard_ = model.value().guard;
+  gives_probabilities_ = ends_in_softmax(model.value());
   EDGEQ_RETURN_IF_ERROR(prepare_images(model.value(), budget));
   for (const PlannedStep& planned : plan_.steps) {
     weight_bytes_ += planned.step->info.bytes_packed;

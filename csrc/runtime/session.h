@@ -103,9 +103,11 @@ class Session {
   /// Height, width and channels of these images; 0 each where there are none.
   const std::vector<int64_t>& image_shape() const { return image_shape_; }
 
-  /// What turns a row of logits into a prediction (runtime/prediction.h).
+  /// What turns a row of scores into a prediction (runtime/prediction.h).
   const Guard& guard() const { return guard_; }
-  /// Classes of the logits; the error says why the model gives none, and the cure.
+  /// Whether the first output is what a softmax gives: its scores are probabilities, not logits.
+  bool gives_probabilities() const { return gives_probabilities_; }
+  /// Classes of the scores; the error says why the model gives none, and the cure.
   Result<int64_t> classes() const;
 
   /// How many runs a profile looks back on.
@@ -190,6 +192,7 @@ class Session {
   std::vector<EndInfo> inputs_;
   std::vector<EndInfo> outputs_;
   Guard guard_;
+  bool gives_probabilities_ = false;
   Status takes_images_;
   std::vector<int64_t> image_shape_;
   AlignedBuffer image_table_;     // [channels][256] activations

@@ -25,7 +25,7 @@ class Backend(Protocol):
     name: str
 
     def run(self, x: NDArray[np.float32]) -> Logits:
-        """Logits of a batch.
+        """Logits of a batch; probabilities where the model ends in a softmax (`edgeq.verification.scores`).
 
         Args:
             x: Inputs, float32, as the source model takes them (NCHW), batch first.

@@ -33,6 +33,7 @@ from edgeq.quantize.bias_correction import shrunk_mean
 from edgeq.quantize.calibrate import activation_elements, slice_feeds
 from edgeq.quantize.layers import WEIGHTS, X, acc_channel_axis, bias_name, is_layer, layer_operator
 from edgeq.simulate.executor import execute
+from edgeq.simulate.prediction import LEAST_PROBABILITY
 
 OUTPUT_SAMPLES = 8
 """Samples on which a layer's own output is compared and its bias corrected: positions make up for their number."""
@@ -42,9 +43,6 @@ OUTPUT_ELEMENTS = 1 << 27
 
 LOGIT_SAMPLES = 128
 """Samples on which the network's outputs are compared."""
-
-LEAST_PROBABILITY = 1e-12
-"""Probabilities of a network that ends in a softmax count as at least this much."""
 
 LEAST_ENERGY = 1e-30
 """Keeps a network whose outputs are all zero from dividing by it."""

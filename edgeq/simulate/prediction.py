@@ -1,4 +1,4 @@
-"""What logits say: the answer, its calibrated probability, the margin, and whether to defer.
+"""What scores say: the answer, its calibrated probability, the margin, and whether to defer.
 
 This is the statement that csrc/runtime/prediction.cc equals bit for bit (docs/guard.md).
 """
@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+
+LEAST_PROBABILITY = 1e-12
+"""Probabilities of a network that ends in a softmax or a sigmoid count as at least this much in a logarithm."""
 
 _LOG2_E = 1.4426950408889634
 # ln 2 in two parts (as in fdlibm): the last 21 bits of the first are zero, so that its product with an integer of 10
@@ -24,7 +28,7 @@ class Prediction:
     """What a classifier says about a batch of inputs.
 
     Attributes:
-        classes: The class of the highest logit, of tied ones the lowest, int64, shape (n,).
+        classes: The class of the highest score, of tied ones the lowest, int64, shape (n,).
         probability: Of that class, calibrated by the guard's temperature, float32, shape (n,).
         margin: By which it exceeds the second highest probability, float32, shape (n,).
         defer: Whether the margin is below the guard's: somebody else should answer. Shape (n,), False without a guard.
@@ -53,26 +57,51 @@ def exp_of_negative(x: Floats) -> Floats:
     return result
 
 
-def predict(logits: npt.NDArray[np.float32], temperature: float = 1.0, margin: float = 0.0) -> Prediction:
-    """Reads logits.
+def log_of_probability(p: npt.NDArray[np.floating[Any]]) -> Floats:
+    """log(max(p, LEAST_PROBABILITY)) in float64, within an ulp or so: the logits of what a softmax gives, since
+    softmax(log p) = p. NaN where p is not finite.
+
+    Each operation rounds on its own: the same bits as in C++, as of `exp_of_negative`.
+    """
+    finite = np.isfinite(p)
+    bounded = np.maximum(np.where(finite, p, 1.0).astype(np.float64), LEAST_PROBABILITY)
+    fraction, power = np.frexp(bounded)
+    low = fraction < math.sqrt(0.5)
+    fraction, k = np.where(low, 2.0 * fraction, fraction), power.astype(np.float64) - low
+    s = (fraction - 1.0) / (fraction + 1.0)
+    square = s * s
+    total = np.zeros_like(s)
+    for n in range(21, 0, -2):
+        total = total * square + 1.0 / n
+    result: Floats = np.where(finite, k * _LN2_HIGH + (2.0 * s * total + k * _LN2_LOW), np.nan)
+    return result
+
+
+def predict(
+    scores: npt.NDArray[np.floating[Any]], temperature: float = 1.0, margin: float = 0.0, probabilities: bool = False
+) -> Prediction:
+    """Reads scores: logits, or probabilities, whose logits are their logarithms.
 
     In float64: e_j = exp((logit_j - max) / temperature), sum = e_0 + e_1 + ... in this order, probability = 1 / sum,
     margin = (1 - second highest e) / sum, both then rounded to float32.
 
     Args:
-        logits: Shape (n, classes) with at least two classes. A row that holds one that is not finite has a probability
+        scores: Shape (n, classes) with at least two classes. A row that holds one that is not finite has a probability
             and a margin of 0.
         temperature: Of the guard, as float32 holds it; positive.
         margin: Below it an input is deferred; rounded to float32. 0 defers nothing.
+        probabilities: Whether the scores are what a softmax gives.
 
     Raises:
         ValueError: If the shape is another one.
     """
-    if logits.ndim != 2 or logits.shape[1] < 2:
-        raise ValueError(f"predictions need logits of shape (n, classes), 2 classes at least, not {logits.shape}.")
-    answers: npt.NDArray[np.int64] = logits.argmax(axis=1).astype(np.int64)
-    finite = np.asarray(np.isfinite(logits).all(axis=1))
-    values = np.where(finite[:, None], logits, 0.0).astype(np.float64)
+    if scores.ndim != 2 or scores.shape[1] < 2:
+        raise ValueError(f"predictions need scores of shape (n, classes), 2 classes at least, not {scores.shape}.")
+    answers: npt.NDArray[np.int64] = scores.argmax(axis=1).astype(np.int64)
+    finite = np.asarray(np.isfinite(scores).all(axis=1))
+    values = np.where(finite[:, None], scores, 0.0).astype(np.float64)
+    if probabilities:
+        values = log_of_probability(values)
     shifted = (values - values.max(axis=1, keepdims=True)) / np.float64(np.float32(temperature))
     weights = exp_of_negative(shifted)
     # cumsum adds in order, sum does not.

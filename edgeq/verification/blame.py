@@ -32,10 +32,11 @@ from edgeq.passes import channels_last, float_pipeline
 from edgeq.quantize.calibrate import FloatSession
 from edgeq.quantize.layers import BIAS, WEIGHTS, X, bias_name, is_layer
 from edgeq.quantize.scheme import Scheme
-from edgeq.quantize.sensitivity import divergence, ends_in_softmax
+from edgeq.quantize.sensitivity import divergence
 from edgeq.quantize.streams import separate_product_inputs
 from edgeq.quantize.weights import quantize_layer, weight_ranges
 from edgeq.session import Session
+from edgeq.verification.scores import as_logits, graph_ending
 
 _OUTPUT_SAMPLES = 16
 """Inputs on which layers' own outputs are compared: positions make up for their number."""
@@ -315,17 +316,17 @@ class _Measurement:
         self._feeds = feeds
         self._threads = os.cpu_count() or 1
         self._session = session
-        self._probabilities = ends_in_softmax(emulation.graph)
+        self._endings = [graph_ending(emulation.graph, output) for output in range(len(emulation.graph.outputs))]
 
     def run(self, progress: Callable[[int, int], None] | None) -> Blame:
         emulation = self._emulation
         rounded = {node.name: emulation.rounded_constants(node) for node in emulation.layers}
-        exact = self._outputs(emulation.graph)
-        whole = self._outputs(emulation.build(rounded, lambda _: True))
+        exact = self._logits(emulation.graph)
+        whole = self._logits(emulation.build(rounded, lambda _: True))
         own = self._own_outputs(rounded)
         total = self._total(exact, whole)
         integers = self._session.run(next(iter(self._feeds.values())))
-        integers = integers if isinstance(integers, list) else [integers]
+        integers = self._as_logits(integers if isinstance(integers, list) else [integers])
         macs = _macs(emulation)
         layers = []
         for done, node in enumerate(emulation.layers):
@@ -351,13 +352,13 @@ class _Measurement:
     ) -> LayerBlame:
         emulation = self._emulation
         ends = {node.inputs[X], node.outputs[0]}
-        alone = self._outputs(emulation.build({node.name: rounded[node.name]}, lambda name: name in ends))
+        alone = self._logits(emulation.build({node.name: rounded[node.name]}, lambda name: name in ends))
         spared = {name: values for name, values in rounded.items() if name != node.name}
-        free = self._total(exact, self._outputs(emulation.build(spared, lambda _: True)))
+        free = self._total(exact, self._logits(emulation.build(spared, lambda _: True)))
         eight = None
         if emulation.bits(node) < 8:
             finer = {**rounded, node.name: emulation.eight_bits(node)}
-            eight = self._total(exact, self._outputs(emulation.build(finer, lambda _: True)))
+            eight = self._total(exact, self._logits(emulation.build(finer, lambda _: True)))
         return LayerBlame(
             layer=node.name,
             op=node.op,
@@ -374,6 +375,16 @@ class _Measurement:
             win_float_disagreement=total.disagreement - free.disagreement,
             win_float_kl=total.divergence - free.divergence,
         )
+
+    def _logits(self, graph: Graph) -> list[Array]:
+        """The network's outputs, with logits where they are scores."""
+        return self._as_logits(self._outputs(graph))
+
+    def _as_logits(self, outputs: list[Array]) -> list[Array]:
+        return [
+            array if sum(size > 1 for size in array.shape[1:]) > 1 else as_logits(array.reshape(len(array), -1), ending)
+            for array, ending in zip(outputs, self._endings, strict=True)
+        ]
 
     def _outputs(self, graph: Graph, names: Sequence[str] | None = None, count: int | None = None) -> list[Array]:
         session = FloatSession(to_float_onnx(graph, names), self._threads)
@@ -409,7 +420,7 @@ class _Measurement:
         return _Total(
             _sqnr(exact, found),
             _disagreement(exact, found),
-            float(divergence(exact, found, self._probabilities).mean()),
+            float(divergence(exact, found, probabilities=False).mean()),
         )
 
 

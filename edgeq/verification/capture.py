@@ -44,7 +44,7 @@ class Capture:
     """What a model answered.
 
     Attributes:
-        logits: float32, shape (n, classes).
+        logits: The scores as the model gave them (probabilities behind a softmax), float32, shape (n, classes).
         inputs: Hash of each input, uint8, shape (n, 16).
         model_sha256: Of the file that was run.
         preprocessing: As `Preprocessing.to_dict`, or None where inputs were taken as they are.

@@ -162,8 +162,8 @@ def compare(
         labels: Class indices, shape (n,), or None: then only disagreement and logit error are known.
 
     Raises:
-        DataError: If the arrays are empty, not finite, of different shapes, or a label is no class of the
-            model.
+        DataError: If the arrays are empty, not finite, of different shapes or of one column, or a label is no class of
+            the model.
     """
     reference = _checked_logits(reference_logits, "reference model")
     quantized = _checked_logits(quantized_logits, "quantized model")
@@ -172,6 +172,11 @@ def compare(
             f"The reference model gives logits of shape {reference.shape}, the quantized model "
             f"{quantized.shape}: they are not the same classifier. Verify an export against the model that "
             "it was made from."
+        )
+    if reference.shape[1] < 2:
+        raise DataError(
+            "The models give one score a sample, which always names the same class; at least two classes are needed. "
+            "For a binary classifier pass two columns, [0, z] for a logit z."
         )
     truth = None if labels is None else _checked_labels(labels, *reference.shape)
     return Comparison(

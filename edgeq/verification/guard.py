@@ -153,8 +153,8 @@ def _lines(name: str, one: GuardFigures, with_interval: bool) -> list[str]:
 
 
 def fit_guard(
-    reference: NDArray[np.float32],
-    quantized: NDArray[np.float32],
+    reference: NDArray[np.floating[Any]],
+    quantized: NDArray[np.floating[Any]],
     labels: NDArray[np.int64] | None = None,
     *,
     catch: float = CATCH,
@@ -289,14 +289,16 @@ def guard(
         raise UsageError("A guard is written into a .edgeq file; pass the path of one, or of its folder.")
     dataset = open_dataset(data) if isinstance(data, (str, os.PathLike)) else as_dataset(data)
     count = len(dataset) if samples is None else min(samples, len(dataset))
-    logits = run_both(subject, dataset, preprocessing or subject.preprocessing, count, batch_size, progress, "guard")
-    if logits[1].shape[1] < 2 or logits[0].shape != logits[1].shape:
+    scores = run_both(subject, dataset, preprocessing or subject.preprocessing, count, batch_size, progress, "guard")
+    if scores[1].shape[1] < 2 or scores[0].shape != scores[1].shape:
         raise DataError(
             f"{target}: a guard is for classifiers of at least two classes; the models give "
-            f"{list(logits[0].shape)} and {list(logits[1].shape)}."
+            f"{list(scores[0].shape)} and {list(scores[1].shape)}."
         )
+    endings = subject.settle(scores)
+    logits = endings.logits("reference", scores[0]), endings.logits("quantized", scores[1])
     if not all(np.isfinite(values).all() for values in logits):
-        raise DataError(f"{target}: a logit is not finite; no margin can be fitted. Compare the models: edgeq verify.")
+        raise DataError(f"{target}: a score is not finite; no margin can be fitted. Compare the models: edgeq verify.")
     labels = None if dataset.labels is None else np.asarray(dataset.labels[:count])
     fit = fit_guard(*logits, labels, catch=catch, confidence=confidence, fit_share=fit_share)
     facts = {**fit.to_json(), "data": dataset.source, "data_sha256": dataset.digest(), "samples": count}

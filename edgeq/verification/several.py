@@ -230,15 +230,21 @@ def _suite_cells(several: Several, place: int, suite: str) -> list[TableCell]:
 
 
 class _Remembering:
-    """Runs a float model once for all that are compared with it: equal inputs get the answers of their first run."""
+    """Runs a float model once for all that are compared with it: equal inputs get the answers of their first run.
 
-    def __init__(self, backend: Backend) -> None:
+    Args:
+        backend: Runs it.
+        path: Its file.
+    """
+
+    def __init__(self, backend: Backend, path: Path) -> None:
         self.name = backend.name
+        self.path = path
         self._backend = backend
         self._known: dict[bytes, NDArray[np.float32]] = {}
 
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits of a batch."""
+        """Scores of a batch."""
         key = hashlib.blake2b(np.ascontiguousarray(x).data, digest_size=16, key=repr(x.shape).encode()).digest()
         if key not in self._known:
             self._known[key] = self._backend.run(x)
@@ -290,7 +296,7 @@ def verify_several(
     common = next((one for one in records if one is not None), None)
     records = [one or common for one in records]
     runner = open_reference(first, threads)
-    remembering = _Remembering(runner)
+    remembering = _Remembering(runner, first)
     found = [
         verify(
             path,

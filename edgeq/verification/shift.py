@@ -16,6 +16,7 @@ from edgeq.data import ArrayDataset, Dataset, Preprocessing
 from edgeq.errors import DataError
 from edgeq.shift import SUITES, Cell
 from edgeq.verification.compare import BINS
+from edgeq.verification.scores import Logits
 
 NATURAL = "natural"
 """The suite of what is no corruption but another data set."""
@@ -113,7 +114,7 @@ class Bar(Protocol):
         """Shows what is being done."""
 
 
-Runner = Callable[[str, NDArray[np.float32]], NDArray[np.float32]]
+Runner = Callable[[str, NDArray[np.float32]], Logits]
 """Runs `reference` or `quantized` on a batch: (which, inputs) to logits of shape (n, classes)."""
 
 
@@ -124,7 +125,7 @@ class _Answers:
         self._classes: dict[str, list[NDArray[np.int64]]] = {"reference": [], "quantized": []}
         self._confidences: dict[str, list[NDArray[np.float64]]] = {"reference": [], "quantized": []}
 
-    def add(self, who: str, logits: NDArray[np.float32], where: str) -> None:
+    def add(self, who: str, logits: Logits, where: str) -> None:
         if not np.isfinite(logits).all():
             raise DataError(f"The {who} model gives NaN or infinite logits under {where}.")
         self._classes[who].append(metrics.predicted_class(logits))

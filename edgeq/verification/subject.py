@@ -13,6 +13,7 @@ from edgeq.backends.registry import BackendKind, backend_kind, target_file
 from edgeq.data import Preprocessing
 from edgeq.errors import FormatError, UsageError
 from edgeq.exporters.folder import REFERENCE_FILE, REFERENCE_TFLITE
+from edgeq.verification.scores import Ending, Endings, Scores, ending_of, settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Subject:
         scheme: Bits as the manifest states them, or None.
         model: The model's name in the manifest, or None.
         labels: Class names that the export stored, or None.
+        quantized_ending: What the quantized model ends in, or None where no file says it.
+        reference_ending: The same of the float model.
     """
 
     quantized: Backend
@@ -44,6 +47,16 @@ class Subject:
     scheme: str | None
     model: str | None
     labels: tuple[str, ...] | None
+    quantized_ending: Ending | None
+    reference_ending: Ending | None
+
+    def settle(self, scores: tuple[Scores, Scores]) -> Endings:
+        """What both models end in, by their files or else by their scores; see `edgeq.verification.scores.settle`.
+
+        Raises:
+            DataError: If nothing tells.
+        """
+        return settle(self.reference_ending, self.quantized_ending, scores)
 
 
 def resolve(
@@ -87,6 +100,8 @@ def resolve(
         scheme=_text(manifest.get("scheme")),
         model=_text(_mapping(manifest.get("model")).get("name")),
         labels=facts.labels,
+        quantized_ending=ending_of(file, quantized),
+        reference_ending=ending_of(reference_file, runner),
     )
 
 

@@ -28,6 +28,7 @@ from edgeq.verification.examples import Example, worst_disagreements
 from edgeq.verification.gates import GateResult, Gates, check_gates
 from edgeq.verification.prediction import DisagreementPrediction, predict_disagreement
 from edgeq.verification.scaling import TemperatureScaling, scale_temperatures
+from edgeq.verification.scores import Endings, Logits
 from edgeq.verification.shift import ShiftStudy, run_corruptions, run_dataset, suite_means
 from edgeq.verification.subject import Subject, resolve
 from edgeq.verification.table import format_table, prediction_lines, scaling_lines, shift_lines
@@ -327,14 +328,16 @@ def _verify(subject: Subject, host: _Beside | None, data: Any, asked: _Asked) ->
     blamed = _blame(subject, dataset, chosen, asked, clock)
     most_bytes = _BATCH_BYTES if host is None else _DEVICE_BATCH_BYTES
     batches = _stream(dataset, chosen, count, asked.batch_size, most_bytes, clock)
-    logits = _run(subject, batches, count, clock, asked.progress, host)
+    scores = _run(subject, batches, count, clock, asked.progress, host)
+    endings = subject.settle(scores)
+    logits = endings.logits("reference", scores[0]), endings.logits("quantized", scores[1])
     labels = None if dataset.labels is None else dataset.labels[:count]
     started = time.perf_counter()
     comparison = compare(*logits, labels)
     prediction = predict_disagreement(*logits)
     scaling = None if labels is None else scale_temperatures(*logits, labels, asked.fit_share)
     clock.seconds["metrics"] = time.perf_counter() - started
-    shifts = _shifts(subject, dataset, chosen, count, asked, clock)
+    shifts = _shifts(subject, endings, dataset, chosen, count, asked, clock)
     started = time.perf_counter()
     results = () if asked.gates is None else check_gates(asked.gates, *logits, labels)
     clock.seconds["metrics"] += time.perf_counter() - started
@@ -386,6 +389,7 @@ def _blame(
 
 def _shifts(
     subject: Subject,
+    endings: Endings,
     dataset: Dataset,
     preprocessing: Preprocessing | None,
     count: int,
@@ -403,11 +407,11 @@ def _shifts(
     count = min(count, asked.shift_samples or count)
     total = count * len(asked.cells) + (0 if natural is None else len(natural))
 
-    def run(who: str, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(who: str, inputs: NDArray[np.float32]) -> Logits:
         started = time.perf_counter()
-        logits = _checked_run(subject.reference if who == "reference" else subject.quantized, inputs)
+        scores = _checked_run(subject.reference if who == "reference" else subject.quantized, inputs)
         clock.seconds[who] += time.perf_counter() - started
-        return logits
+        return endings.logits(who, scores)
 
     found = []
     with _progress_bar(total, asked.progress, "shift") as bar:
@@ -521,7 +525,7 @@ def run_both(
     progress: bool,
     title: str,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Runs the first `count` samples through both models; the logits of the float and of the quantized one.
+    """Runs the first `count` samples through both models; the scores of the float and of the quantized one.
 
     Raises:
         EdgeqError: If the data or a model cannot be run.

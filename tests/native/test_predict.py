@@ -19,6 +19,7 @@ from edgeq.errors import FormatError, UsageError
 from edgeq.exporters.edgeq_file import _container, encode, with_guard
 from edgeq.exporters.edgeq_format import GUARD, HEADER, SECTION, Guard, ModelInfo, Section
 from edgeq.importers.from_edgeq import decode
+from edgeq.metrics import softmax
 from edgeq.passes import channels_last, lower
 from edgeq.simulate import Prediction, predict
 
@@ -120,6 +121,44 @@ def test_runner_equals_session(demo: bytes, guard: Guard | None, tmp_path: Path,
         main(["predict", str(path), "--input", str(tmp_path / "x.npy"), "--output", str(tmp_path / "z.csv")])
     assert done.value.code == 0
     assert (tmp_path / "y.csv").read_text() == (tmp_path / "z.csv").read_text() == found
+
+
+@pytest.fixture(scope="module")
+def probabilities() -> bytes:
+    """A classifier that ends in a softmax."""
+    case = next(one for one in CASES if one.name == "block classifier")
+    return encode(lower(channels_last(build(case, "w8a8", 1))))
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=str)
+def test_probabilities_are_read_as_such(
+    probabilities: bytes, guard: Guard | None, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    path = tmp_path / "model.edgeq"
+    path.write_bytes(with_guard(probabilities, guard))
+    session, used = Session(path), guard or Guard()
+    x = inputs(session, 133, rng)
+    p = session.run(x)
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
+    found = session.predict(x)
+    expect_same(found, predict(p, used.temperature, used.margin, probabilities=True))
+    if used.temperature == 1.0:
+        np.testing.assert_allclose(found.probability, p.max(axis=1), rtol=1e-6)
+    drawn = softmax(rng.normal(0, 12, (5000, 10))).astype(np.float32)
+    drawn[::11] = np.rint(drawn[::11] * 256) / 256
+    drawn[::97, 3], drawn[::101, 4] = -np.inf, np.inf
+    expect_same(
+        Prediction(*session._session.predict_rows(drawn)),
+        predict(drawn, used.temperature, used.margin, probabilities=True),
+    )
+    if RUNNER is None:
+        return
+    np.save(tmp_path / "x.npy", x)
+    runner("predict", path, "--input", tmp_path / "x.npy", "--output", tmp_path / "y.csv")
+    with pytest.raises(SystemExit) as done:
+        main(["predict", str(path), "--input", str(tmp_path / "x.npy"), "--output", str(tmp_path / "z.csv")])
+    assert done.value.code == 0
+    assert (tmp_path / "y.csv").read_text() == (tmp_path / "z.csv").read_text()
 
 
 @needs_runner

@@ -7,7 +7,7 @@ import pytest
 
 from edgeq.metrics import margin_uncertainty, softmax
 from edgeq.simulate import predict
-from edgeq.simulate.prediction import exp_of_negative
+from edgeq.simulate.prediction import exp_of_negative, log_of_probability
 
 
 def test_exp(rng: np.random.Generator) -> None:
@@ -17,6 +17,31 @@ def test_exp(rng: np.random.Generator) -> None:
     assert np.abs(found / wanted - 1).max() < 4e-16
     assert found[0] == 1.0
     np.testing.assert_array_equal(exp_of_negative(np.array([-700.1, -1e300, -np.inf])), 0.0)
+
+
+def test_log(rng: np.random.Generator) -> None:
+    edges = [1.0, 0.5, 2**-0.5, 1 - 2**-24, 1e-12, 1.001]
+    p = np.concatenate([edges, rng.random(20000), 10 ** (-12 * rng.random(20000))])
+    found = log_of_probability(p)
+    wanted = np.array([math.log(value) for value in p])
+    np.testing.assert_allclose(found, wanted, rtol=5e-16, atol=0)
+    assert found[0] == 0.0
+    np.testing.assert_allclose(log_of_probability(np.array([0.0, 1e-30, -1.0])), math.log(1e-12), rtol=5e-16)
+    assert np.isnan(log_of_probability(np.array([np.nan, np.inf, -np.inf]))).all()
+    steps = rng.random(20000).astype(np.float32)
+    assert (log_of_probability(np.nextafter(steps, np.float32(2))) > log_of_probability(steps)).all()
+
+
+def test_probabilities_are_their_own_softmax(rng: np.random.Generator) -> None:
+    p = softmax(rng.normal(0, 6, (500, 9))).astype(np.float32)
+    found = predict(p, probabilities=True)
+    np.testing.assert_array_equal(found.classes, p.argmax(axis=1))
+    np.testing.assert_allclose(found.probability, p.max(axis=1), rtol=1e-6)
+    ordered = np.sort(p, axis=1)
+    np.testing.assert_allclose(found.margin, ordered[:, -1] - ordered[:, -2], rtol=1e-5, atol=1e-6)
+    same = predict(log_of_probability(p), 1.7, 0.2)
+    for name in ("classes", "probability", "margin", "defer"):
+        np.testing.assert_array_equal(getattr(predict(p, 1.7, 0.2, probabilities=True), name), getattr(same, name))
 
 
 @pytest.mark.parametrize("temperature", [0.01, 0.37, 1.0, 25.0])

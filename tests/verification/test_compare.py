@@ -72,7 +72,7 @@ def test_equal_models() -> None:
     assert "equal logits" in format_table(comparison)
 
 
-@pytest.mark.parametrize("classes", [1, 2, 5, 6])
+@pytest.mark.parametrize("classes", [2, 5, 6])
 @pytest.mark.parametrize("n", [1, 2])
 def test_degenerate_sizes(n: int, classes: int) -> None:
     comparison = compare(*case(n, classes))

@@ -31,8 +31,9 @@ from edgeq.quantize import qparams
 from edgeq.quantize.calibrate import activation_elements
 from edgeq.quantize.distil import DistillationOptions
 from edgeq.quantize.layers import is_layer
-from edgeq.quantize.sensitivity import LEAST_ENERGY, LEAST_PROBABILITY, ends_in_softmax, is_scores
+from edgeq.quantize.sensitivity import LEAST_ENERGY, ends_in_softmax, is_scores
 from edgeq.quantize.training.module import RoundedNetwork
+from edgeq.simulate.prediction import LEAST_PROBABILITY
 from edgeq.torch_executor import constant_tensors, run_graph
 
 DECAYS = (0.9, 0.99)
