@@ -165,13 +165,13 @@ def multiply_scores(graph: Graph, scores: Scores, factor: float) -> Graph:
     """Returns the quantized graph with its scores multiplied: other scales, the same codes.
 
     Args:
-        graph: Quantized, NCHW, with the nodes and activations that `scores` names.
+        graph: Quantized, with the layer that `scores` names, and those of its activations that are left.
         scores: What `find_scores` found.
         factor: Positive.
     """
     result = graph.copy()
     for shared in scores.sets:
-        for name in shared.members:
+        for name in filter(result.tensors.__contains__, shared.members):
             tensor = result.tensor(name)
             quant = result.quant(name)
             scale = (quant.scale * np.float64(factor)).astype(np.float32)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from edgeq import metrics
 from edgeq.data import Dataset, Preprocessing, as_dataset, open_dataset
 from edgeq.errors import FormatError, UsageError
+from edgeq.exporters.edgeq_file import encode
 from edgeq.exporters.folder import REFERENCE_FILE, model_file, read_manifest
 from edgeq.exporters.onnx_float import to_float_onnx
 from edgeq.importers import from_edgeq, from_onnx
@@ -30,6 +31,7 @@ from edgeq.ops.base import dequantize
 from edgeq.ops.fake_quant import FakeQuantAttrs
 from edgeq.passes import channels_last, float_pipeline
 from edgeq.quantize.calibrate import FloatSession
+from edgeq.quantize.confidence import find_scores, multiply_scores
 from edgeq.quantize.layers import BIAS, WEIGHTS, X, bias_name, is_layer
 from edgeq.quantize.scheme import Scheme
 from edgeq.quantize.sensitivity import divergence
@@ -156,10 +158,18 @@ def blame(
     graph = float_pipeline(from_onnx.load(folder / REFERENCE_FILE))
     if manifest.get("scheme") == str(Scheme(4, 4)):
         graph = separate_product_inputs(graph)
+    quantized = _unmatched(quantized, graph, manifest)
     emulation = _Emulation(graph, quantized)
     dataset = open_dataset(data) if isinstance(data, (str, os.PathLike)) else as_dataset(data)
     feeds = _feeds(emulation.graph, dataset, preprocessing or info.preprocessing, min(samples, len(dataset)))
-    return _Measurement(emulation, feeds, Session(model_file(folder))).run(progress)
+    return _Measurement(emulation, feeds, Session(encode(quantized))).run(progress)
+
+
+def _unmatched(quantized: Graph, graph: Graph, manifest: Mapping[str, Any]) -> Graph:
+    """The network without the factor that matched its confidence, which is no error of the last layer."""
+    factor = (manifest.get("confidence") or {}).get("factor", 1.0)
+    scores = None if factor == 1.0 else find_scores(graph)
+    return quantized if scores is None else multiply_scores(quantized, scores, 1.0 / factor)
 
 
 def _feeds(graph: Graph, dataset: Dataset, preprocessing: Preprocessing | None, count: int) -> dict[str, Array]:

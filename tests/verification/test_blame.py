@@ -60,6 +60,23 @@ def test_sparing_the_worst_is_what_blame_says(exported: Path, tmp_path: Path) ->
     assert after.sqnr_db - before.sqnr_db == pytest.approx(worst.win_8bit_db, abs=1.0)
 
 
+def test_matched_confidence_is_no_error(tmp_path: Path) -> None:
+    found = []
+    for match in ("true", "false"):
+        recipe = tmp_path / f"{match}.toml"
+        recipe.write_text(f'weight_observer = "mse"\nmatch_confidence = {match}\n')
+        out = tmp_path / match
+        factor = export(None, bits="w4a4", recipe=recipe, calibration="digits", out=out, to="edgeq").manifest
+        assert ("confidence" in factor) == (match == "true")
+        assert match == "false" or abs(factor["confidence"]["factor"] - 1.0) > 0.003
+        found.append(blame(out, data="digits:test", samples=100))
+    one, other = found
+    assert one.sqnr_db == pytest.approx(other.sqnr_db, abs=1e-3)
+    for layer, wanted in zip(one.layers, other.layers, strict=True):
+        assert layer.alone_sqnr_db == pytest.approx(wanted.alone_sqnr_db, abs=1e-3)
+        assert layer.gathered_sqnr_db == pytest.approx(wanted.gathered_sqnr_db, abs=1e-3)
+
+
 def test_keep_auto_spares_so_many_layers(tmp_path: Path) -> None:
     export(
         None, bits="w4a8", effort="fast", calibration="digits", out=tmp_path / "kept", to="edgeq", keep_8bit="auto:3"
