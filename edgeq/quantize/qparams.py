@@ -62,6 +62,12 @@ def fixed_params(low: float, high: float, bits: int) -> QuantParams:
     return QuantParams.per_tensor(scale, round(-(1 << (bits - 1)) - low / scale), bits)
 
 
+def representable(quant: QuantParams) -> tuple[float, float]:
+    """The smallest and the largest real value that a per-tensor quantization holds."""
+    low, high = (float((code - quant.zero_point) * quant.scale) for code in (quant.qmin, quant.qmax))
+    return low, high
+
+
 def weight_scales(
     ranges: npt.NDArray[Any],
     bits: int,

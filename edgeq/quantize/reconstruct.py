@@ -227,7 +227,10 @@ class _Reconstruction:
         from edgeq.quantize.block_training import BlockRunner, float_outputs, output_codes
 
         runner = BlockRunner(block, self._graph, self._reference)
-        targets = float_outputs(runner, self._boundary, self._count)
+        targets = [
+            self._bounded(name, target)
+            for name, target in zip(block.outputs, float_outputs(runner, self._boundary, self._count), strict=True)
+        ]
         start = self._state(block)
         stored = None if self._store is None else self._store.load(index, start)
         if stored is None:
@@ -243,6 +246,14 @@ class _Reconstruction:
         self._advance(index + 1, 0.0)
         if self._report is not None:
             self._report(block, outcome)
+
+    def _bounded(self, name: str, target: torch.Tensor) -> torch.Tensor:
+        """A target within what 8-bit codes hold: nothing in the block can make good what their range cuts off.
+
+        The range of 4-bit codes may be learned, so that it bounds nothing.
+        """
+        quant = self._graph.quant(name)
+        return target.clamp(*qparams.representable(quant)) if quant.bits == 8 else target
 
     def _improve(
         self, index: int, runner: BlockRunner, start: BlockState, targets: Sequence[torch.Tensor]
