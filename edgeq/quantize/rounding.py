@@ -24,9 +24,9 @@ class SecondOrder:
 
     Attributes:
         target_damping: Pulls the weights that are aimed at towards the float network's: this share of the inputs' mean
-            variance is added to their covariance. 0 takes the least squares of the calibration samples as they are,
-            which a few clipped outliers then decide; MobileNetV2 at w4a8 (200 images) has a logit SQNR of 9.5 dB with
-            0.03, 10.4 with 0.1, 11.0 with 0.5, 11.4 with 3, and 6.9 dB with the float weights themselves.
+            variance is added to their covariance. 0 takes the least squares of the calibration samples as they are.
+            MobileNetV2 at w4a8 (160 images, another 900 to judge) has a logit SQNR of about 11.3 dB with 0.03, 11.5 with
+            0.1, 11.8 with 0.5, 11.9 with 1 and 11.7 with 3.
         rounding_damping: The same for the metric in which codes are compared.
     """
 
