@@ -294,6 +294,7 @@ def export(
         quantized.changes,
         [
             *_input_notes(ranges.samples, preprocessing),
+            *quantized.notes,
             *([] if request.plan is None else differences(request.plan, origin.sha256, calibrated)),
         ],
         quantized.statistics,

@@ -142,7 +142,8 @@ def recipe_for(effort: str, scheme: Scheme) -> Recipe:
         rounding="second-order",
         reconstruct=effort == "best",
         match_confidence=narrow,
-        reconstruction=ReconstructionOptions(steps=150, batch=8),
+        second_order=SecondOrder(bounded=not few),
+        reconstruction=ReconstructionOptions(steps=150, batch=8, bounded=not few),
     )
 
 

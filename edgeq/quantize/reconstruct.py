@@ -70,6 +70,8 @@ class ReconstructionOptions:
         held_out: Share of the samples, the last ones, on which a block's result is judged. Where weights have been
             rounded with the help of the same samples, they look better on them than on others, and improvements are
             taken for losses: keep these samples away from whatever comes before.
+        bounded: Whether targets are bounded to what the block's 8-bit outputs can hold: no weights make good what a
+            range cuts off. The range of 4-bit outputs may be learned, so that it bounds nothing.
     """
 
     unit: str = "block"
@@ -85,6 +87,7 @@ class ReconstructionOptions:
     regularisation: float = 3.0
     eight_bit_weights: bool = False
     held_out: float = 0.2
+    bounded: bool = True
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
@@ -248,12 +251,11 @@ class _Reconstruction:
             self._report(block, outcome)
 
     def _bounded(self, name: str, target: torch.Tensor) -> torch.Tensor:
-        """A target within what 8-bit codes hold: nothing in the block can make good what their range cuts off.
-
-        The range of 4-bit codes may be learned, so that it bounds nothing.
-        """
+        """A target within what 8-bit codes hold if that is wanted."""
         quant = self._graph.quant(name)
-        return target.clamp(*qparams.representable(quant)) if quant.bits == 8 else target
+        if quant.bits < 8 or not self._options.bounded:
+            return target
+        return target.clamp(*qparams.representable(quant))
 
     def _improve(
         self, index: int, runner: BlockRunner, start: BlockState, targets: Sequence[torch.Tensor]

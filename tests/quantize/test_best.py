@@ -46,6 +46,19 @@ def test_reconstruction_follows_rounding_and_resumes(tmp_path) -> None:
             np.testing.assert_array_equal(one, two)
 
 
+def test_what_gains_too_little_gives_way_to_rounding_with_all_samples() -> None:
+    graph = inverted_residual()
+    calibration, bits = calibrate(graph, [samples(0, 60)]), Scheme.parse("w4a8")
+    idle = ReconstructionOptions(steps=1, batch=8, rounding_rate=0.0, bias_rate=0.0, scale_rate=0.0)
+    plain = quantize(graph, bits, calibration, QuantizeOptions(RECIPE.with_(reconstruct=False), threads=1))
+    found = quantize(graph, bits, calibration, QuantizeOptions(RECIPE.with_(reconstruction=idle), threads=1))
+    for one, two in zip(codes(plain.graph), codes(found.graph), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert not plain.notes
+    assert len(found.notes) == 1
+    assert "held-out" in found.notes[0]
+
+
 def test_export_removes_what_it_resumes_from(tmp_path) -> None:
     out = tmp_path / "out"
     result = edgeq.export(None, bits="w4a4", recipe=RECIPE, calib_samples=40, out=out, to="edgeq")
