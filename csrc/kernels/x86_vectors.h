@@ -10,6 +10,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+#include <utility>
 
 #include "base/act.h"
 #include "base/requantize.h"
@@ -20,6 +22,19 @@
 
 namespace edgeq {
 namespace {
+
+template <int... kIndices, typename Body>
+EDGEQ_INLINE void unroll(std::integer_sequence<int, kIndices...>, Body body) {
+  (body(std::integral_constant<int, kIndices>()), ...);
+}
+
+/// body(0), body(1), .. body(kCount - 1), each index a constant: arrays that are only ever indexed so live in
+/// registers, which the compilers do not manage for every loop that they unroll.
+template <int kCount, typename Body>
+EDGEQ_INLINE void unroll(Body body) {
+  unroll(std::make_integer_sequence<int, kCount>(), body);
+}
+#define EDGEQ_UNROLLED __attribute__((always_inline))
 
 EDGEQ_INLINE int32_t load_dword(const uint8_t* from) {
   int32_t value;
@@ -235,6 +250,10 @@ struct Vector256 {
   static EDGEQ_INLINE Int widen_signed_bytes(const void* from) {
     return _mm256_cvtepi8_epi16(_mm_loadu_si128(static_cast<const __m128i*>(from)));
   }
+  /// Bytes without a sign to words.
+  static EDGEQ_INLINE Int widen_to_words(const void* from) {
+    return _mm256_cvtepu8_epi16(_mm_loadu_si128(static_cast<const __m128i*>(from)));
+  }
   /// Puts back in order what four dword vectors become by pack_dwords and pack_words, which work within
   /// 128-bit lanes.
   static EDGEQ_INLINE Int order_packed(Int a) {
@@ -359,6 +378,13 @@ struct Vector512 {
   }
   static EDGEQ_INLINE Int widen_bytes(const void* from) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(from)));
+  }
+  static EDGEQ_INLINE Int widen_signed_bytes(const void* from) {
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256(static_cast<const __m256i*>(from)));
+  }
+  /// Bytes without a sign to words.
+  static EDGEQ_INLINE Int widen_to_words(const void* from) {
+    return _mm512_cvtepu8_epi16(_mm256_loadu_si256(static_cast<const __m256i*>(from)));
   }
   /// Puts back in order what four dword vectors become by pack_dwords and pack_words, which work within
   /// 128-bit lanes.

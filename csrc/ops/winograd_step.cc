@@ -23,10 +23,10 @@ class WinogradStep final : public Step {
   int64_t panels = 1;
   int64_t kernel_scratch = 0;
 
-  /// A row of the work is two rows of output pixels of one image.
+  /// A row of the work is a row of blocks of one image.
   Work work(int64_t batch) const override {
     Work work;
-    work.rows = batch * row_pairs();
+    work.rows = batch * block_rows();
     work.columns = panels;
     work.cost = batch * info.macs;
     // Each part transforms its filters itself.
@@ -59,9 +59,9 @@ class WinogradStep final : public Step {
     params.scratch = scratch;
     const uint8_t* operand = residual_input < 0 ? nullptr : io.in[residual_input];
     for (int64_t row = range.row_begin; row < range.row_end;) {
-      const int64_t image = row / row_pairs();
-      const int64_t first = row % row_pairs();
-      const int64_t last = std::min(row_pairs(), first + range.row_end - row);
+      const int64_t image = row / block_rows();
+      const int64_t first = row % block_rows();
+      const int64_t last = std::min(block_rows(), first + range.row_end - row);
       const act_t* x = reinterpret_cast<const act_t*>(io.in[0]) + image * height * width * in_stride;
       for (int64_t y = 0; y < out_h + 2; ++y) {
         const int64_t source = y - window.pad_top;
@@ -72,13 +72,14 @@ class WinogradStep final : public Step {
         params.residual.src =
             reinterpret_cast<const act_t*>(operand) + image * out_h * params.residual_row_stride;
       }
-      variant->run(params, 2 * first, std::min(out_h, 2 * last), range.column_begin, range.column_end);
+      variant->run(params, variant->block * first, std::min(out_h, variant->block * last), range.column_begin,
+                   range.column_end);
       row += last - first;
     }
   }
 
  private:
-  int64_t row_pairs() const { return (out_h + 1) / 2; }
+  int64_t block_rows() const { return (out_h + variant->block - 1) / variant->block; }
 };
 
 }  // namespace
@@ -89,10 +90,13 @@ const WinogradVariant* winograd_variant(const Window& window, const Tensor& x, c
       window.dilation_h != 1 || window.dilation_w != 1 || w.dims[3] != x.dims[3]) {
     return nullptr;
   }
-  return select_winograd(
-      {static_cast<size_t>(window.out_h(x.dims[1])), static_cast<size_t>(window.out_w(x.dims[2])),
-       static_cast<size_t>(w.dims[3]), static_cast<size_t>(w.dims[0]), w.type == DataType::kInt4 ? 4 : 8},
+  const size_t n = static_cast<size_t>(w.dims[0]);
+  const size_t k = static_cast<size_t>(w.dims[3]);
+  const int bits = w.type == DataType::kInt4 ? 4 : 8;
+  const WinogradVariant* variant = select_winograd(
+      {static_cast<size_t>(window.out_h(x.dims[1])), static_cast<size_t>(window.out_w(x.dims[2])), k, n, bits},
       target.isas);
+  return variant != nullptr && winograd_takes(*variant, n, k, WeightView{w.data, bits}) ? variant : nullptr;
 }
 
 Result<std::unique_ptr<Step>> prepare_winograd(const Lowered& lowered, const Window& window,

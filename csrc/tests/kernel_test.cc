@@ -757,10 +757,15 @@ void check_winograd(const WinogradVariant& variant, const WinogradCase& c) {
   compare(where, dst, want, pixels, c.n);
 }
 
+/// The depth up to which any weights will do.
+size_t deepest_winograd(const WinogradVariant& variant) {
+  return winograd_most(variant) / (9 * (variant.weight_bits == 4 ? 7 : 127));
+}
+
 /// Selection, of the levels that this build has.
-void test_winograd_selection() {
+void test_winograd_selection(IsaSet usable) {
   const WinogradShape wide{56, 56, 64, 64, 8};
-  for (Isa level : {Isa::kAvx2, Isa::kNeon}) {
+  for (Isa level : {Isa::kAvx512Vnni, Isa::kAvx2, Isa::kNeon}) {
     const IsaSet isas = IsaSet().with(Isa::kScalar).with(level);
     const WinogradVariant* best = winograd_variants(isas).front();
     for (int bits : {8, 4}) {
@@ -770,9 +775,17 @@ void test_winograd_selection() {
       expect(best->isa == level ? variant != nullptr && variant->isa == level && variant->weight_bits == bits
                                 : variant == nullptr,
              "select_winograd", "a wide layer");
-      shape.k = kWinogradMaxDepth + 1;
-      expect(select_winograd(shape, isas) == nullptr, "select_winograd", "deeper than the sums allow");
     }
+  }
+  for (const WinogradVariant* variant : winograd_variants(usable)) {
+    if (variant->weight_bits != 8) continue;
+    const size_t depth = deepest_winograd(*variant);
+    std::vector<int8_t> weights(2 * 9 * (depth + 1), 127);
+    const WeightView view{reinterpret_cast<const uint8_t*>(weights.data()), 8};
+    expect(winograd_takes(*variant, 2, depth, view), variant->name, "as deep as the sums allow");
+    expect(!winograd_takes(*variant, 2, depth + 1, view), variant->name, "deeper than the sums allow");
+    for (size_t i = 0; i < weights.size(); i += 3) weights[i] = -100;
+    expect(winograd_takes(*variant, 2, depth + 1, view), variant->name, "deep, and small enough");
   }
   const IsaSet neon = IsaSet().with(Isa::kScalar).with(Isa::kNeon);
   expect(select_winograd(wide, neon.with(Isa::kNeonDot)) == nullptr, "select_winograd", "dot products");
@@ -786,7 +799,7 @@ void test_winograd_selection() {
 }
 
 void test_winograd(IsaSet isas) {
-  test_winograd_selection();
+  test_winograd_selection(isas);
   for (const WinogradVariant* variant : winograd_variants(isas)) {
     uint64_t seed = 1;
     for (size_t height : {1, 2, 3, 6, 9}) {
@@ -805,8 +818,12 @@ void test_winograd(IsaSet isas) {
     // Images of more blocks than scratch holds, and the deepest sums of one sign.
     for (Fill fill : kFills) {
       check_winograd(*variant, WinogradCase{23, 19, 1, 1, 40, 24, fill, false, true, 11});
-      check_winograd(*variant, WinogradCase{7, 7, 1, 1, 512, 9, fill, true, false, 12});
-      check_winograd(*variant, WinogradCase{4, 5, 1, 0, kWinogradMaxDepth, 9, fill, false, false, 13});
+      const size_t deepest = deepest_winograd(*variant);
+      check_winograd(*variant, WinogradCase{7, 7, 1, 1, std::min<size_t>(deepest, 512), 9, fill, true, false, 12});
+      check_winograd(*variant,
+                     WinogradCase{4, 5, 1, 0, std::min<size_t>(deepest, 1841), 9, fill, false, false, 13});
+      check_winograd(*variant, WinogradCase{8, 8, 1, 1, std::min<size_t>(deepest, 1841), 9, fill, false, false,
+                                            14, 9, true});
     }
     // Few weights, so that plain NEON adds products of many channels in 16 bits: as many as magnitudes of 63
     // allow where 64 of them would be one too many (16 weights of -4 times -512), and in words of notes that

@@ -49,13 +49,51 @@ def test_windows_are_exact(name: str, scheme: str) -> None:
 
 @pytest.mark.skipif("avx2" not in ISAS, reason="needs AVX2: other levels have no kernel of the kind")
 def test_winograd_is_chosen_for_deep_windows() -> None:
-    def kernels(scheme: str, channels: int, size: int, isa: str) -> list[str]:
-        b = QuantizedBuilder(np.random.default_rng(9), scheme)
-        graph = b.finish(b.conv(b.input(channels, size, size), 32, (3, 3), pads=(1, 1, 1, 1)))
-        session = Session(encode(lower(channels_last(graph))), max_isa=isa)
-        return [layer.kernel.split("_")[0] for layer in session.layers]
+    assert _kernels("w8a8", 32, 16, "avx2") == ["winograd"]
+    assert _kernels("w8a8", 3, 16, "avx2") == ["gemm"]
+    assert _kernels("w8a8", 32, 16, "scalar") == ["gemm"]
 
-    assert kernels("w8a8", 32, 16, "avx2") == ["winograd"]
-    assert kernels("w8a8", 32, 16, ISAS[-1]) == ["winograd" if ISAS[-1] == "avx2" else "gemm"]
-    assert kernels("w8a8", 3, 16, "avx2") == ["gemm"]
-    assert kernels("w8a8", 32, 16, "scalar") == ["gemm"]
+
+@pytest.mark.skipif("avx512vnni" not in ISAS, reason="needs AVX-512 with VNNI")
+def test_dot_products_of_bytes_leave_winograd_the_larger_images() -> None:
+    assert _kernels("w8a8", 64, 28, "avx512vnni") == ["winograd"]
+    assert _kernels("w4a8", 64, 28, "avx512vnni") == ["winograd"]
+    assert _kernels("w8a8", 16, 28, "avx512vnni") == ["gemm"]
+    assert _kernels("w8a8", 64, 7, "avx512vnni") == ["gemm"]
+
+
+def _kernels(scheme: str, channels: int, size: int, isa: str) -> list[str]:
+    b = QuantizedBuilder(np.random.default_rng(9), scheme)
+    graph = b.finish(b.conv(b.input(channels, size, size), 32, (3, 3), pads=(1, 1, 1, 1)))
+    session = Session(encode(lower(channels_last(graph))), max_isa=isa)
+    return [layer.kernel.split("_")[0] for layer in session.layers]
+
+
+@pytest.mark.skipif("avx2" not in ISAS, reason="needs AVX2: other levels have no kernel of the kind")
+@pytest.mark.parametrize("isa", [isa for isa in ISAS if isa in ("avx2", "avx512vnni")])
+def test_sums_that_could_leave_the_bounds_go_by_a_matrix_product(isa: str) -> None:
+    """Sixteen outputs a block are exact up to magnitudes of 262,143 a channel: 2,304 weights of 113."""
+
+    assert _deep_kernel(113, isa) == "winograd"
+    assert _deep_kernel(-113, isa) == "winograd"
+    assert _deep_kernel(114, isa) == "gemm"
+
+
+@pytest.mark.parametrize("magnitude", [113, -113, 114, 127])
+def test_sums_at_the_bounds_are_exact(magnitude: int) -> None:
+    expect_exact(lambda: _deep(magnitude))
+
+
+def _deep(magnitude: int) -> Graph:
+    b = QuantizedBuilder(np.random.default_rng(9), "w8a8")
+    graph = b.finish(b.conv(b.input(256, 16, 16), 96, (3, 3), pads=(1, 1, 1, 1)))
+    name = next(node for node in graph.nodes if node.op == "conv").inputs[1]
+    weight = graph.tensor(name)
+    assert weight.data is not None
+    graph.add_tensor(weight.with_(data=np.full_like(weight.data, magnitude)))
+    return graph
+
+
+def _deep_kernel(magnitude: int, isa: str) -> str:
+    (layer,) = Session(encode(lower(channels_last(_deep(magnitude)))), max_isa=isa).layers
+    return layer.kernel.split("_")[0]

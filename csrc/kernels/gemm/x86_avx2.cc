@@ -1,6 +1,7 @@
 #include "kernels/gemm/gemm.h"
 #include "kernels/gemm/lhs.h"
 #include "kernels/gemm/widened.h"
+#include "kernels/gemm/x86_avx2_steps.h"
 #include "kernels/gemm/x86_avx2_tile.h"
 
 // Without VNNI there are two instructions to build on:

@@ -1,14 +1,11 @@
 #ifndef EDGEQ_KERNELS_GEMM_X86_AVX2_TILE_H_
 #define EDGEQ_KERNELS_GEMM_X86_AVX2_TILE_H_
 
-// What the AVX2 kernels of matrix products and of Winograd convolutions share: the inner loops' one step, and
-// the epilogue of a tile. Only x86_avx2.cc files include it.
+// The epilogue of a tile of the AVX2 kernels of matrix products. Only x86_avx2.cc includes it.
 
 #include <immintrin.h>
 
 #include <cstring>
-#include <type_traits>
-#include <utility>
 
 #include "kernels/gemm/gemm.h"
 #include "kernels/x86_vectors.h"
@@ -22,75 +19,6 @@ constexpr size_t kVectorBytes = 32;
 
 EDGEQ_INLINE __m256i load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
 EDGEQ_INLINE void store(void* to, __m256i a) { _mm256_storeu_si256(static_cast<__m256i*>(to), a); }
-
-template <int... kIndices, typename Body>
-EDGEQ_INLINE void unroll(std::integer_sequence<int, kIndices...>, Body body) {
-  (body(std::integral_constant<int, kIndices>()), ...);
-}
-
-/// body(0), body(1), .. body(kCount - 1), each index a constant: arrays that are only ever indexed so live in
-/// registers, which the compilers do not manage for every loop that they unroll.
-template <int kCount, typename Body>
-EDGEQ_INLINE void unroll(Body body) {
-  unroll(std::make_integer_sequence<int, kCount>(), body);
-}
-#define EDGEQ_UNROLLED __attribute__((always_inline))
-
-/// Four bytes anywhere, as an operand in memory.
-using UnalignedDword = int32_t __attribute__((aligned(1), may_alias));
-
-// The steps of the inner loops are written out. The 6x2 tile needs all sixteen registers, in this order of
-// instructions; the compilers' own orders need more, and keep sums in memory.
-
-/// Adds the products of four bytes at `a`, two int16 for every lane, with kVectors vectors of weights.
-template <int kVectors>
-EDGEQ_INLINE void add_words(const uint8_t* a, const __m256i (&b)[kVectors], __m256i (&acc)[kVectors]) {
-  const UnalignedDword& dword = *reinterpret_cast<const UnalignedDword*>(a);
-  __m256i row, product;
-  if constexpr (kVectors == 2) {
-    __asm__(
-        "vpbroadcastd %[dword], %[row]\n\t"
-        "vpmaddwd %[b0], %[row], %[product]\n\t"
-        "vpaddd %[product], %[acc0], %[acc0]\n\t"
-        "vpmaddwd %[b1], %[row], %[row]\n\t"
-        "vpaddd %[row], %[acc1], %[acc1]"
-        : [acc0] "+x"(acc[0]), [acc1] "+x"(acc[1]), [row] "=&x"(row), [product] "=&x"(product)
-        : [b0] "x"(b[0]), [b1] "x"(b[1]), [dword] "m"(dword));
-  } else {
-    __asm__(
-        "vpbroadcastd %[dword], %[row]\n\t"
-        "vpmaddwd %[b0], %[row], %[row]\n\t"
-        "vpaddd %[row], %[acc0], %[acc0]"
-        : [acc0] "+x"(acc[0]), [row] "=&x"(row)
-        : [b0] "x"(b[0]), [dword] "m"(dword));
-  }
-}
-
-/// Adds the pair sums of four bytes at `a`, the same for every lane, with kVectors vectors of int8 weights.
-template <int kVectors>
-EDGEQ_INLINE void add_bytes(const uint8_t* a, const __m256i (&b)[kVectors], __m256i (&acc)[kVectors]) {
-  const UnalignedDword& dword = *reinterpret_cast<const UnalignedDword*>(a);
-  __m256i row, product;
-  if constexpr (kVectors == 2) {
-    __asm__(
-        "vpbroadcastd %[dword], %[row]\n\t"
-        "vpmaddubsw %[b0], %[row], %[product]\n\t"
-        "vpaddw %[product], %[acc0], %[acc0]\n\t"
-        "vpmaddubsw %[b1], %[row], %[row]\n\t"
-        "vpaddw %[row], %[acc1], %[acc1]"
-        : [acc0] "+x"(acc[0]), [acc1] "+x"(acc[1]), [row] "=&x"(row), [product] "=&x"(product)
-        : [b0] "x"(b[0]), [b1] "x"(b[1]), [dword] "m"(dword));
-  } else {
-    __asm__(
-        "vpbroadcastd %[dword], %[row]\n\t"
-        "vpmaddubsw %[b0], %[row], %[row]\n\t"
-        "vpaddw %[row], %[acc0], %[acc0]"
-        : [acc0] "+x"(acc[0]), [row] "=&x"(row)
-        : [b0] "x"(b[0]), [dword] "m"(dword));
-  }
-}
-
-// ---- epilogue ----
 
 /// What all tiles of a call share. The vectors stand in memory, where instructions take them as operands.
 struct TileEpilogue {

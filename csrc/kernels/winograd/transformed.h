@@ -4,16 +4,18 @@
 #include <cstddef>
 #include <cstdint>
 
-// What the 16-bit kernels keep in scratch. Plain code, because preparation asks for the size.
+// What the x86 kernels keep in scratch. Plain code, because preparation asks for the size.
 //
 //   | blocks of the input, block_bytes each | filters of a group of panels, panel_bytes each |
 //
-// A transformed block is 16 elements of int16 [channels], channels padded to whole vectors. The transformed
-// filters of a panel are 16 elements of [pairs of channels][output channels][2].
+// A transformed block is 36 elements of int16 [channels], channels padded to whole vectors. The transformed
+// filters of a panel are 36 elements of [pairs of channels][output channels][2].
 
 namespace edgeq {
 
 struct WinogradLayout {
+  static constexpr size_t kElements = 36;
+
   size_t pairs;          // of channels, as the packed weights have them
   size_t element_bytes;  // of a block, from element to element
   size_t block_bytes;    // from block to block
@@ -25,25 +27,30 @@ struct WinogradLayout {
   size_t bytes() const { return block_bytes * blocks + panel_bytes * panels; }
 };
 
-/// `mr`: blocks that are multiplied at a time.
-static inline WinogradLayout winograd_layout(size_t k, size_t n, int weight_bits, size_t mr) {
-  constexpr size_t kLine = 64;
+/// As many bytes, up to an odd number of cache lines.
+static inline size_t odd_lines(size_t bytes) { return ((bytes + 63) / 64 | 1) * 64; }
+
+/// `mr`: blocks that are multiplied at a time; `vector_bytes` of a register: a panel is two of sums.
+static inline WinogradLayout winograd_layout(size_t k, size_t n, int weight_bits, size_t mr,
+                                             size_t vector_bytes) {
+  const size_t words = vector_bytes / sizeof(int16_t);
+  const size_t nr = 2 * vector_bytes / sizeof(int32_t);
   WinogradLayout layout{};
   layout.pairs = weight_bits == 4 ? (k + 3) / 4 * 2 : (k + 1) / 2;
-  layout.element_bytes = (k + 15) / 16 * 16 * sizeof(int16_t);
-  // Odd numbers of cache lines keep the blocks of a tile, and the elements of a filter, from falling into the
-  // same sets.
-  layout.block_bytes = (layout.element_bytes * 16 / kLine | 1) * kLine;
+  // Odd numbers of cache lines keep the elements of a block, the blocks of a tile, and the elements of a
+  // filter from falling into the same sets.
+  layout.element_bytes = odd_lines((k + words - 1) / words * vector_bytes);
+  layout.block_bytes = odd_lines(layout.element_bytes * WinogradLayout::kElements);
   // Blocks enough to be worth transforming the filters for: of deep layers all that a 14x14 image has, as
   // far as a second-level cache goes.
   layout.blocks = 416 * 1024 / layout.block_bytes;
   if (layout.blocks < mr) layout.blocks = mr;
   if (layout.blocks > 16 * mr) layout.blocks = 16 * mr;
-  layout.filter_bytes = (layout.pairs * 16 * 2 * sizeof(int16_t) / kLine | 1) * kLine;
-  layout.panel_bytes = layout.filter_bytes * 16;
+  layout.filter_bytes = odd_lines(layout.pairs * nr * 2 * sizeof(int16_t));
+  layout.panel_bytes = layout.filter_bytes * WinogradLayout::kElements;
   // All panels, where they fit beside the blocks: each is then transformed once.
-  layout.panels = (n + 15) / 16;
-  if (layout.panel_bytes * layout.panels > 160 * 1024) layout.panels = 1;
+  layout.panels = (n + nr - 1) / nr;
+  if (layout.panel_bytes * layout.panels > 320 * 1024) layout.panels = 1;
   return layout;
 }
 

@@ -11,7 +11,7 @@
 
 namespace edgeq {
 
-#define EDGEQ_WINOGRAD_KERNEL(isa, name, mr, nr, kr, nr_step, bits, scratch) \
+#define EDGEQ_WINOGRAD_KERNEL(isa, name, block, mr, nr, kr, nr_step, bits, scratch) \
   void name(const WinogradParams&, size_t, size_t, size_t, size_t);
 #include "kernels/winograd/kernels.inc"
 #undef EDGEQ_WINOGRAD_KERNEL
@@ -22,17 +22,25 @@ size_t winograd_no_scratch(size_t, size_t) { return 0; }
 
 [[maybe_unused]] size_t winograd_words_scratch(size_t k, size_t n) {
   // The packed form of 4-bit weights has the more pairs.
-  return winograd_layout(k, n, 4, 6).bytes();
+  return winograd_layout(k, n, 4, 6, 32).bytes();
+}
+
+[[maybe_unused]] size_t winograd_words512_scratch(size_t k, size_t n) {
+  return winograd_layout(k, n, 4, 8, 64).bytes();
 }
 
 [[maybe_unused]] size_t winograd_lanes_scratch(size_t k, size_t n) { return winograd_lanes(k, n).bytes(); }
 
 constexpr WinogradVariant kVariants[] = {
-#define EDGEQ_WINOGRAD_KERNEL(isa, name, mr, nr, kr, nr_step, bits, scratch) \
-  {#name, Isa::isa, mr, nr, kr, nr_step, bits, &name, &scratch},
+#define EDGEQ_WINOGRAD_KERNEL(isa, name, block, mr, nr, kr, nr_step, bits, scratch) \
+  {#name, Isa::isa, block, mr, nr, kr, nr_step, bits, &name, &scratch},
 #include "kernels/winograd/kernels.inc"
 #undef EDGEQ_WINOGRAD_KERNEL
 };
+
+// 4 * 255 * kMostOfTwo <= 2^31 - 1; 128 * kMostOfFour < 2^25 (winograd.h).
+constexpr size_t kMostOfTwo = 2105376;
+constexpr size_t kMostOfFour = 262143;
 
 constexpr size_t kVariantCount = sizeof kVariants / sizeof kVariants[0];
 
@@ -42,10 +50,48 @@ GemmVariant product_of(const WinogradVariant& variant) {
           variant.nr_step, variant.weight_bits, 0,          nullptr,    nullptr};
 }
 
-/// Whether notes of 4-bit weights stand behind the panels (lanes.h).
-bool has_notes(const WinogradVariant& variant) {
-  return variant.isa == Isa::kNeon && variant.weight_bits == 4;
+#if EDGEQ_ARCH_X86
+
+size_t all_note_bytes(const WinogradVariant&, size_t, size_t) { return 0; }
+
+void put_all_notes(const WinogradVariant&, size_t, size_t, WeightView, uint8_t*) {}
+
+/// Cycles of Winograd's method by blocks of 4x4 outputs. `step`: of two channels of all blocks with a panel
+/// of `nr`; `back`: of a block's sums and their epilogue, `block`: of its input, 64 bytes of words, `filter`: of
+/// those of two channels with a panel.
+double cycles_of_blocks(const WinogradShape& shape, size_t nr, double step, double back, double block,
+                        double filter) {
+  const double blocks = static_cast<double>((shape.height_out + 3) / 4 * ((shape.width_out + 3) / 4));
+  const double panels = static_cast<double>((shape.n + nr - 1) / nr);
+  const double pairs = static_cast<double>((shape.k + 1) / 2);
+  const double vectors = static_cast<double>((shape.k + 31) / 32);
+  return blocks * (panels * (36 * pairs * step + back) + vectors * block) + panels * pairs * filter;
 }
+
+/// Whether Winograd's method takes less time than the product, AVX2. Cycles of both ways, fitted to
+/// measurements. A step of a 6x16 tile takes 7.5 cycles for two channels of 16 bits, 8.4 for four of a 4-bit
+/// product.
+bool avx2_is_faster(const WinogradShape& shape) {
+  const double winograd = cycles_of_blocks(shape, 16, 1.33, 290, 150, 150);
+  const double outputs = static_cast<double>(shape.height_out * shape.width_out);
+  const double panels = static_cast<double>((shape.n + 15) / 16);
+  const double step = shape.weight_bits == 4 ? 8.4 / 2 : 7.5;
+  const double depth = static_cast<double>(9 * shape.k);
+  const double product = outputs * (panels * (depth / 2 * step / 6 + 5) +
+                                    9 * static_cast<double>((shape.k + 15) / 16) * 2);
+  return winograd <= 0.9 * product;
+}
+
+/// The same with AVX-512: a dot product of bytes or words a cycle.
+bool avx512vnni_is_faster(const WinogradShape& shape) {
+  const double winograd = cycles_of_blocks(shape, 32, 2.15, 370, 140, 300);
+  const double outputs = static_cast<double>(shape.height_out * shape.width_out);
+  const double vectors = static_cast<double>((shape.n + 15) / 16);
+  const double product = outputs * vectors * (9 * static_cast<double>((shape.k + 3) / 4) * 1.04 + 3);
+  return winograd <= 0.9 * product;
+}
+
+#else
 
 size_t note_bytes(size_t k) { return 16 * winograd_note_words(k) * sizeof(uint64_t); }
 
@@ -104,25 +150,25 @@ void put_notes(WeightView weights, size_t width, size_t k, uint64_t* notes) {
   }
 }
 
-/// Whether Winograd's method takes less time than the product, AVX2.
-bool avx2_is_faster(const WinogradShape& shape) {
-  // Cycles of both ways, fitted to measurements. A step of a 6x16 tile takes 7.5 cycles for two channels of
-  // 16 bits, 8.4 for four of a 4-bit product; the transformation of a block's sums and their epilogue 70 a
-  // panel, that of a block's input 45 for 16 channels, that of filters 40 for a pair of them and 16 outputs.
-  const double outputs = static_cast<double>(shape.height_out * shape.width_out);
-  const double blocks = static_cast<double>((shape.height_out + 1) / 2 * ((shape.width_out + 1) / 2));
-  const double panels = static_cast<double>((shape.n + 15) / 16);
-  const double pairs = static_cast<double>((shape.k + 1) / 2);
-  const double vectors = static_cast<double>((shape.k + 15) / 16);
-  const double winograd =
-      blocks * (panels * (16 * pairs * 7.5 / 6 + 70) + vectors * 45) + panels * pairs * 40;
-  const double step = shape.weight_bits == 4 ? 8.4 / 2 : 7.5;
-  const double depth = static_cast<double>(9 * shape.k);
-  const double product = outputs * (panels * (depth / 2 * step / 6 + 5) + 9 * vectors * 2);
-  return winograd <= 0.9 * product;
+/// Whether notes of 4-bit weights stand behind the panels (lanes.h).
+bool has_notes(const WinogradVariant& variant) {
+  return variant.isa == Isa::kNeon && variant.weight_bits == 4;
 }
 
-/// The same on plain NEON, 64 bits.
+size_t all_note_bytes(const WinogradVariant& variant, size_t n, size_t k) {
+  return has_notes(variant) ? winograd_panels(variant, n) * note_bytes(k) : 0;
+}
+
+void put_all_notes(const WinogradVariant& variant, size_t n, size_t k, WeightView weights, uint8_t* notes) {
+  if (!has_notes(variant)) return;
+  for (size_t panel = 0; panel < winograd_panels(variant, n); ++panel, notes += note_bytes(k)) {
+    const size_t first = panel * WinogradLanes::kChannels;
+    const size_t width = n - first < WinogradLanes::kChannels ? n - first : WinogradLanes::kChannels;
+    put_notes(weights.from(first * 9 * k), width, k, reinterpret_cast<uint64_t*>(notes));
+  }
+}
+
+/// Whether Winograd's method takes less time than the product, plain NEON of 64 bits.
 bool neon_is_faster(const WinogradShape& shape) {
   // Executed instructions of both ways, fitted to counts. Of eight channels, a block takes 16 multiplications
   // a panel for each of the 16 products, or of 4-bit weights 8 and about 1.2 that widen; loads and branches,
@@ -148,18 +194,48 @@ bool neon_is_faster(const WinogradShape& shape) {
   return winograd <= 0.85 * product;
 }
 
+#endif
+
 }  // namespace
+
+size_t winograd_most(const WinogradVariant& variant) {
+  return variant.block == 4 ? kMostOfFour : kMostOfTwo;
+}
+
+bool winograd_takes(const WinogradVariant& variant, size_t n, size_t k, WeightView weights) {
+  const size_t depth = 9 * k;
+  const size_t most = winograd_most(variant);
+  if (depth * (weights.bits == 4 ? 7 : 127) <= most) return true;
+  for (size_t j = 0; j < n; ++j) {
+    size_t sum = 0;
+    for (size_t i = 0; i < depth; ++i) {
+      const int32_t weight = weights.at(j * depth + i);
+      sum += static_cast<size_t>(weight < 0 ? -weight : weight);
+    }
+    if (sum > most) return false;
+  }
+  return true;
+}
 
 std::vector<const WinogradVariant*> winograd_variants(IsaSet isas) {
   return runnable(kVariants, kVariantCount, isas.with(Isa::kScalar));
 }
 
 const WinogradVariant* select_winograd(const WinogradShape& shape, IsaSet isas) {
-  // The scalar variants are there to be compared with. Above these levels there is an instruction for bytes.
-  const Isa level = isas.best();
-  if (shape.k > kWinogradMaxDepth) return nullptr;
-  if (level != Isa::kAvx2 && level != Isa::kNeon) return nullptr;
-  if (!(level == Isa::kAvx2 ? avx2_is_faster(shape) : neon_is_faster(shape))) return nullptr;
+  // The scalar variants are there to be compared with. Above these levels, and between, there is an instruction
+  // for bytes that is worth more.
+  Isa level = isas.best();
+  if (level == Isa::kAvx512Vbmi) level = Isa::kAvx512Vnni;
+  bool (*is_faster)(const WinogradShape&) = nullptr;
+#if EDGEQ_ARCH_X86
+  if (level == Isa::kAvx512Vnni) is_faster = avx512vnni_is_faster;
+  if (level == Isa::kAvx2) is_faster = avx2_is_faster;
+#else
+  if (level == Isa::kNeon) is_faster = neon_is_faster;
+#endif
+  // Products of few channels gather whole windows, which the models of cost do not know.
+  constexpr size_t kFewest = 8;
+  if (is_faster == nullptr || shape.k < kFewest || !is_faster(shape)) return nullptr;
   for (const WinogradVariant* variant : winograd_variants(isas)) {
     if (variant->isa == level && variant->weight_bits == shape.weight_bits) return variant;
   }
@@ -167,20 +243,15 @@ const WinogradVariant* select_winograd(const WinogradShape& shape, IsaSet isas) 
 }
 
 size_t winograd_packed_bytes(const WinogradVariant& variant, size_t n, size_t k) {
-  const size_t notes = has_notes(variant) ? winograd_panels(variant, n) * note_bytes(k) : 0;
-  return gemm_packed_bytes(product_of(variant), n, k, 9) + notes;
+  return gemm_packed_bytes(product_of(variant), n, k, 9) + all_note_bytes(variant, n, k);
 }
 
 void winograd_pack(const WinogradVariant& variant, size_t n, size_t k, WeightView weights,
                    const int32_t* bias, const float* scale, int32_t zp_in, uint8_t* packed) {
-  gemm_pack(product_of(variant), n, k, 9, weights, bias, scale, zp_in, packed);
-  if (!has_notes(variant)) return;
-  uint8_t* notes = packed + gemm_packed_bytes(product_of(variant), n, k, 9);
-  for (size_t panel = 0; panel < winograd_panels(variant, n); ++panel, notes += note_bytes(k)) {
-    const size_t first = panel * WinogradLanes::kChannels;
-    const size_t width = n - first < WinogradLanes::kChannels ? n - first : WinogradLanes::kChannels;
-    put_notes(weights.from(first * 9 * k), width, k, reinterpret_cast<uint64_t*>(notes));
-  }
+  // Blocks of 4x4 outputs are made of activations less 128.
+  const int32_t zp = variant.block == 4 ? zp_in - 128 : zp_in;
+  gemm_pack(product_of(variant), n, k, 9, weights, bias, scale, zp, packed);
+  put_all_notes(variant, n, k, weights, packed + gemm_packed_bytes(product_of(variant), n, k, 9));
 }
 
 }  // namespace edgeq
