@@ -37,16 +37,21 @@ size_t quads_scratch(const DepthwiseShape& shape, size_t width_in, size_t width_
   return scratch.zero_row + (width_in - 1) * src_pixel_stride + kReadSlack;
 }
 
-// A column of interleaved rows has four bytes a channel, or four words.
-[[maybe_unused]] size_t scratch64(const DepthwiseShape& shape, size_t width_in, size_t width_out, size_t src_pixel_stride) {
+// A column of interleaved rows has four bytes a channel.
+[[maybe_unused]] size_t scratch64(const DepthwiseShape& shape, size_t width_in, size_t width_out,
+                                  size_t src_pixel_stride) {
   return quads_scratch(shape, width_in, width_out, src_pixel_stride, 64, 4 * 64);
 }
-[[maybe_unused]] size_t scratch32(const DepthwiseShape& shape, size_t width_in, size_t width_out, size_t src_pixel_stride) {
+[[maybe_unused]] size_t scratch32(const DepthwiseShape& shape, size_t width_in, size_t width_out,
+                                  size_t src_pixel_stride) {
   return quads_scratch(shape, width_in, width_out, src_pixel_stride, 32, 4 * 32);
 }
-[[maybe_unused]] size_t scratch32_words(const DepthwiseShape& shape, size_t width_in, size_t width_out,
-                       size_t src_pixel_stride) {
-  return quads_scratch(shape, width_in, width_out, src_pixel_stride, 32, 8 * 32);
+
+[[maybe_unused]] size_t pairs_scratch(const DepthwiseShape& shape, size_t width_in, size_t,
+                                      size_t src_pixel_stride) {
+  // The row of padding stands behind the columns of two blocks.
+  return 2 * DepthwisePairs(shape).scratch_bytes(shape) + (width_in - 1) * src_pixel_stride + shape.channels +
+         kReadSlack;
 }
 
 constexpr DepthwiseVariant kVariants[] = {

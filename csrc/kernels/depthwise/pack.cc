@@ -63,19 +63,18 @@ void depthwise_linear_pack(const DepthwiseShape& shape, WeightView weights, cons
 
 namespace {
 
-size_t block_bytes(const DepthwiseShape& shape, size_t widest, QuadOrder order) {
+size_t block_bytes(const DepthwiseShape& shape, size_t widest) {
   const DepthwiseQuads quads(shape);
-  const size_t quad_bytes =
-      (order == QuadOrder::kWords ? 8 : 4) * widest * static_cast<size_t>(shape.weight_bits) / 8;
+  const size_t quad_bytes = 4 * widest * static_cast<size_t>(shape.weight_bits) / 8;
   return widest * 8 + quads.sets * quads.count * quad_bytes;
 }
 
-size_t quads_bytes(const DepthwiseShape& shape, size_t widest, QuadOrder order) {
+size_t quads_bytes(const DepthwiseShape& shape, size_t widest) {
   size_t blocks = 0;
   for (size_t first = 0; first < shape.channels; ++blocks) {
     first += depthwise_block_width(shape.channels - first, widest);
   }
-  return kDepthwiseHeader + blocks * block_bytes(shape, widest, order);
+  return kDepthwiseHeader + blocks * block_bytes(shape, widest);
 }
 
 /// A bound of the magnitude of an accumulator times its scale. |acc| is at most |bias| plus 255 times the
@@ -125,7 +124,7 @@ void locate_tap(const DepthwiseShape& shape, const DepthwiseQuads& quads, size_t
 void quads_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias, const float* scale,
                 int32_t zp_in, size_t widest, QuadOrder order, uint8_t* packed) {
   const DepthwiseQuads quads(shape);
-  const size_t block = block_bytes(shape, widest, order);
+  const size_t block = block_bytes(shape, widest);
   uint32_t large = 0;
   uint8_t* out = packed + kDepthwiseHeader;
   for (size_t first = 0; first < shape.channels; out += block) {
@@ -151,18 +150,10 @@ void quads_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* 
           return kx < shape.kernel_w ? weight_at(shape, weights, ky - set, kx, first + channel % width)
                                      : int8_t{0};
         };
-        const size_t vectors = order == QuadOrder::kWords ? 8 : 4;
-        for (size_t v = 0; v < vectors; ++v, ++vector) {
+        for (size_t v = 0; v < 4; ++v, ++vector) {
           for (size_t j = 0; j < widest; ++j) {
             const size_t lane = j / 16;
             const size_t byte = j % 16;
-            if (order == QuadOrder::kWords) {
-              if (byte % 2 != 0) continue;
-              const int16_t tap =
-                  weight(16 * lane + 4 * (v / 4 * 2 + v % 2) + byte / 4, v / 2 % 2 * 2 + byte / 2 % 2);
-              std::memcpy(to + vector * widest + j, &tap, 2);
-              continue;
-            }
             const int8_t tap = order == QuadOrder::kQuads
                                    ? weight(16 * lane + 4 * v + byte / 4, byte % 4)
                                    : weight(16 * lane + 8 * (v / 2) + byte / 2, v % 2 * 2 + byte % 2);
@@ -267,7 +258,7 @@ void depthwise_quads8_pack(const DepthwiseShape& shape, WeightView weights, cons
 }
 
 size_t depthwise_quads64_bytes(const DepthwiseShape& shape) {
-  return quads_bytes(shape, 64, QuadOrder::kQuads);
+  return quads_bytes(shape, 64);
 }
 void depthwise_quads64_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
                             const float* scale, int32_t zp_in, uint8_t* packed) {
@@ -275,23 +266,51 @@ void depthwise_quads64_pack(const DepthwiseShape& shape, WeightView weights, con
 }
 
 size_t depthwise_quads32_bytes(const DepthwiseShape& shape) {
-  return quads_bytes(shape, 32, QuadOrder::kQuads);
+  return quads_bytes(shape, 32);
 }
 void depthwise_quads32_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
                             const float* scale, int32_t zp_in, uint8_t* packed) {
   quads_pack(shape, weights, bias, scale, zp_in, 32, QuadOrder::kQuads, packed);
 }
 
-size_t depthwise_words32_bytes(const DepthwiseShape& shape) {
-  return quads_bytes(shape, 32, QuadOrder::kWords);
+size_t depthwise_pairs8_bytes(const DepthwiseShape& shape) {
+  const DepthwisePairs pairs(shape);
+  return all_blocks_bytes(shape, DepthwisePairs::kChannels, pairs.block_bytes(shape));
 }
-void depthwise_words32_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
-                            const float* scale, int32_t zp_in, uint8_t* packed) {
-  quads_pack(shape, weights, bias, scale, zp_in, 32, QuadOrder::kWords, packed);
+
+void depthwise_pairs8_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
+                           const float* scale, int32_t zp_in, uint8_t* packed) {
+  constexpr size_t kChannels = DepthwisePairs::kChannels;
+  const DepthwisePairs pairs(shape);
+  uint32_t large = 0;
+  uint8_t* out = packed + kDepthwiseHeader;
+  for (size_t first = 0; first < shape.channels; first += kChannels) {
+    for (size_t i = 0; i < kChannels; ++i) {
+      const Folded folded = fold(shape, weights, bias, scale, zp_in, first + i);
+      std::memcpy(out + 4 * i, &folded.bias, 4);
+      std::memcpy(out + 4 * (kChannels + i), &folded.scale, 4);
+      if (first + i < shape.channels)
+        large |= large_results(shape, weights, folded.bias, folded.scale, first + i);
+    }
+    out += 8 * kChannels;
+    for (size_t set = 0; set < pairs.sets; ++set) {
+      for (size_t kx = 0; kx < shape.kernel_w; ++kx) {
+        for (size_t row = 0; row < 2 * pairs.taps; row += 2, out += DepthwisePairs::kBytes) {
+          for (size_t i = 0; i < 2 * kChannels; ++i) {
+            // Above the first row, it wraps to a row that no kernel has.
+            const int16_t tap = weight_at(shape, weights, row + i % 2 - set, kx, first + i / 2);
+            std::memcpy(out + 2 * i, &tap, 2);
+          }
+        }
+      }
+    }
+  }
+  std::memset(packed, 0, kDepthwiseHeader);
+  std::memcpy(packed, &large, sizeof large);
 }
 
 size_t depthwise_bytes32_bytes(const DepthwiseShape& shape) {
-  return quads_bytes(shape, 32, QuadOrder::kBytes);
+  return quads_bytes(shape, 32);
 }
 void depthwise_bytes32_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
                             const float* scale, int32_t zp_in, uint8_t* packed) {

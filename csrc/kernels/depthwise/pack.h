@@ -33,11 +33,9 @@ namespace edgeq {
 // d) % width. Bias and scale stand in the same order; packing the four result vectors with saturation
 // restores the channels' own order.
 //
-// Where the CPU lacks VNNI, a quad is two pairs, of int16 (kWords: 8 * B bytes) or of bytes (kBytes: 4 * B
-// bytes), which lie beside each other for each half of the channels. kWords, vector v (of 8): the channels of
-// dword vector v / 4 * 2 + v % 2 above, taps v / 2 % 2 * 2 and the next. kBytes, which has the order of
-// interleaving bytes alone, vector v (of 4), lane l, word e: channel (16 * l + v / 2 * 8 + e) % width, taps v
-// % 2 * 2 and the next.
+// Where the CPU lacks VNNI, a quad of 4-bit weights is two pairs of bytes (kBytes), which lie beside each other
+// for each half of the channels, in the order of interleaving bytes alone: vector v (of 4), lane l, word e:
+// channel (16 * l + v / 2 * 8 + e) % width, taps v % 2 * 2 and the next.
 //
 //   W4: the vectors of both sets in a row, two in one: byte j of the first in the low nibbles, of the second
 //   in the high ones. They are widened once for each block and call.
@@ -60,8 +58,57 @@ namespace edgeq {
 //
 // A quad holds a column's three taps, from above, and a zero.
 
+// Pairs of 8 channels, for 8-bit weights on AVX2:
+//   | header [64] as of quads | block | block | ... |
+//
+//   | bias int32 [8] | scale float32 [8] | set 0: column 0: pair 0, pair 1, .. | column 1 | ... | set 1 | ... |
+//
+// A pair is two taps below each other of each channel, int16 [8][2]; DepthwisePairs says how many there are.
+
 /// How the bytes of a quad stand in memory.
-enum class QuadOrder { kQuads, kBytes, kWords };
+enum class QuadOrder { kQuads, kBytes };
+
+/// Which rows the kernel of pairs interleaves: for `rows` output rows at a time, each input row goes into one
+/// pair, with the row below it.
+///
+/// At stride 1 the second output row's taps lie one row lower in the same pairs (set 1 of the weights). At
+/// stride 2 they lie one pair lower. Otherwise output rows share nothing.
+struct DepthwisePairs {
+  size_t rows;   // of output
+  size_t sets;   // of weights
+  size_t taps;   // pairs of one output row, in each column
+  size_t pairs;  // of all rows, in each column
+
+  explicit DepthwisePairs(const DepthwiseShape& shape) {
+    rows = shape.dilation_h == 1 && shape.stride_h <= 2 ? 2 : 1;
+    sets = rows == 2 && shape.stride_h == 1 ? 2 : 1;
+    taps = (shape.kernel_h + sets) / 2;
+    pairs = sets == 2 ? taps : taps + rows - 1;
+  }
+
+  static constexpr size_t kChannels = 8;
+  static constexpr size_t kBytes = kChannels * 2 * sizeof(int16_t);  // of a pair
+
+  size_t block_bytes(const DepthwiseShape& shape) const {
+    return kChannels * 8 + sets * shape.kernel_w * taps * kBytes;
+  }
+
+  /// Outputs that a chunk of a row has at most: what they read of all channels stays in the first-level cache,
+  /// their columns of one block do in any case.
+  size_t chunk(const DepthwiseShape& shape) const {
+    constexpr size_t kNear = 20 * 1024;
+    const size_t read = 2 * pairs * shape.stride_w * shape.channels;
+    const size_t outputs = kNear / read;
+    return outputs < 8 ? 8 : outputs > 32 ? 32 : outputs;
+  }
+
+  /// Of the columns of a chunk and of a tile beyond it.
+  size_t scratch_bytes(const DepthwiseShape& shape) const {
+    constexpr size_t kTile = 8;
+    const size_t outputs = chunk(shape) + kTile;
+    return ((outputs - 1) * shape.stride_w + (shape.kernel_w - 1) * shape.dilation_w + 1) * pairs * kBytes;
+  }
+};
 
 /// Which taps the quads hold, and so what the kernel interleaves.
 ///
@@ -171,16 +218,16 @@ size_t depthwise_quads8_bytes(const DepthwiseShape& shape);
 void depthwise_quads8_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
                            const float* scale, int32_t zp_in, uint8_t* packed);
 
-// quads64 and quads32 for VNNI, words32 and bytes32 for AVX2.
+// quads64 and quads32 for VNNI, pairs8 and bytes32 for AVX2.
 size_t depthwise_quads64_bytes(const DepthwiseShape& shape);
 void depthwise_quads64_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
                             const float* scale, int32_t zp_in, uint8_t* packed);
 size_t depthwise_quads32_bytes(const DepthwiseShape& shape);
 void depthwise_quads32_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
                             const float* scale, int32_t zp_in, uint8_t* packed);
-size_t depthwise_words32_bytes(const DepthwiseShape& shape);
-void depthwise_words32_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
-                            const float* scale, int32_t zp_in, uint8_t* packed);
+size_t depthwise_pairs8_bytes(const DepthwiseShape& shape);
+void depthwise_pairs8_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
+                           const float* scale, int32_t zp_in, uint8_t* packed);
 size_t depthwise_bytes32_bytes(const DepthwiseShape& shape);
 void depthwise_bytes32_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
                             const float* scale, int32_t zp_in, uint8_t* packed);

@@ -1,57 +1,11 @@
+#include "kernels/depthwise/x86_avx2_pairs.h"
 #include "kernels/depthwise/x86_quads.h"
 
 // Without VNNI: W8 multiplies pairs of rows as 16-bit words (vpmaddwd), because vpmaddubsw would saturate
-// (2 * 255 * 127 = 64,770 > 32,767). W4 multiplies the bytes themselves: see ByteEngine.
+// (2 * 255 * 127 = 64,770 > 32,767): see PairConvolution. W4 multiplies the bytes themselves: see ByteEngine.
 
 namespace edgeq {
 namespace {
-
-/// Pairs of taps as words: a column's first four vectors hold rows 0 and 1, the next four rows 2 and 3.
-template <typename V>
-struct WordEngine {
-  using Vec = V;
-  using Int = typename V::Int;
-  static constexpr int kOutputs3 = 2;
-  static constexpr int kOutputs5 = 1;
-  static constexpr int kHalfVectors = 4;
-  static constexpr int kDwords = 1;
-  static constexpr int kSteps = 2;
-  static constexpr size_t kQuadBytes = 8 * V::kBytes;
-  struct Pair {
-    Int words[2];
-  };
-  struct Half {
-    Int vectors[kHalfVectors];
-  };
-  struct Column {
-    Half half[2];
-  };
-  struct Sums {
-    Int acc;
-  };
-
-  template <int kHalf>
-  static EDGEQ_INLINE Pair pair(Int a, Int b) {
-    const Int bytes = kHalf == 0 ? V::low_bytes(a, b) : V::high_bytes(a, b);
-    return Pair{{V::low_bytes(bytes, V::zero()), V::high_bytes(bytes, V::zero())}};
-  }
-  static EDGEQ_INLINE Half join(const Pair& ab, const Pair& cd) {
-    return Half{{ab.words[0], ab.words[1], cd.words[0], cd.words[1]}};
-  }
-  static EDGEQ_INLINE Sums start(const uint8_t* bias, int part) {
-    return Sums{V::load(bias + part * V::kBytes)};
-  }
-  static EDGEQ_INLINE void before(Sums&, int) {}
-  static EDGEQ_INLINE int index(int part, int step) { return 2 * step + part; }
-  static EDGEQ_INLINE void multiply(Sums& sums, Int column, Int weights) {
-    sums.acc = V::add(sums.acc, V::madd_words(column, weights));
-  }
-  template <int kCount>
-  static EDGEQ_INLINE void totals(const Sums (&sums)[kCount], const uint8_t*, Int (&acc)[1][kCount]) {
-#pragma GCC unroll 8
-    for (int i = 0; i < kCount; ++i) acc[0][i] = sums[i].acc;
-  }
-};
 
 /// Pairs of taps as bytes, for 4-bit weights.
 ///
@@ -114,8 +68,8 @@ struct ByteEngine {
 
 }  // namespace
 
-void depthwise_u8s8c_u8_2x32x2_avx2(const DepthwiseParams& p, size_t r0, size_t r1) {
-  Depthwise<WordEngine<Vector256>>(p, 8).run(r0, r1);
+void depthwise_u8s8c_u8_2x8x2_avx2(const DepthwiseParams& p, size_t r0, size_t r1) {
+  PairConvolution(p).run(r0, r1);
 }
 void depthwise_u8s4c_u8_2x32x2_avx2(const DepthwiseParams& p, size_t r0, size_t r1) {
   Depthwise<ByteEngine<Vector256>>(p, 4).run(r0, r1);
