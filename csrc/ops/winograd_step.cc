@@ -93,9 +93,9 @@ const WinogradVariant* winograd_variant(const Window& window, const Tensor& x, c
   const size_t n = static_cast<size_t>(w.dims[0]);
   const size_t k = static_cast<size_t>(w.dims[3]);
   const int bits = w.type == DataType::kInt4 ? 4 : 8;
-  const WinogradVariant* variant = select_winograd(
-      {static_cast<size_t>(window.out_h(x.dims[1])), static_cast<size_t>(window.out_w(x.dims[2])), k, n, bits},
-      target.isas);
+  const WinogradVariant* variant = select_winograd({static_cast<size_t>(window.out_h(x.dims[1])),
+                                                    static_cast<size_t>(window.out_w(x.dims[2])), k, n, bits},
+                                                   target.isas);
   return variant != nullptr && winograd_takes(*variant, n, k, WeightView{w.data, bits}) ? variant : nullptr;
 }
 

@@ -819,11 +819,12 @@ void test_winograd(IsaSet isas) {
     for (Fill fill : kFills) {
       check_winograd(*variant, WinogradCase{23, 19, 1, 1, 40, 24, fill, false, true, 11});
       const size_t deepest = deepest_winograd(*variant);
-      check_winograd(*variant, WinogradCase{7, 7, 1, 1, std::min<size_t>(deepest, 512), 9, fill, true, false, 12});
+      check_winograd(*variant,
+                     WinogradCase{7, 7, 1, 1, std::min<size_t>(deepest, 512), 9, fill, true, false, 12});
       check_winograd(*variant,
                      WinogradCase{4, 5, 1, 0, std::min<size_t>(deepest, 1841), 9, fill, false, false, 13});
-      check_winograd(*variant, WinogradCase{8, 8, 1, 1, std::min<size_t>(deepest, 1841), 9, fill, false, false,
-                                            14, 9, true});
+      check_winograd(*variant, WinogradCase{8, 8, 1, 1, std::min<size_t>(deepest, 1841), 9, fill, false,
+                                            false, 14, 9, true});
     }
     // Few weights, so that plain NEON adds products of many channels in 16 bits: as many as magnitudes of 63
     // allow where 64 of them would be one too many (16 weights of -4 times -512), and in words of notes that

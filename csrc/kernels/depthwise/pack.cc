@@ -257,17 +257,13 @@ void depthwise_quads8_pack(const DepthwiseShape& shape, WeightView weights, cons
               packed, pack_weights);
 }
 
-size_t depthwise_quads64_bytes(const DepthwiseShape& shape) {
-  return quads_bytes(shape, 64);
-}
+size_t depthwise_quads64_bytes(const DepthwiseShape& shape) { return quads_bytes(shape, 64); }
 void depthwise_quads64_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
                             const float* scale, int32_t zp_in, uint8_t* packed) {
   quads_pack(shape, weights, bias, scale, zp_in, 64, QuadOrder::kQuads, packed);
 }
 
-size_t depthwise_quads32_bytes(const DepthwiseShape& shape) {
-  return quads_bytes(shape, 32);
-}
+size_t depthwise_quads32_bytes(const DepthwiseShape& shape) { return quads_bytes(shape, 32); }
 void depthwise_quads32_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
                             const float* scale, int32_t zp_in, uint8_t* packed) {
   quads_pack(shape, weights, bias, scale, zp_in, 32, QuadOrder::kQuads, packed);
@@ -309,9 +305,7 @@ void depthwise_pairs8_pack(const DepthwiseShape& shape, WeightView weights, cons
   std::memcpy(packed, &large, sizeof large);
 }
 
-size_t depthwise_bytes32_bytes(const DepthwiseShape& shape) {
-  return quads_bytes(shape, 32);
-}
+size_t depthwise_bytes32_bytes(const DepthwiseShape& shape) { return quads_bytes(shape, 32); }
 void depthwise_bytes32_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
                             const float* scale, int32_t zp_in, uint8_t* packed) {
   quads_pack(shape, weights, bias, scale, zp_in, 32, QuadOrder::kBytes, packed);

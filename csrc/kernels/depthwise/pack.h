@@ -33,9 +33,9 @@ namespace edgeq {
 // d) % width. Bias and scale stand in the same order; packing the four result vectors with saturation
 // restores the channels' own order.
 //
-// Where the CPU lacks VNNI, a quad of 4-bit weights is two pairs of bytes (kBytes), which lie beside each other
-// for each half of the channels, in the order of interleaving bytes alone: vector v (of 4), lane l, word e:
-// channel (16 * l + v / 2 * 8 + e) % width, taps v % 2 * 2 and the next.
+// Where the CPU lacks VNNI, a quad of 4-bit weights is two pairs of bytes (kBytes), which lie beside each
+// other for each half of the channels, in the order of interleaving bytes alone: vector v (of 4), lane l,
+// word e: channel (16 * l + v / 2 * 8 + e) % width, taps v % 2 * 2 and the next.
 //
 //   W4: the vectors of both sets in a row, two in one: byte j of the first in the low nibbles, of the second
 //   in the high ones. They are widened once for each block and call.
@@ -61,7 +61,8 @@ namespace edgeq {
 // Pairs of 8 channels, for 8-bit weights on AVX2:
 //   | header [64] as of quads | block | block | ... |
 //
-//   | bias int32 [8] | scale float32 [8] | set 0: column 0: pair 0, pair 1, .. | column 1 | ... | set 1 | ... |
+//   | bias int32 [8] | scale float32 [8] | set 0: column 0: pair 0, pair 1, .. | column 1 | ... | set 1 | ...
+//   |
 //
 // A pair is two taps below each other of each channel, int16 [8][2]; DepthwisePairs says how many there are.
 
@@ -93,8 +94,8 @@ struct DepthwisePairs {
     return kChannels * 8 + sets * shape.kernel_w * taps * kBytes;
   }
 
-  /// Outputs that a chunk of a row has at most: what they read of all channels stays in the first-level cache,
-  /// their columns of one block do in any case.
+  /// Outputs that a chunk of a row has at most: what they read of all channels stays in the first-level
+  /// cache, their columns of one block do in any case.
   size_t chunk(const DepthwiseShape& shape) const {
     constexpr size_t kNear = 20 * 1024;
     const size_t read = 2 * pairs * shape.stride_w * shape.channels;

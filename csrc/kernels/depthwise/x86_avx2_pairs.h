@@ -105,8 +105,8 @@ class PairConvolution {
     }
   }
 
-  /// `outputs` outputs from x on of each row, of up to 16 channels: two blocks, whose columns stand in scratch
-  /// one behind the other.
+  /// `outputs` outputs from x on of each row, of up to 16 channels: two blocks, whose columns stand in
+  /// scratch one behind the other.
   void run_blocks(act_t* dst, size_t rows, size_t x, size_t outputs, size_t first) {
     const size_t columns = (outputs - 1) * p_.stride_w + (p_.kernel_w - 1) * p_.dilation_w + 1;
     const ptrdiff_t column = static_cast<ptrdiff_t>(x * p_.stride_w) - static_cast<ptrdiff_t>(p_.pad_left);
@@ -152,8 +152,7 @@ class PairConvolution {
     pad(end < 0 ? end : 0);
     const ptrdiff_t pixel = p_.src_pixel_stride;
     const act_t* row[2 * kPairs];
-    unroll<2 * kPairs>(
-        [&](auto i) EDGEQ_UNROLLED { row[i] = rows_[2 * pair + i] + column * pixel + first; });
+    unroll<2 * kPairs>([&](auto i) EDGEQ_UNROLLED { row[i] = rows_[2 * pair + i] + column * pixel + first; });
     const ptrdiff_t inside = end < width ? end : width;
     for (ptrdiff_t at = 0; column < inside; ++column, at += pixel, to += step) {
       unroll<kPairs>([&](auto i) EDGEQ_UNROLLED {
@@ -193,7 +192,7 @@ class PairConvolution {
         "vpaddd %[product], %[acc], %[acc]"
         : [acc] "+x"(acc), [product] "=x"(product)
         : [pair] "x"(pair), [columns] "r"(columns), [at] "i"(kAt),
-          "m"(*reinterpret_cast<const uint8_t(*)[kAt + kPairBytes]>(columns)));
+          "m"(*reinterpret_cast<const uint8_t (*)[kAt + kPairBytes]>(columns)));
   }
 
   /// All products of a kernel whose columns have kPairs pairs, of which an output row takes kTaps.
@@ -329,7 +328,7 @@ class PairConvolution {
   const size_t block_bytes_;
   const size_t column_bytes_;
   const size_t block_columns_;  // bytes of the columns of a block
-  const size_t tile_;  // outputs
+  const size_t tile_;           // outputs
   const RunTiles run_tiles_;
   const __m256i zp_;     // words
   const __m256i least_;  // bytes

@@ -1,8 +1,8 @@
 #ifndef EDGEQ_KERNELS_GEMM_X86_AVX2_STEPS_H_
 #define EDGEQ_KERNELS_GEMM_X86_AVX2_STEPS_H_
 
-// One step of the AVX2 kernels' inner loops, of matrix products and of Winograd convolutions. Only x86_avx2.cc
-// files include it.
+// One step of the AVX2 kernels' inner loops, of matrix products and of Winograd convolutions. Only
+// x86_avx2.cc files include it.
 
 #include "kernels/x86_vectors.h"
 

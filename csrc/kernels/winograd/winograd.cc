@@ -57,8 +57,8 @@ size_t all_note_bytes(const WinogradVariant&, size_t, size_t) { return 0; }
 void put_all_notes(const WinogradVariant&, size_t, size_t, WeightView, uint8_t*) {}
 
 /// Cycles of Winograd's method by blocks of 4x4 outputs. `step`: of two channels of all blocks with a panel
-/// of `nr`; `back`: of a block's sums and their epilogue, `block`: of its input, 64 bytes of words, `filter`: of
-/// those of two channels with a panel.
+/// of `nr`; `back`: of a block's sums and their epilogue, `block`: of its input, 64 bytes of words, `filter`:
+/// of those of two channels with a panel.
 double cycles_of_blocks(const WinogradShape& shape, size_t nr, double step, double back, double block,
                         double filter) {
   const double blocks = static_cast<double>((shape.height_out + 3) / 4 * ((shape.width_out + 3) / 4));
@@ -77,8 +77,8 @@ bool avx2_is_faster(const WinogradShape& shape) {
   const double panels = static_cast<double>((shape.n + 15) / 16);
   const double step = shape.weight_bits == 4 ? 8.4 / 2 : 7.5;
   const double depth = static_cast<double>(9 * shape.k);
-  const double product = outputs * (panels * (depth / 2 * step / 6 + 5) +
-                                    9 * static_cast<double>((shape.k + 15) / 16) * 2);
+  const double product =
+      outputs * (panels * (depth / 2 * step / 6 + 5) + 9 * static_cast<double>((shape.k + 15) / 16) * 2);
   return winograd <= 0.9 * product;
 }
 
@@ -198,9 +198,7 @@ bool neon_is_faster(const WinogradShape& shape) {
 
 }  // namespace
 
-size_t winograd_most(const WinogradVariant& variant) {
-  return variant.block == 4 ? kMostOfFour : kMostOfTwo;
-}
+size_t winograd_most(const WinogradVariant& variant) { return variant.block == 4 ? kMostOfFour : kMostOfTwo; }
 
 bool winograd_takes(const WinogradVariant& variant, size_t n, size_t k, WeightView weights) {
   const size_t depth = 9 * k;
@@ -222,8 +220,8 @@ std::vector<const WinogradVariant*> winograd_variants(IsaSet isas) {
 }
 
 const WinogradVariant* select_winograd(const WinogradShape& shape, IsaSet isas) {
-  // The scalar variants are there to be compared with. Above these levels, and between, there is an instruction
-  // for bytes that is worth more.
+  // The scalar variants are there to be compared with. Above these levels, and between, there is an
+  // instruction for bytes that is worth more.
   Isa level = isas.best();
   if (level == Isa::kAvx512Vbmi) level = Isa::kAvx512Vnni;
   bool (*is_faster)(const WinogradShape&) = nullptr;

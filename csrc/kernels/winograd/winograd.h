@@ -13,8 +13,8 @@
 
 namespace edgeq {
 
-/// 3x3 convolution of stride 1 over rows of NHWC pixels, by Winograd's minimal filtering (Lavin and Gray, Fast
-/// Algorithms for Convolutional Neural Networks, 2015). Computes, for output row y, column x, channel j:
+/// 3x3 convolution of stride 1 over rows of NHWC pixels, by Winograd's minimal filtering (Lavin and Gray,
+/// Fast Algorithms for Convolutional Neural Networks, 2015). Computes, for output row y, column x, channel j:
 ///
 ///   acc = bias(j) + sum over ky, kx < 3, c < k of (in(ky, kx, c) - zp_in) * rhs(j, ky, kx, c)    (mod 2^32)
 ///   q   = requantize(acc, scale(j), range)
@@ -28,8 +28,8 @@ namespace edgeq {
 ///
 ///   A^T [ sum over channels of (G g G^T) . (B^T d B) ] A,   "." element by element.
 ///
-/// It is exact, in integers of 16 bits with sums of 32. Only G has fractions, and kernels take whole multiples
-/// of its rows.
+/// It is exact, in integers of 16 bits with sums of 32. Only G has fractions, and kernels take whole
+/// multiples of its rows.
 ///
 /// F(2x2, 3x3), plain NEON: four outputs from 16 products instead of 36.
 ///
@@ -53,12 +53,12 @@ namespace edgeq {
 ///         | 0  4  0 -5  0  1 |        | 0   0  12 |
 ///
 /// The magnitudes of a row of B^T add up to 10 at most: of activations less 128, which differ in the one
-/// element whose row adds up to 6, an element of B^T d B is within 100 * 128 = 12,800. One of H g H^T is within
-/// 144 * 127 = 18,288. The result is 24^2 = 9 * 2^6 times the sum S of activations less 128. Everything, the
-/// result too, may wrap in 32 bits: it is known modulo 2^32, its product with the inverse of 9 is 2^6 S modulo
-/// 2^32, and that gives S if it is within 26 bits. 128 times the magnitudes of a channel's weights must be
-/// below 2^25, which 229 channels of 8-bit weights reach in the worst case, and those of trained networks not
-/// at all.
+/// element whose row adds up to 6, an element of B^T d B is within 100 * 128 = 12,800. One of H g H^T is
+/// within 144 * 127 = 18,288. The result is 24^2 = 9 * 2^6 times the sum S of activations less 128.
+/// Everything, the result too, may wrap in 32 bits: it is known modulo 2^32, its product with the inverse of
+/// 9 is 2^6 S modulo 2^32, and that gives S if it is within 26 bits. 128 times the magnitudes of a channel's
+/// weights must be below 2^25, which 229 channels of 8-bit weights reach in the worst case, and those of
+/// trained networks not at all.
 ///
 /// Filters are transformed in each run, panel by panel: that takes a few percent of the time of the
 /// multiplications, where transformed filters in memory would be four to eight times as large.
@@ -123,8 +123,8 @@ const WinogradVariant* select_winograd(const WinogradShape& shape, IsaSet isas);
 /// The most that the magnitudes of an output channel's weights may add up to for the variant to be exact.
 size_t winograd_most(const WinogradVariant& variant);
 
-/// Whether they do not add up to more, for weights [n][3][3][k]. Reads them only where there are enough of them
-/// for that.
+/// Whether they do not add up to more, for weights [n][3][3][k]. Reads them only where there are enough of
+/// them for that.
 bool winograd_takes(const WinogradVariant& variant, size_t n, size_t k, WeightView weights);
 
 /// Number of panels of n output channels.

@@ -5,9 +5,9 @@
 // x86_*.cc files include it; everything stands in an unnamed namespace, so that no copy serves another level.
 //
 // Blocks are the rows of 36 matrix products, one for each element of the 6x6 transforms. Some blocks are
-// transformed into scratch, and the filters of a panel beside them; then a few blocks at a time go through all
-// 36 products, and their sums, which stay in the caches, through the transformation back and the epilogue.
-// winograd.h has the matrices and the bounds.
+// transformed into scratch, and the filters of a panel beside them; then a few blocks at a time go through
+// all 36 products, and their sums, which stay in the caches, through the transformation back and the
+// epilogue. winograd.h has the matrices and the bounds.
 
 #include "kernels/gemm/x86_tile.h"
 #include "kernels/winograd/transformed.h"
@@ -70,7 +70,7 @@ class BlockConvolution {
   static constexpr size_t kVectors = 2;  // of sums, of a panel
   static constexpr size_t kVectorBytes = V::kBytes;
   static constexpr size_t kNr = kVectors * V::kLanes;
-  static constexpr size_t kHeader = kNr * 8;  // bias and scale of a panel
+  static constexpr size_t kHeader = kNr * 8;                                // bias and scale of a panel
   static constexpr size_t kSumBytes = kElements * kVectors * kVectorBytes;  // of a block
 
   const uint8_t* header(size_t panel) const { return p_.packed + panel * kNr * channel_bytes_; }
@@ -294,12 +294,12 @@ class BlockConvolution {
         Int four[kBlock];
         transform_back(columns[i], four);
         unroll<kBlock>([&](auto j) EDGEQ_UNROLLED {
-          out[i][j][v] =
-              V::add(V::template shift_right_signed<6>(V::mul_dwords(four[j], ninth)), bias);
+          out[i][j][v] = V::add(V::template shift_right_signed<6>(V::mul_dwords(four[j], ninth)), bias);
         });
       });
     }
-    const size_t rows = row_end_ - static_cast<size_t>(y) < kBlock ? row_end_ - static_cast<size_t>(y) : kBlock;
+    const size_t rows =
+        row_end_ - static_cast<size_t>(y) < kBlock ? row_end_ - static_cast<size_t>(y) : kBlock;
     const size_t across = p_.width_out - static_cast<size_t>(x);
     output_.dst = p_.dst + y * p_.dst_row_stride + x * p_.dst_pixel_stride;
     if (p_.residual.src != nullptr) {
