@@ -32,19 +32,18 @@ size_t no_scratch(const DepthwiseShape&, size_t, size_t, size_t) { return 0; }
 }
 
 size_t quads_scratch(const DepthwiseShape& shape, size_t width_in, size_t width_out, size_t src_pixel_stride,
-                     size_t vector_bytes, size_t column_bytes) {
-  const DepthwiseScratch scratch(shape, DepthwiseQuads(shape), width_out, vector_bytes, column_bytes);
+                     size_t vector_bytes) {
+  const DepthwiseScratch scratch(shape, DepthwiseQuads(shape), width_out, vector_bytes);
   return scratch.zero_row + (width_in - 1) * src_pixel_stride + kReadSlack;
 }
 
-// A column of interleaved rows has four bytes a channel.
 [[maybe_unused]] size_t scratch64(const DepthwiseShape& shape, size_t width_in, size_t width_out,
                                   size_t src_pixel_stride) {
-  return quads_scratch(shape, width_in, width_out, src_pixel_stride, 64, 4 * 64);
+  return quads_scratch(shape, width_in, width_out, src_pixel_stride, 64);
 }
 [[maybe_unused]] size_t scratch32(const DepthwiseShape& shape, size_t width_in, size_t width_out,
                                   size_t src_pixel_stride) {
-  return quads_scratch(shape, width_in, width_out, src_pixel_stride, 32, 4 * 32);
+  return quads_scratch(shape, width_in, width_out, src_pixel_stride, 32);
 }
 
 [[maybe_unused]] size_t pairs_scratch(const DepthwiseShape& shape, size_t width_in, size_t,

@@ -148,12 +148,12 @@ struct DepthwiseScratch {
   size_t zero_row;       // offset of a row of padding: width_in pixels, and kReadSlack more bytes
 
   DepthwiseScratch(const DepthwiseShape& shape, const DepthwiseQuads& quads, size_t width_out,
-                   size_t vector_bytes, size_t column_bytes) {
+                   size_t vector_bytes) {
     const size_t overlap = (shape.kernel_w - 1) * shape.dilation_w;
     chunk = width_out < 32 ? width_out : 32;
     chunk_columns = (chunk - 1) * shape.stride_w + overlap + 1;
     columns = 0;
-    codes = columns + quads.groups * chunk_columns * column_bytes;
+    codes = columns + quads.groups * chunk_columns * 4 * vector_bytes;
     weights = codes + 2 * chunk * vector_bytes;
     zero_row = weights + (shape.weight_bits == 4 ? quads.sets * quads.count * 4 * vector_bytes : 0);
   }

@@ -15,12 +15,8 @@ template <typename V>
 struct ByteEngine {
   using Vec = V;
   using Int = typename V::Int;
-  static constexpr int kOutputs3 = 2;
-  static constexpr int kOutputs5 = 2;
-  static constexpr int kHalfVectors = 2;
   static constexpr int kDwords = 2;
   static constexpr int kSteps = 2;
-  static constexpr size_t kQuadBytes = 4 * V::kBytes;
   struct Pair {
     Int bytes;
   };

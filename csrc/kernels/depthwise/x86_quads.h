@@ -17,11 +17,10 @@
 // computed as if they were more channels.
 //
 // An engine has: Vec, the vector type. A Half is one half of the channels (those of one half of every 128-bit
-// lane) of a column, kHalfVectors vectors: pair() of two rows, join() of two pairs. A half has 2 / kDwords
+// lane) of a column, two vectors: pair() of two rows, join() of two pairs. A half has 2 / kDwords
 // parts: start() begins the Sums of a part from the biases, multiply() adds the products of the part's
 // kSteps vectors of a half (number index()), and totals() yields its kDwords dword vectors. Before the
-// products of each quad, before() may make room. kQuadBytes: the bytes of one quad's weights. kOutputs3 and
-// kOutputs5: how many outputs a 3x3 and a 5x5 kernel compute together.
+// products of each quad, before() may make room.
 
 #include <cstring>
 #include <type_traits>
@@ -39,6 +38,12 @@ namespace {
 
 constexpr size_t kMaxRows = 16;
 constexpr int kMaxPieces = 4;
+constexpr int kHalfVectors = 2;  // of one half of the channels of a column
+constexpr int kTileOutputs = 2;  // that a 3x3 and a 5x5 kernel compute together
+
+/// Bytes of one quad's weights, or of one column.
+template <typename V>
+constexpr size_t kQuadBytes = 2 * kHalfVectors * V::kBytes;
 
 /// What the tiles of one block of channels need.
 struct Frame {
@@ -271,8 +276,7 @@ EDGEQ_INLINE void sum_half(const Frame& f, int half, const ForQuads& for_quads,
 #pragma GCC unroll 2
         for (int step = 0; step < E::kSteps; ++step) {
           const int index = E::index(first + p, step);
-          const int at =
-              quad * static_cast<int>(E::kQuadBytes) + (half * E::kHalfVectors + index) * V::kBytes;
+          const int at = quad * static_cast<int>(kQuadBytes<V>) + (half * kHalfVectors + index) * V::kBytes;
 #pragma GCC unroll 2
           for (int r = 0; r < kRows; ++r) {
             Int weights = V::load(f.weights[r] + at);
@@ -417,7 +421,7 @@ template <typename E, int kPieces, int kStride, int kRows>
 __attribute__((noinline)) void run3(const Frame& f, const Source& source, ptrdiff_t x, size_t outputs,
                                     uint8_t* dst) {
   using V = typename E::Vec;
-  constexpr int kOutputs = E::kOutputs3;
+  constexpr int kOutputs = kTileOutputs;
   using Columns = Columns3<E, kStride, kOutputs>;
   Columns columns;
   typename V::Int rows[Columns::kOld][4];
@@ -541,7 +545,7 @@ EDGEQ_INLINE void emit5(const Frame& f, const Columns5<E, kStride, kOf>& columns
 template <typename E, int kPieces, int kStride, int kHalf>
 EDGEQ_INLINE void run5_half(const Frame& f, const Source& source, ptrdiff_t x, size_t outputs, uint8_t* dst) {
   using V = typename E::Vec;
-  constexpr int kOutputs = E::kOutputs5;
+  constexpr int kOutputs = kTileOutputs;
   using Columns = Columns5<E, kStride, kOutputs>;
   uint8_t* words = f.words;
   Columns columns;
@@ -585,13 +589,13 @@ template <typename E>
 EDGEQ_INLINE void store_half(const typename E::Half& half, uint8_t* to) {
   using V = typename E::Vec;
 #pragma GCC unroll 4
-  for (int i = 0; i < E::kHalfVectors; ++i) V::store_all(to + i * V::kBytes, half.vectors[i]);
+  for (int i = 0; i < kHalfVectors; ++i) V::store_all(to + i * V::kBytes, half.vectors[i]);
 }
 
 /// Interleaves columns x to x + count of four rows from row `first` into memory.
 template <typename E, int kPieces>
 __attribute__((noinline)) void feed(const Source& source, int first, ptrdiff_t x, size_t count, uint8_t* to) {
-  constexpr int kHalfBytes = E::kHalfVectors * E::Vec::kBytes;
+  constexpr int kHalfBytes = kHalfVectors * E::Vec::kBytes;
   for (; count > 0; --count, ++x, to += 2 * kHalfBytes) {
     typename E::Column column;
     fetch<E, kPieces, 1, 4>(source, first, x, &column);
@@ -615,7 +619,7 @@ __attribute__((noinline)) void tile(const Frame& f, const uint8_t* columns, uint
         for (size_t kx = 0; kx < f.kernel_w; ++kx, column += f.tap_step) {
           quad(
               [&](int o, int index) EDGEQ_LAMBDA {
-                return V::load(column + o * f.stride_step + (half * E::kHalfVectors + index) * V::kBytes);
+                return V::load(column + o * f.stride_step + (half * kHalfVectors + index) * V::kBytes);
               },
               number++);
         }
@@ -664,7 +668,7 @@ Functions select_functions(const DepthwiseShape& shape) {
 template <typename E>
 class Depthwise {
   using V = typename E::Vec;
-  static constexpr size_t kColumnBytes = 2 * E::kHalfVectors * V::kBytes;
+  static constexpr size_t kColumnBytes = kQuadBytes<V>;
 
  public:
   explicit Depthwise(const DepthwiseParams& params, int weight_bits)
@@ -672,7 +676,7 @@ class Depthwise {
         shape_{params.channels, params.kernel_h,   params.kernel_w,   params.stride_h,
                params.stride_w, params.dilation_h, params.dilation_w, weight_bits},
         quads_(shape_),
-        scratch_(shape_, quads_, params.width_out, V::kBytes, kColumnBytes) {
+        scratch_(shape_, quads_, params.width_out, V::kBytes) {
     columns_ = params.scratch + scratch_.columns;
     codes_ = params.scratch + scratch_.codes;
     widened_ = params.scratch + scratch_.weights;
@@ -694,7 +698,7 @@ class Depthwise {
 
   void run(size_t row_begin, size_t row_end) {
     fill_zero_row(row_begin, row_end);
-    const size_t quads_bytes = quads_.count * E::kQuadBytes * static_cast<size_t>(shape_.weight_bits) / 8;
+    const size_t quads_bytes = quads_.count * kQuadBytes<V> * static_cast<size_t>(shape_.weight_bits) / 8;
     const uint8_t* packed = p_.packed + kDepthwiseHeader;
     for (size_t first = 0; first < p_.channels && row_begin < row_end;) {
       const size_t width = depthwise_block_width(p_.channels - first, V::kBytes);
@@ -732,7 +736,7 @@ class Depthwise {
       weights = widened_;
     }
     frame_.weights[0] = weights;
-    frame_.weights[1] = weights + quads_.count * E::kQuadBytes;
+    frame_.weights[1] = weights + quads_.count * kQuadBytes<V>;
     frame_.pieces = static_cast<int>(pieces);
     frame_.count = p_.channels - first < width ? p_.channels - first : width;
     stretch_ = (p_.width_out + pieces - 1) / pieces;

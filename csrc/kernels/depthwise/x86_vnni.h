@@ -13,12 +13,8 @@ template <typename V>
 struct VnniEngine {
   using Vec = V;
   using Int = typename V::Int;
-  static constexpr int kOutputs3 = 2;
-  static constexpr int kOutputs5 = 2;
-  static constexpr int kHalfVectors = 2;
   static constexpr int kDwords = 1;
   static constexpr int kSteps = 1;
-  static constexpr size_t kQuadBytes = 4 * V::kBytes;
   struct Pair {
     Int bytes;
   };
