@@ -284,7 +284,7 @@ class PairConvolution {
       const __m128i two = i % 2 == 0 ? V::low_half(codes[i / 2]) : V::high_half(codes[i / 2]);
       _mm_storel_epi64(reinterpret_cast<__m128i*>(dst), two);
       if constexpr (2 * i + 1 < kOutputs) {
-        _mm_storeh_pd(reinterpret_cast<double*>(dst + pixel), _mm_castsi128_pd(two));
+        _mm_storeh_pi(reinterpret_cast<__m64*>(dst + pixel), _mm_castsi128_ps(two));
       }
       dst += 2 * pixel;
     });
