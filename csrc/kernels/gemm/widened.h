@@ -9,19 +9,20 @@
 //
 //   | rows: one block, stride bytes each | weights: one group of panels |
 //
-// W8: rows and weights as int16, because vpmaddwd multiplies 16-bit numbers. W4: weights as int8; rows only
-// where taps must be gathered, because a direct row is used where it lies. All taps of a row follow each
-// other, so that a tile sees one run of depth.
+// W8: rows and weights as int16, because vpmaddwd multiplies 16-bit numbers, to a depth of whole fours; the
+// last four bytes of a row's stride and 64 bytes behind a panel's weights hold what a tile's sums begin with
+// (x86_avx2.cc). W4: weights as int8; rows only where taps must be gathered, because a direct row is used
+// where it lies. All taps of a row follow each other, so that a tile sees one run of depth.
 
 namespace edgeq {
 
 struct WidenedLayout {
   size_t tap_depth;     // channels of one tap, padded as the packed weights are
-  size_t depth;         // of all taps
+  size_t depth;         // of all taps, as packed
   size_t row_stride;    // bytes; 0: rows are used where they lie
   size_t block_rows;    // rows that are kept at a time
   size_t weight_bytes;  // of one panel of 16 channels
-  size_t panel_bytes;   // the weights and, W4, the lengths of runs (uint32, x86_avx2.cc)
+  size_t panel_bytes;   // the weights and what x86_avx2.cc notes of them
   size_t panels;        // panels that are kept at a time
 
   size_t row_bytes() const { return row_stride * block_rows; }
@@ -29,7 +30,7 @@ struct WidenedLayout {
 };
 
 /// The layout for `k` channels a tap. `direct`: the rows lie one after the other (GemmLhs). `mr`: rows of a
-/// tile.
+/// full tile.
 static inline WidenedLayout widened_layout(size_t k, size_t taps, int weight_bits, bool direct, size_t mr) {
   constexpr size_t kLine = 64;
   WidenedLayout layout{};
@@ -50,10 +51,11 @@ static inline WidenedLayout widened_layout(size_t k, size_t taps, int weight_bit
     const size_t rows = fit > deep ? fit : (most < deep ? most : deep);
     layout.block_rows = rows < mr ? mr : rows / mr * mr;
   }
-  layout.weight_bytes = (layout.depth * 16 * element + kLine - 1) / kLine * kLine;
-  // A run is at least 8 groups of 4 channels.
-  const size_t runs = weight_bits == 8 ? 0 : (layout.depth / 32 + 1) * sizeof(uint32_t);
-  layout.panel_bytes = layout.weight_bytes + (runs + kLine - 1) / kLine * kLine;
+  const size_t depth = (layout.depth + 3) / 4 * 4;
+  layout.weight_bytes = (depth * 16 * element + kLine - 1) / kLine * kLine;
+  // Sums of a panel; or runs, each of at least 8 groups of 4 channels.
+  const size_t notes = weight_bits == 8 ? kLine : (layout.depth / 32 + 1) * sizeof(uint32_t);
+  layout.panel_bytes = layout.weight_bytes + (notes + kLine - 1) / kLine * kLine;
   layout.panels = 96 * 1024 / layout.panel_bytes;
   if (layout.panels == 0) layout.panels = 1;
   return layout;

@@ -13,6 +13,18 @@
 // 16 bits and uses vpmaddwd. With 4-bit weights it is at most 2 * 255 * 7 = 3,570: W4 uses vpmaddubsw, adds
 // eight or more of them in 16 bits before it must widen, and runs at nearly twice the rate.
 //
+// In 16 bits there is room for sums, and one multiplication does the work of two (Winograd, A New Algorithm
+// for Inner Product, 1968):
+//
+//   x0 * w0 + x2 * w2 = (x0 + w2) * (x2 + w0) - x0 * x2 - w0 * w2
+//
+// where x0 * x2 is the same for all channels and w0 * w2 for all rows: sums of both are taken once, and taken
+// off where a tile begins. A product of 32 bits is exact, |x + w| <= 255 + 127, and their sums are exact
+// modulo 2^32. For 32 MAC that makes one vpmaddwd, two vpaddw and a vpaddd instead of two vpmaddwd and two
+// vpaddd: as many instructions, but only two of Zen's four vector pipes multiply, and additions that land
+// there keep multiplications waiting: the second form reaches 80 % of four instructions a cycle, the first
+// all of them. Cores with one such pipe gain more.
+//
 // Both sides are brought into the form that the instruction takes once and then used often (widened.h): the
 // weights of a panel serve all tiles of a block of rows, the rows of a block serve all panels. A product of
 // one row has no reuse; it widens the weights in registers, at the speed of the memory.
@@ -28,7 +40,9 @@ constexpr size_t kResidentRows = 12 * 1024;
 
 struct Words {
   static constexpr int kBits = 8;
-  static constexpr size_t kStepDepth = 2;  // channels of one step of a tile
+  static constexpr size_t kStepDepth = 2;  // channels of one step
+  // 12 sums, two vectors of weights, one of the row, one product: 16 registers.
+  static constexpr int kMr = 6;
 
   /// Zero-extends `count` bytes to int16, whole vectors of 16.
   static EDGEQ_INLINE void put_row(const act_t* from, size_t count, uint8_t* to) {
@@ -40,15 +54,17 @@ struct Words {
     } while (i < count);
   }
 
+  static EDGEQ_INLINE void end_row(uint8_t*, size_t, size_t) {}
+
   /// Sign-extends the weights of a panel.
-  static void put_weights(const uint8_t* from, size_t bytes, size_t, uint8_t* to, uint32_t*) {
+  static void put_weights(const uint8_t* from, size_t bytes, size_t, uint8_t* to, uint8_t*) {
     for (size_t i = 0; i < bytes; i += 16) store(to + 2 * i, Vector256::widen_signed_bytes(from + i));
   }
 
   /// `count` tiles, one below the other.
   template <int kRows, int kVectors>
   static void tiles(const TileEpilogue& epilogue, Place place, const uint8_t* rows, size_t row_stride,
-                    const uint8_t* w, const uint32_t*, size_t steps, size_t count) {
+                    const uint8_t* w, const uint8_t*, size_t steps, size_t count) {
     for (; count > 0; --count) {
       __m256i acc[kRows][kVectors];
       unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
@@ -94,6 +110,100 @@ struct Words {
   }
 };
 
+// ---- W8, one multiplication for two ----
+
+struct CrossedWords : Words {
+  // 8 sums, four vectors of weights, two of the row, two sums of both: 16 registers.
+  static constexpr int kMr = 4;
+
+  /// Writes the sum of the row's x0 * x2 to the end of its stride. What lies between the depth and the next
+  /// whole four meets weights of zero, and counts.
+  static EDGEQ_INLINE void end_row(uint8_t* row, size_t depth, size_t stride) {
+    __m128i sum = _mm_setzero_si128();
+    size_t i = 0;
+    if (depth >= 16) {
+      __m256i sums = _mm256_setzero_si256();
+      for (; i + 16 <= depth; i += 16) {
+        const __m256i words = load(row + 2 * i);
+        sums = _mm256_add_epi32(sums, _mm256_madd_epi16(words, _mm256_srli_epi64(words, 32)));
+      }
+      sum = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+      sum = _mm_add_epi32(sum, _mm_unpackhi_epi64(sum, sum));
+    }
+    for (; i < depth; i += 4) {
+      const __m128i words = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(row + 2 * i));
+      sum = _mm_add_epi32(sum, _mm_madd_epi16(words, _mm_srli_epi64(words, 32)));
+    }
+    const int32_t total = _mm_cvtsi128_si32(sum);
+    std::memcpy(row + stride - sizeof total, &total, sizeof total);
+  }
+
+  /// Sign-extends the weights of a panel and writes what its sums begin with: the bias less the sum of w0 *
+  /// w2.
+  template <int kVectors>
+  static void put_steps(const uint8_t* from, size_t steps, uint8_t* to, uint8_t* sums) {
+    __m256i begin[kVectors];
+    unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
+      begin[v] = load(from - 2 * kVectors * kVectorBytes + v * kVectorBytes);
+    });
+    for (; steps > 0; steps = steps < 2 ? 0 : steps - 2) {
+      unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
+        const __m256i first = Vector256::widen_signed_bytes(from + v * 16);
+        __m256i second = _mm256_setzero_si256();
+        if (steps > 1) second = Vector256::widen_signed_bytes(from + (kVectors + v) * 16);
+        store(to + v * kVectorBytes, first);
+        store(to + (kVectors + v) * kVectorBytes, second);
+        begin[v] = _mm256_sub_epi32(begin[v], _mm256_madd_epi16(first, second));
+      });
+      from += 2 * kVectors * 16;
+      to += 2 * kVectors * kVectorBytes;
+    }
+    unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { store(sums + v * kVectorBytes, begin[v]); });
+  }
+
+  static void put_weights(const uint8_t* from, size_t bytes, size_t width, uint8_t* to, uint8_t* sums) {
+    if (width == kNr) {
+      put_steps<2>(from, bytes / 32, to, sums);
+    } else {
+      put_steps<1>(from, bytes / 16, to, sums);
+    }
+  }
+
+  /// `count` tiles, one below the other.
+  template <int kRows, int kVectors>
+  static void tiles(const TileEpilogue& epilogue, Place place, const uint8_t* rows, size_t row_stride,
+                    const uint8_t* w, const uint8_t* sums, size_t steps, size_t count) {
+    for (; count > 0; --count) {
+      __m256i acc[kRows][kVectors];
+      const uint8_t* next = rows;
+      unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
+        next += row_stride;
+        const __m256i of_row = _mm256_set1_epi32(load_dword(next - 4));
+        unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
+          acc[r][v] = _mm256_sub_epi32(load(sums + v * kVectorBytes), of_row);
+        });
+      });
+      const uint8_t* upper = rows;
+      const uint8_t* lower = rows + 2 * row_stride;
+      const uint8_t* b_next = w;
+#pragma GCC unroll 2
+      for (size_t left = (steps + 1) / 2; left > 0; --left) {
+        __m256i b[2 * kVectors];
+        unroll<2 * kVectors>([&](auto v) EDGEQ_UNROLLED { b[v] = load(b_next + v * kVectorBytes); });
+        unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
+          add_crossed<kVectors>((r < 2 ? upper : lower) + r % 2 * row_stride, b, acc[r]);
+        });
+        upper += 8;
+        lower += 8;
+        b_next += 2 * kVectors * kVectorBytes;
+      }
+      finish_tile<kRows, kVectors>(epilogue, place, acc);
+      rows += kRows * row_stride;
+      place.advance(kRows);
+    }
+  }
+};
+
 // ---- W4 ----
 
 /// Vectors of the even (low nibbles) and the odd group of a pair, as int8.
@@ -112,6 +222,8 @@ EDGEQ_INLINE GroupPair decode(__m256i raw) {
 struct Nibbles {
   static constexpr int kBits = 4;
   static constexpr size_t kStepDepth = 4;
+  // 12 sums, two vectors of weights, one of the row, one product: 16 registers.
+  static constexpr int kMr = 6;
 
   // A pair sum of vpmaddubsw is at most 2 * 255 * 7 = 3,570 for weights in [-7, 7], so that the int16 lanes
   // hold eight of them before they must be widened: 8 * 3,570 = 28,560 < 32,767. (Nine would still do,
@@ -128,6 +240,8 @@ struct Nibbles {
       i += kVectorBytes;
     } while (i < count);
   }
+
+  static EDGEQ_INLINE void end_row(uint8_t*, size_t, size_t) {}
 
   /// Decodes the weights of a panel, one group after the other, and finds out how many groups may be added in
   /// 16 bits: `runs` gets the lengths of the runs, each but the last a multiple of kLeastRun.
@@ -168,7 +282,8 @@ struct Nibbles {
     *runs = length;
   }
 
-  static void put_weights(const uint8_t* from, size_t bytes, size_t width, uint8_t* to, uint32_t* runs) {
+  static void put_weights(const uint8_t* from, size_t bytes, size_t width, uint8_t* to, uint8_t* notes) {
+    uint32_t* const runs = reinterpret_cast<uint32_t*>(notes);
     if (width == kNr) {
       put_pairs<2>(from, bytes / 64, to, runs);
     } else {
@@ -179,7 +294,8 @@ struct Nibbles {
   /// `count` tiles, one below the other.
   template <int kRows, int kVectors>
   static void tiles(const TileEpilogue& epilogue, Place place, const uint8_t* rows, size_t row_stride,
-                    const uint8_t* w, const uint32_t* runs, size_t steps, size_t count) {
+                    const uint8_t* w, const uint8_t* notes, size_t steps, size_t count) {
+    const uint32_t* const runs = reinterpret_cast<const uint32_t*>(notes);
     // The 32-bit sums wait in memory: registers hold only what the inner loop adds to. Before the first
     // widening they are the bias, the same for every row.
     alignas(32) uint8_t sums[kRows * kVectors * kVectorBytes];
@@ -279,15 +395,17 @@ struct Nibbles {
 // ---- loops ----
 
 using TilesFunction = void (*)(const TileEpilogue&, Place, const uint8_t* rows, size_t row_stride,
-                               const uint8_t* w, const uint32_t* runs, size_t steps, size_t count);
+                               const uint8_t* w, const uint8_t* notes, size_t steps, size_t count);
 
 /// Tiles by vectors and rows, less one each.
-template <typename Kernel>
-constexpr TilesFunction kTiles[2][kMr] = {
-    {Kernel::template tiles<1, 1>, Kernel::template tiles<2, 1>, Kernel::template tiles<3, 1>,
-     Kernel::template tiles<4, 1>, Kernel::template tiles<5, 1>, Kernel::template tiles<6, 1>},
-    {Kernel::template tiles<1, 2>, Kernel::template tiles<2, 2>, Kernel::template tiles<3, 2>,
-     Kernel::template tiles<4, 2>, Kernel::template tiles<5, 2>, Kernel::template tiles<6, 2>}};
+template <typename Kernel, typename RowsLessOne = std::make_integer_sequence<int, Kernel::kMr>>
+struct Tiles;
+
+template <typename Kernel, int... kRowsLessOne>
+struct Tiles<Kernel, std::integer_sequence<int, kRowsLessOne...>> {
+  static constexpr TilesFunction kTable[2][Kernel::kMr] = {{Kernel::template tiles<kRowsLessOne + 1, 1>...},
+                                                           {Kernel::template tiles<kRowsLessOne + 1, 2>...}};
+};
 
 /// One call: rows [row_begin, row_end) of panels [panel_begin, panel_end).
 template <typename Kernel>
@@ -368,6 +486,8 @@ class Product {
   }
 
  private:
+  static constexpr size_t kMr = static_cast<size_t>(Kernel::kMr);
+
   size_t steps() const { return layout_.depth / Kernel::kStepDepth; }
 
   /// First row of a tile, counted from row_begin_. Rows are shared out evenly, so that no tile is left with a
@@ -409,6 +529,7 @@ class Product {
         Kernel::put_row(lhs_row(p_.lhs, t, row_begin_ + i), layout_.tap_depth,
                         to + t * layout_.tap_depth * kElement);
       }
+      Kernel::end_row(to, layout_.depth, layout_.row_stride);
       to += layout_.row_stride;
     }
   }
@@ -417,16 +538,14 @@ class Product {
   void put_weights(size_t panel, size_t slot) const {
     const size_t width = panel_width(p_.n, panel, kNr, 8);
     Kernel::put_weights(header(panel) + width * 8, width * (channel_bytes_ - 8), width, weights(slot),
-                        runs(slot));
+                        notes(slot));
   }
 
   uint8_t* weights(size_t slot) const {
     return p_.scratch + layout_.row_bytes() + slot * layout_.panel_bytes;
   }
 
-  uint32_t* runs(size_t slot) const {
-    return reinterpret_cast<uint32_t*>(weights(slot) + layout_.weight_bytes);
-  }
+  uint8_t* notes(size_t slot) const { return weights(slot) + layout_.weight_bytes; }
 
   /// Tiles [first, last) of the block that begins with row `block_row`, times the panel in place `slot`.
   void multiply(size_t first, size_t last, size_t block_row, size_t panel, size_t slot) const {
@@ -436,19 +555,19 @@ class Product {
       source = lhs_row(p_.lhs, 0, row_begin_ + block_row);
       stride = static_cast<size_t>(p_.lhs.row_stride);
     }
-    const TilesFunction* run = kTiles<Kernel>[panel_width(p_.n, panel, kNr, 8) / 8 - 1] - 1;
+    const TilesFunction* run = Tiles<Kernel>::kTable[panel_width(p_.n, panel, kNr, 8) / 8 - 1] - 1;
     const size_t row = row_of(first);
     source += (row - block_row) * stride;
     Place at = place(row, panel);
     if (first < higher_) {
       const size_t count = (last < higher_ ? last : higher_) - first;
-      run[height_ + 1](epilogue_, at, source, stride, weights(slot), runs(slot), steps(), count);
+      run[height_ + 1](epilogue_, at, source, stride, weights(slot), notes(slot), steps(), count);
       source += count * (height_ + 1) * stride;
       at.advance(count * (height_ + 1));
       first += count;
     }
     if (first < last)
-      run[height_](epilogue_, at, source, stride, weights(slot), runs(slot), steps(), last - first);
+      run[height_](epilogue_, at, source, stride, weights(slot), notes(slot), steps(), last - first);
   }
 
   const GemmParams& p_;
@@ -478,6 +597,10 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
 
 void gemm_u8s8c_u8_6x16x2_avx2(const GemmParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {
   run<Words>(p, r0, r1, p0, p1);
+}
+
+void gemm_u8s8c_u8_4x16x2_avx2(const GemmParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {
+  run<CrossedWords>(p, r0, r1, p0, p1);
 }
 
 void gemm_u8s4c_u8_6x16x4_avx2(const GemmParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {

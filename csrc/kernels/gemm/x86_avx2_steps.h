@@ -39,6 +39,41 @@ EDGEQ_INLINE void add_words(const uint8_t* a, const __m256i (&b)[kVectors], __m2
   }
 }
 
+/// Adds (x0 + w2) * (x2 + w0) + (x1 + w3) * (x3 + w1) to every lane, with x the four int16 at `a` and w the
+/// weights of four channels: two of them in b[v], the next two in b[kVectors + v].
+template <int kVectors>
+EDGEQ_INLINE void add_crossed(const uint8_t* a, const __m256i (&b)[2 * kVectors], __m256i (&acc)[kVectors]) {
+  const UnalignedDword& low = *reinterpret_cast<const UnalignedDword*>(a);
+  const UnalignedDword& high = *reinterpret_cast<const UnalignedDword*>(a + 4);
+  __m256i x0, x2, left, right;
+  if constexpr (kVectors == 2) {
+    __asm__(
+        "vpbroadcastd %[low], %[x0]\n\t"
+        "vpbroadcastd %[high], %[x2]\n\t"
+        "vpaddw %[x0], %[b2], %[left]\n\t"
+        "vpaddw %[x2], %[b0], %[right]\n\t"
+        "vpaddw %[x0], %[b3], %[x0]\n\t"
+        "vpaddw %[x2], %[b1], %[x2]\n\t"
+        "vpmaddwd %[left], %[right], %[left]\n\t"
+        "vpmaddwd %[x0], %[x2], %[x0]\n\t"
+        "vpaddd %[left], %[acc0], %[acc0]\n\t"
+        "vpaddd %[x0], %[acc1], %[acc1]"
+        : [acc0] "+x"(acc[0]), [acc1] "+x"(acc[1]), [x0] "=&x"(x0), [x2] "=&x"(x2), [left] "=&x"(left),
+          [right] "=&x"(right)
+        : [b0] "x"(b[0]), [b1] "x"(b[1]), [b2] "x"(b[2]), [b3] "x"(b[3]), [low] "m"(low), [high] "m"(high));
+  } else {
+    __asm__(
+        "vpbroadcastd %[low], %[x0]\n\t"
+        "vpbroadcastd %[high], %[x2]\n\t"
+        "vpaddw %[x0], %[b1], %[x0]\n\t"
+        "vpaddw %[x2], %[b0], %[x2]\n\t"
+        "vpmaddwd %[x0], %[x2], %[x0]\n\t"
+        "vpaddd %[x0], %[acc0], %[acc0]"
+        : [acc0] "+x"(acc[0]), [x0] "=&x"(x0), [x2] "=&x"(x2)
+        : [b0] "x"(b[0]), [b1] "x"(b[1]), [low] "m"(low), [high] "m"(high));
+  }
+}
+
 /// Adds the pair sums of four bytes at `a`, the same for every lane, with kVectors vectors of int8 weights.
 template <int kVectors>
 EDGEQ_INLINE void add_bytes(const uint8_t* a, const __m256i (&b)[kVectors], __m256i (&acc)[kVectors]) {

@@ -14,7 +14,6 @@ namespace edgeq {
 namespace {
 
 constexpr size_t kNr = 16;  // channels of a full panel: two vectors of sums
-constexpr int kMr = 6;      // 12 sums, two vectors of weights, one of the row, one product: 16 registers
 constexpr size_t kVectorBytes = 32;
 
 EDGEQ_INLINE __m256i load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
