@@ -210,7 +210,17 @@ struct Vector256 {
   static EDGEQ_INLINE Int shift_right_words(Int a) {
     return _mm256_srli_epi16(a, kCount);
   }
+  template <int kCount>
+  static EDGEQ_INLINE Int shift_right_qwords(Int a) {
+    return _mm256_srli_epi64(a, kCount);
+  }
   static EDGEQ_INLINE Int madd_words(Int a, Int b) { return _mm256_madd_epi16(a, b); }
+  /// Modulo 2^32.
+  static EDGEQ_INLINE int32_t sum_dwords(Int a) {
+    __m128i sums = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    sums = _mm_add_epi32(sums, _mm_unpackhi_epi64(sums, sums));
+    return _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_srli_epi64(sums, 32)));
+  }
   static EDGEQ_INLINE Int madd_bytes(Int a, Int b) { return _mm256_maddubs_epi16(a, b); }
   template <int kCount>
   static EDGEQ_INLINE Int shift_left(Int a) {
@@ -339,6 +349,15 @@ struct Vector512 {
   template <int kCount>
   static EDGEQ_INLINE Int shift_left_words(Int a) {
     return _mm512_slli_epi16(a, kCount);
+  }
+  template <int kCount>
+  static EDGEQ_INLINE Int shift_right_qwords(Int a) {
+    return _mm512_srli_epi64(a, kCount);
+  }
+  static EDGEQ_INLINE Int madd_words(Int a, Int b) { return _mm512_madd_epi16(a, b); }
+  static EDGEQ_INLINE int32_t sum_dwords(Int a) {
+    return Vector256::sum_dwords(
+        _mm256_add_epi32(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64(a, 1)));
   }
   template <int kCount>
   static EDGEQ_INLINE Int shift_right_words(Int a) {

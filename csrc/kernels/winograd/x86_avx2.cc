@@ -2,13 +2,18 @@
 #include "kernels/winograd/x86_blocks.h"
 
 // Without VNNI, 8-bit weights are multiplied in 16 bits anyway (gemm/x86_avx2.cc), where the transformed
-// blocks and filters of Winograd's method fit exactly: four times fewer multiplications at the same rate.
+// blocks and filters of Winograd's method fit exactly: four times fewer multiplications at the same rate, and
+// half of those (gemm/x86_avx2.cc).
 
 namespace edgeq {
 namespace {
 
 struct Words {
   static constexpr bool kFlipped = true;
+
+  static constexpr size_t kPairs = 1;
+
+  static constexpr bool crosses(int) { return false; }
 
   static EDGEQ_INLINE void add(const uint8_t* a, const __m256i (&b)[2], __m256i (&acc)[2]) {
     add_words<2>(a, b, acc);

@@ -8,6 +8,14 @@
 // transformed into scratch, and the filters of a panel beside them; then a few blocks at a time go through
 // all 36 products, and their sums, which stay in the caches, through the transformation back and the
 // epilogue. winograd.h has the matrices and the bounds.
+//
+// With x the inputs of two channels and w their filters, words have room for
+//
+//   x0 * w0 + x1 * w1 = (x0 + w1) * (x1 + w0) - x0 * x1 - w0 * w1        (gemm/x86_avx2.cc)
+//
+// because |x + w| <= 12,800 + 18,288 = 31,088: one multiplication for two, for additions that go to other
+// pipes. The sums of x0 * x1 stand behind each element of a block, those of w0 * w1 behind each of the
+// filters.
 
 #include "kernels/gemm/x86_tile.h"
 #include "kernels/winograd/transformed.h"
@@ -18,8 +26,10 @@ namespace {
 
 /// One call: rows [row_begin, row_end) of panels [panel_begin, panel_end).
 ///
-/// `Words` adds products of 16 bits: Words::add(a, b, acc) those of the two words at `a`, the same for every
-/// lane, with two vectors of filters. Words::kFlipped: nibbles hold the weight + 8. kMr: blocks of a tile.
+/// `Words` multiplies words of 16 bits, kPairs pairs of channels at a time: Words::add(a, b, acc) adds the
+/// products of the words at `a`, the same for every lane, with filters, two vectors of each pair. With two
+/// pairs, the blocks r of a tile that Words::crosses(r) names go by Words::add_crossed(a, b, acc), which adds
+/// two products for these four. Words::kFlipped: nibbles hold the weight + 8. kMr: blocks of a tile.
 template <typename V, typename Words, size_t kMr>
 class BlockConvolution {
  public:
@@ -68,10 +78,15 @@ class BlockConvolution {
   static constexpr size_t kWindow = 6;  // inputs
   static constexpr size_t kElements = WinogradLayout::kElements;
   static constexpr size_t kVectors = 2;  // of sums, of a panel
+  static constexpr bool kCrosses = Words::kPairs == 2;
   static constexpr size_t kVectorBytes = V::kBytes;
   static constexpr size_t kNr = kVectors * V::kLanes;
   static constexpr size_t kHeader = kNr * 8;                                // bias and scale of a panel
   static constexpr size_t kSumBytes = kElements * kVectors * kVectorBytes;  // of a block
+
+  static size_t steps(const WinogradLayout& layout) {
+    return Words::kPairs == 2 ? layout.fours : layout.pairs;
+  }
 
   const uint8_t* header(size_t panel) const { return p_.packed + panel * kNr * channel_bytes_; }
 
@@ -88,28 +103,49 @@ class BlockConvolution {
     out[5] = V::mul_words(g2, V::set1_word(12));
   }
 
-  /// Writes the transform of a vector of filters, its elements filter_bytes apart.
-  EDGEQ_NOINLINE void put_filter(const Int (&g)[9], uint8_t* to) const {
+  /// Writes the transform of a vector of filters, its elements filter_bytes apart. The second pair of four
+  /// channels adds its products with the first to the sums of each element, a vector of which is at `sums`.
+  EDGEQ_NOINLINE void put_filter(const Int (&g)[9], uint8_t* to, uint8_t* sums) const {
     Int columns[3][kWindow];
     unroll<3>([&](auto x) EDGEQ_UNROLLED { transform_filter(g[x], g[3 + x], g[6 + x], columns[x]); });
     unroll<kWindow>([&](auto y) EDGEQ_UNROLLED {
       Int row[kWindow];
       transform_filter(columns[0][y], columns[1][y], columns[2][y], row);
       unroll<kWindow>([&](auto x) EDGEQ_UNROLLED { V::store_all(to + x * layout_.filter_bytes, row[x]); });
+      if (kCrosses && sums != nullptr) {
+        const uint8_t* first = to - kVectors * kVectorBytes;
+        unroll<kWindow>([&](auto x) EDGEQ_UNROLLED {
+          uint8_t* const sum = sums + x * layout_.filter_bytes;
+          const Int products = V::madd_words(V::load(first + x * layout_.filter_bytes), row[x]);
+          V::store_all(sum, V::add(V::load(sum), products));
+        });
+        sums += kWindow * layout_.filter_bytes;
+      }
       to += kWindow * layout_.filter_bytes;
     });
   }
 
   /// Transforms the filters of a panel.
   void put_filters(const uint8_t* w, uint8_t* to) const {
+    constexpr size_t kPairBytes = kVectors * kVectorBytes;
+    uint8_t* const sums = kCrosses ? to + layout_.filter_bytes - kPairBytes : nullptr;
+    for (size_t e = 0; kCrosses && e < kElements; ++e) {
+      for (size_t v = 0; v < kVectors; ++v) {
+        V::store_all(sums + e * layout_.filter_bytes + v * kVectorBytes, V::zero());
+      }
+    }
     if (bits_ == 8) {
       const size_t tap = layout_.pairs * kNr * 2;
-      for (size_t i = 0; i < layout_.pairs * kVectors; ++i) {
-        Int g[9];
-        unroll<9>([&](auto t) EDGEQ_UNROLLED { g[t] = V::widen_signed_bytes(w + t * tap); });
-        put_filter(g, to);
-        w += kVectorBytes / 2;
-        to += kVectorBytes;
+      for (size_t pair = 0; pair < steps(layout_) * Words::kPairs; ++pair) {
+        for (size_t v = 0; v < kVectors; ++v) {
+          Int g[9];
+          unroll<9>([&](auto t) EDGEQ_UNROLLED {
+            g[t] = pair < layout_.pairs ? V::widen_signed_bytes(w + t * tap) : V::zero();
+          });
+          put_filter(g, to, kCrosses && pair % 2 != 0 ? sums + v * kVectorBytes : nullptr);
+          w += kVectorBytes / 2;
+          to += kVectorBytes;
+        }
       }
       return;
     }
@@ -127,12 +163,12 @@ class BlockConvolution {
           even[t] = V::sub_words(V::bit_and(raw, V::set1_word(0x0F)), eight);
           odd[t] = V::sub_words(V::template shift_right_words<4>(raw), eight);
         });
-        put_filter(even, to);
-        put_filter(odd, to + kVectors * kVectorBytes);
+        put_filter(even, to, nullptr);
+        put_filter(odd, to + kPairBytes, kCrosses ? sums + v * kVectorBytes : nullptr);
         w += kVectorBytes / 2;
         to += kVectorBytes;
       }
-      to += kVectors * kVectorBytes;
+      to += kPairBytes;
     }
   }
 
@@ -192,6 +228,25 @@ class BlockConvolution {
         });
       }
     }
+    for (size_t e = 0; kCrosses && e < kElements; ++e, to += layout_.element_bytes) end_element(to);
+  }
+
+  /// Writes the sum of x0 * x1 to the end of an element, negative. Channels beyond the last count: they meet
+  /// filters of zero.
+  EDGEQ_INLINE void end_element(uint8_t* element) const {
+    Int sums = V::zero();
+    size_t c = 0;
+    for (; c + kVectorBytes / 2 <= 4 * layout_.fours; c += kVectorBytes / 2) {
+      const Int words = V::load(element + 2 * c);
+      sums = V::sub(sums, V::madd_words(words, V::template shift_right_qwords<32>(words)));
+    }
+    __m128i rest = _mm_setzero_si128();
+    for (; c < 4 * layout_.fours; c += 4) {
+      const __m128i words = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(element + 2 * c));
+      rest = _mm_sub_epi32(rest, _mm_madd_epi16(words, _mm_srli_epi64(words, 32)));
+    }
+    const int32_t sum = _mm_cvtsi128_si32(_mm_add_epi32(rest, _mm_cvtsi32_si128(V::sum_dwords(sums))));
+    std::memcpy(element + layout_.element_bytes - sizeof sum, &sum, sizeof sum);
   }
 
   /// The products of kBlocks blocks with a panel: int32 [kBlocks][36][kNr].
@@ -203,21 +258,34 @@ class BlockConvolution {
       const uint8_t* a0 = source;
       const uint8_t* a3 = source + 3 * step;
       const uint8_t* a6 = source + 6 * step;
+      const uint8_t* const filter_sums = w + layout.filter_bytes - kVectors * kVectorBytes;
       Int acc[kBlocks][kVectors];
       unroll<kBlocks>([&](auto r) EDGEQ_UNROLLED {
         acc[r][0] = V::zero();
         acc[r][1] = V::zero();
+        if constexpr (Words::crosses(r)) {
+          const Int sum = V::broadcast(a0 + r * step + layout.element_bytes - sizeof(int32_t));
+          acc[r][0] = V::sub(sum, V::load(filter_sums));
+          acc[r][1] = V::sub(sum, V::load(filter_sums + kVectorBytes));
+        }
       });
       const uint8_t* filter = w;
-      for (size_t s = 0; s < layout.pairs; ++s) {
-        const Int b[kVectors] = {V::load(filter), V::load(filter + kVectorBytes)};
+      for (size_t left = steps(layout); left > 0; --left) {
+        Int b[Words::kPairs * kVectors];
+        unroll<Words::kPairs * kVectors>([&](auto v)
+                                             EDGEQ_UNROLLED { b[v] = V::load(filter + v * kVectorBytes); });
         unroll<kBlocks>([&](auto r) EDGEQ_UNROLLED {
-          Words::add((r < 3 ? a0 : r < 6 ? a3 : a6) + r % 3 * step, b, acc[r]);
+          const uint8_t* a = (r < 3 ? a0 : r < 6 ? a3 : a6) + r % 3 * step;
+          if constexpr (Words::crosses(r)) {
+            Words::add_crossed(a, b, acc[r]);
+          } else {
+            Words::add(a, b, acc[r]);
+          }
         });
-        a0 += 4;
-        a3 += 4;
-        a6 += 4;
-        filter += kVectors * kVectorBytes;
+        a0 += 4 * Words::kPairs;
+        a3 += 4 * Words::kPairs;
+        a6 += 4 * Words::kPairs;
+        filter += Words::kPairs * kVectors * kVectorBytes;
       }
       w += layout.filter_bytes;
       unroll<kBlocks>([&](auto r) EDGEQ_UNROLLED {
