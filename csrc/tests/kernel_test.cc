@@ -633,6 +633,13 @@ void test_gemm(IsaSet isas) {
       expect(select_gemm(deep, isas) != nullptr, "select_gemm", "no variant for a deep shape");
     }
   }
+  // On AVX2 deep and wide 8-bit products take one multiplication for two.
+  const IsaSet avx2 = IsaSet().with(Isa::kAvx2);
+  if (gemm_variants(avx2).front()->isa == Isa::kAvx2) {
+    expect(select_gemm({196, 384, 256, 1, 8, true}, avx2)->mr == 4, "select_gemm", "deep and wide");
+    expect(select_gemm({12544, 96, 16, 1, 8, true}, avx2)->mr == 6, "select_gemm", "shallow");
+    expect(select_gemm({784, 16, 256, 1, 8, true}, avx2)->mr == 6, "select_gemm", "narrow");
+  }
 }
 
 // ---- winograd ----
