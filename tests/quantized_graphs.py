@@ -16,12 +16,14 @@ from edgeq.ir import BATCH, Attrs, Graph, Node, QuantParams, Tensor
 from edgeq.ops import QuantRule, get
 from edgeq.ops.avg_pool import AvgPoolAttrs
 from edgeq.ops.base import NO_CLAMP, Window
+from edgeq.ops.celu import CeluAttrs
 from edgeq.ops.channel_shuffle import ChannelShuffleAttrs
 from edgeq.ops.clip import ClipAttrs
 from edgeq.ops.concat import ConcatAttrs
 from edgeq.ops.conv import ConvAttrs
 from edgeq.ops.conv_transpose import ConvTransposeAttrs
 from edgeq.ops.elementwise import ElementwiseAttrs
+from edgeq.ops.elu import EluAttrs
 from edgeq.ops.hard_sigmoid import HardSigmoidAttrs
 from edgeq.ops.leaky_relu import LeakyReluAttrs
 from edgeq.ops.linear import LinearAttrs
@@ -33,6 +35,7 @@ from edgeq.ops.reshape import ReshapeAttrs
 from edgeq.ops.resize import Coordinates, NearestRounding, ResizeAttrs, ResizeMode
 from edgeq.ops.slice import SliceAttrs, part_of
 from edgeq.ops.softmax import SoftmaxAttrs
+from edgeq.ops.softplus import SoftplusAttrs
 from edgeq.ops.transpose import TransposeAttrs
 
 SCHEMES = {"w8a8": (8, 8), "w4a8": (4, 8), "w4a4": (4, 4)}
@@ -307,13 +310,17 @@ for _op in ("add", "sub", "mul"):
 for _op, _attrs in (
     ("relu", None), ("clip", ClipAttrs(-0.5, 0.8)), ("sigmoid", None), ("tanh", None), ("hard_swish", None),
     ("hard_sigmoid", HardSigmoidAttrs()), ("silu", None), ("gelu", None), ("erf", None),
-    ("leaky_relu", LeakyReluAttrs(0.1)), ("pow", PowAttrs(2.0)),
+    ("leaky_relu", LeakyReluAttrs(0.1)), ("pow", PowAttrs(2.0)), ("elu", None), ("selu", None),
+    ("celu", CeluAttrs(0.5)), ("softplus", None), ("mish", None), ("softsign", None),
 ):  # fmt: skip
     _one(
         f"{_op}",
         lambda b, op=_op, attrs=_attrs: b.unary(op, b.input(9, 4, 5), attrs or get(op).attrs_type()),
     )
 _one("sigmoid rows", lambda b: b.unary("sigmoid", b.input(70)))
+_one("elu alpha", lambda b: b.unary("elu", b.input(9, 4, 5), EluAttrs(0.3)))
+_one("softplus beta", lambda b: b.unary("softplus", b.input(9, 4, 5), SoftplusAttrs(1.7)))
+_one("softplus threshold", lambda b: b.unary("softplus", b.input(9, 4, 5), SoftplusAttrs(0.8, 1.5)))
 _one("prelu", lambda b: b.prelu(b.input(9, 4, 5), False))
 _one("prelu a slope a channel", lambda b: b.prelu(b.input(9, 4, 5), True))
 _one("prelu a slope a column", lambda b: b.prelu(b.input(19), True))

@@ -12,6 +12,7 @@ from edgeq.ir import BATCH, Attrs, Graph, Node, QuantParams, Tensor
 from edgeq.ir.tensor import Array
 from edgeq.ops import get
 from edgeq.ops.base import Int4Storage
+from edgeq.ops.elu import EluAttrs
 from edgeq.ops.hard_sigmoid import HardSigmoidAttrs
 from edgeq.passes import channels_last
 from edgeq.simulate.executor import execute
@@ -113,5 +114,8 @@ BUILTIN_FUNCTIONS = (
     ("hard_sigmoid", HardSigmoidAttrs(), QuantParams.per_tensor(1 / 256, -128), {"ADD": 1, "MUL": 1}),
     ("hard_sigmoid", HardSigmoidAttrs(0.2), QuantParams.per_tensor(1 / 256, -128), {"ADD": 1, "MUL": 1}),
     ("gelu", get("gelu").attrs_type(), QuantParams.per_tensor(0.03, -100), {"GELU": 1}),
+    ("elu", EluAttrs(), QuantParams.per_tensor(0.03, -90), {"ELU": 1}),
+    ("elu", EluAttrs(), QuantParams.per_tensor(0.1, -90), {"ADD": 1, "CAST": 1, "GATHER": 1}),
+    ("elu", EluAttrs(0.5), QuantParams.per_tensor(0.03, -90), {"ADD": 1, "CAST": 1, "GATHER": 1}),
 )
 """Functions and output quantizations, and the builtin operators that express them."""

@@ -33,7 +33,10 @@ NETWORKS = (
 FULLY_CONNECTED = (Layer("linear", 1, 1, 1024, 1024), Layer("linear", 1, 1, 4096, 4096))
 """Layers whose weights lie in the L2 and in the L3 cache: how fast weights come in."""
 
-_TABLES = ("hard_swish", "hard_sigmoid", "sigmoid", "silu", "tanh", "gelu", "elu")
+_TABLES = (
+    "hard_swish", "hard_sigmoid", "sigmoid", "silu", "tanh", "gelu", "elu", "selu", "celu", "softplus", "mish",
+    "softsign",
+)  # fmt: skip
 _WINDOWED = ("conv", "max_pool", "avg_pool")
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from edgeq.errors import EdgeqError, ImportModelError, UnsupportedOperatorError
 from edgeq.importers.onnx_constants import fold, number_type
 from edgeq.importers.onnx_file import MAX_NODES, read_model, tensor_value
+from edgeq.importers.onnx_joins import join_activations
 from edgeq.ir import BATCH, Attrs, Graph, Node, Tensor
 from edgeq.ir.tensor import Array
 from edgeq.ops import Operator, all_operators, check_graph, get
@@ -86,7 +87,7 @@ class OnnxImporter:
             value = tensor_value(tensor, "initializer")
             self.known[tensor.name] = (value, value)
         self._inputs()
-        nodes = self._ordered()
+        nodes = self._joined(self._ordered())
         self.taken = {*self.known, *self.graph.tensors, *(out for node in nodes for out in node.output)}
         for node in nodes:
             self.current = node
@@ -163,6 +164,15 @@ class OnnxImporter:
         ):
             return list(proto.node)
         return [proto.node[index] for index in order]
+
+    def _joined(self, nodes: list[Any]) -> list[Any]:
+        constants = {node.output[0]: node for node in nodes if node.op_type == "Constant" and node.output}
+
+        def number(name: str) -> float | None:
+            value = self._constant(constants[name]) if name in constants else self.known.get(name, (None,))[0]
+            return float(value.reshape(-1)[0]) if value is not None and value.size == 1 else None
+
+        return join_activations(nodes, [info.name for info in self.model.graph.output], number)
 
     def _node(self, node: Any) -> None:
         if node.domain not in ("", "ai.onnx"):

@@ -21,6 +21,7 @@ from edgeq.ops.concat import ConcatAttrs
 from edgeq.ops.conv import ConvAttrs
 from edgeq.ops.conv_transpose import ConvTransposeAttrs
 from edgeq.ops.elementwise import ElementwiseAttrs
+from edgeq.ops.elu import EluAttrs
 from edgeq.ops.fake_quant import FakeQuantAttrs
 from edgeq.ops.gelu import GeluAttrs
 from edgeq.ops.leaky_relu import LeakyReluAttrs
@@ -855,6 +856,7 @@ ROWS: dict[str, Row] = {
     "DEPTH_TO_SPACE": _depth_to_space,
     "DEQUANTIZE": _dequantize,
     "DIV": _divide,
+    "ELU": _unary("elu", EluAttrs()),
     "EXPAND_DIMS": _expand_dims,
     "FULLY_CONNECTED": _fully_connected,
     "GATHER": _gather,

@@ -1,8 +1,8 @@
 """Finds activation functions that an exporter wrote as several elementwise nodes.
 
 A cone of elementwise nodes between one activation and one result is a function of one number. It is evaluated on a
-grid and compared with the functions that edgeq knows, so every way of writing SiLU, hard-swish or GELU is found, and
-nothing else.
+grid and compared with the functions that edgeq knows, so every way of writing SiLU, hard-swish, GELU, Mish or softplus
+is found, and nothing else.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from edgeq.ops.elementwise import Elementwise, ElementwiseAttrs
 from edgeq.ops.gelu import GeluAttrs
 from edgeq.ops.hard_sigmoid import HardSigmoidAttrs
 from edgeq.ops.silu import SiluAttrs
+from edgeq.ops.softplus import SoftplusAttrs
 from edgeq.ops.unary import Unary
 
 KNOWN: tuple[tuple[str, Attrs], ...] = (
@@ -26,6 +27,7 @@ KNOWN: tuple[tuple[str, Attrs], ...] = (
     ("silu", SiluAttrs()),
     ("gelu", GeluAttrs()),
     ("gelu", GeluAttrs(tanh=True)),
+    ("mish", Attrs()),
 )
 GRID = np.linspace(-12.0, 12.0, 4801)
 TOLERANCE = 4e-6
@@ -86,7 +88,7 @@ def _match(cone: list[Node], source: str, graph: Graph) -> tuple[str, Attrs] | N
         for node in cone:
             values[node.outputs[0]] = _evaluate(node, values, graph)
         result = values[cone[-1].outputs[0]]
-        for op, attrs in KNOWN:
+        for op, attrs in (*KNOWN, *_scaled(cone, graph)):
             operator = get(op)
             if not isinstance(operator, Unary):
                 raise GraphError(f"{op} is not a function of one input")
@@ -94,6 +96,15 @@ def _match(cone: list[Node], source: str, graph: Graph) -> tuple[str, Attrs] | N
             if np.all(np.abs(result - expected) <= TOLERANCE):
                 return op, attrs
     return None
+
+
+def _scaled(cone: list[Node], graph: Graph) -> list[tuple[str, Attrs]]:
+    """Softplus scaled by a constant of a cone that holds a softplus."""
+    if all(node.op != "softplus" for node in cone):
+        return []
+    constants = [graph.constant(name) for node in cone for name in node.inputs]
+    factors = {float(value.reshape(())) for value in constants if value is not None}
+    return [("softplus", SoftplusAttrs(beta)) for beta in sorted(factors) if beta]
 
 
 def _evaluate(node: Node, values: dict[str, Array], graph: Graph) -> Array:

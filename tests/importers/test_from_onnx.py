@@ -16,6 +16,7 @@ from edgeq.ops.clip import ClipAttrs
 from edgeq.ops.conv import ConvAttrs
 from edgeq.ops.reshape import ReshapeAttrs
 from edgeq.ops.silu import SiluAttrs
+from edgeq.ops.softplus import SoftplusAttrs
 
 IMAGE = "(float[N, 4, 7, 6] x) => (float[] y)"
 
@@ -131,6 +132,7 @@ def test_constants_fold(rng: np.random.Generator, nodes: str, expected: dict[str
 CONSTANTS = {
     "half": 0.5, "one": 1.0, "three": 3.0, "six": 6.0, "zero": 0.0, "sixth": 1 / 6, "root": math.sqrt(2),
     "inverse": math.sqrt(0.5), "cubic": 0.044715, "slope": math.sqrt(2 / math.pi),
+    "twenty": 20.0,
 }  # fmt: skip
 
 
@@ -152,11 +154,58 @@ CONSTANTS = {
          " h = Mul(x, half) y = Mul(h, b)", "gelu"),
         ("q = Mul(x, x) p = Mul(q, x) c = Mul(cubic, p) a = Add(x, c) s = Mul(a, slope) t = Tanh(s) b = Add(one, t)"
          " m = Mul(x, b) y = Mul(half, m)", "gelu"),
+        ("s = Softplus(x) t = Tanh(s) y = Mul(x, t)", "mish"),
+        ("s = Softplus(x) b = Greater(x, twenty) w = Where(b, x, s) t = Tanh(w) y = Mul(t, x)", "mish"),
+        ("m = Mul(x, three) s = Softplus(m) y = Div(s, three)", "softplus"),
+        ("m = Mul(half, x) s = Softplus(m) c = Constant<value_float=2.0>() y = Mul(c, s)", "softplus"),
+        ("a = Abs(x) b = Add(a, one) y = Div(x, b)", "softsign"),
+        ("a = Abs(x) b = Add(one, a) y = Div(x, b)", "softsign"),
     ],
 )  # fmt: skip
 def test_activation_patterns(rng: np.random.Generator, nodes: str, op: str) -> None:
     constants = {name: np.float32(value) for name, value in CONSTANTS.items() if name in nodes}
     assert_imports(onnx_model(f"{IMAGE} {{ {nodes} }}", **constants), rng, {op: 1})
+
+
+@pytest.mark.parametrize(
+    ("nodes", "attrs"),
+    [
+        ("s = Softplus(x) b = Greater(x, twenty) y = Where(b, x, s)", SoftplusAttrs()),
+        ("s = Softplus(x) b = Greater(x, three) y = Where(b, x, s)", SoftplusAttrs(1.0, 3.0)),
+        ("m = Mul(x, three) s = Softplus(m) d = Div(s, three) b = Greater(m, one) y = Where(b, x, d)",
+         SoftplusAttrs(3.0, 1.0)),
+        ("c = Constant<value_float=-2.0>() m = Mul(x, c) s = Softplus(m) d = Div(s, c) b = Greater(m, twenty)"
+         " y = Where(b, x, d)", SoftplusAttrs(-2.0)),
+    ],
+)  # fmt: skip
+def test_softplus_as_torch_writes_it(rng: np.random.Generator, nodes: str, attrs: SoftplusAttrs) -> None:
+    constants = {name: np.float32(value) for name, value in CONSTANTS.items() if name in nodes}
+    done = assert_imports(onnx_model(f"{IMAGE} {{ {nodes} }}", **constants), rng, {"softplus": 1})
+    assert done.nodes[0].attrs == attrs
+
+
+@pytest.mark.parametrize(
+    ("nodes", "op"),
+    [
+        ("r = Relu(x) s = Softplus(x) b = Greater(r, three) y = Where(b, x, s)", "Greater"),
+        ("r = Relu(x) s = Softplus(r) b = Greater(x, three) y = Where(b, x, s)", "Greater"),
+        ("s = Softplus(x) b = Greater(x, three) y = Where(b, s, x)", "Greater"),
+        ("m = Mul(x, three) s = Softplus(m) d = Div(s, six) b = Greater(m, one) y = Where(b, x, d)", "Greater"),
+        ("a = Abs(x) b = Add(a, six) y = Div(x, b)", "Abs"),
+        ("r = Relu(x) a = Abs(x) b = Add(a, one) y = Div(r, b)", "Abs"),
+    ],
+)
+def test_what_only_looks_like_an_activation_is_refused(nodes: str, op: str) -> None:
+    constants = {name: np.float32(value) for name, value in CONSTANTS.items() if name in nodes}
+    with pytest.raises(UnsupportedOperatorError, match=f"operator {op} is not supported"):
+        load(onnx_model(f"{IMAGE} {{ {nodes} }}", **constants))
+
+
+def test_parts_of_a_joined_activation_that_are_read_elsewhere_stay(rng: np.random.Generator) -> None:
+    nodes = "s = Softplus(x) b = Greater(x, three) w = Where(b, x, s) y = Add(w, s)"
+    model = onnx_model(f"{IMAGE} {{ {nodes} }}", three=np.float32(3))
+    done = assert_imports(model, rng, {"softplus": 2, "add": 1})
+    assert {node.attrs for node in done.nodes if node.op == "softplus"} == {SoftplusAttrs(), SoftplusAttrs(1.0, 3.0)}
 
 
 def test_pattern_whose_parts_are_read_elsewhere(rng: np.random.Generator) -> None:
@@ -169,7 +218,13 @@ def test_excite_is_not_silu(rng: np.random.Generator) -> None:
     assert_imports(onnx_model(text), rng, {"mean": 1, "sigmoid": 1, "mul": 1})
 
 
-@pytest.mark.parametrize("op", ["Gelu", 'Gelu<approximate="tanh">', "HardSwish", "Tanh", "LeakyRelu<alpha=0.2>"])
+@pytest.mark.parametrize(
+    "op",
+    [
+        "Gelu", 'Gelu<approximate="tanh">', "HardSwish", "Tanh", "LeakyRelu<alpha=0.2>", "Elu", "Elu<alpha=0.3>",
+        "Selu", "Selu<alpha=0.5, gamma=2.0>", "Celu", "Celu<alpha=0.4>", "Softplus", "Mish", "Softsign",
+    ],
+)  # fmt: skip
 def test_native_activations(rng: np.random.Generator, op: str) -> None:
     assert_imports(onnx_model(f"{IMAGE} {{ y = {op}(x) }}", opset=20), rng)
 

@@ -42,6 +42,25 @@ def test_module(rng: np.random.Generator, capsys: pytest.CaptureFixture[str]) ->
     onnx.checker.check_model(onnx.load_model_from_string(data))
 
 
+ACTIVATIONS = [
+    (torch.nn.ELU(0.7), "elu"),
+    (torch.nn.SELU(), "selu"),
+    (torch.nn.CELU(0.5), "celu"),
+    (torch.nn.Softplus(), "softplus"),
+    (torch.nn.Softplus(2.0, 0.5), "softplus"),
+    (torch.nn.Mish(), "mish"),
+    (torch.nn.Softsign(), "softsign"),
+]
+
+
+@pytest.mark.parametrize(("activation", "op"), ACTIVATIONS, ids=repr)
+def test_activations(activation: object, op: str, rng: np.random.Generator) -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(6, 8), activation)
+    graph, _ = from_torch.load(module, torch.zeros(1, 6))
+    assert [node.op for node in float_pipeline(graph).nodes] == ["linear", op]
+    agrees(graph, module, rng, 6)
+
+
 def test_program_file(rng: np.random.Generator, tmp_path: Path) -> None:
     module = Small().eval()
     shapes = ({0: torch.export.Dim("batch")},)

@@ -23,7 +23,7 @@ from edgeq.simulate import simulate_codes
 Shape = tuple[int, ...]
 
 
-FIRST_VERSIONS = ("DEPTH_TO_SPACE", "EXPAND_DIMS", "GELU", "HARD_SWISH", "QUANTIZE", "RELU_N1_TO_1", "RESHAPE",
+FIRST_VERSIONS = ("DEPTH_TO_SPACE", "ELU", "EXPAND_DIMS", "GELU", "HARD_SWISH", "QUANTIZE", "RELU_N1_TO_1", "RESHAPE",
                   "SPACE_TO_DEPTH", "SQUEEZE")  # fmt: skip
 """Operators whose first version takes 8-bit codes; the others' second does."""
 
@@ -123,6 +123,7 @@ FUNCTIONS: dict[str, tuple[str, Shape, Shape, dict[str, np.ndarray], dict[str, A
     "relu_n1_to_1": ("RELU_N1_TO_1", (4, 5, 2), (4, 5, 2), {}, {}, 0),
     "leaky_relu": ("LEAKY_RELU", (4, 5, 2), (4, 5, 2), {}, {"alpha": 0.2}, 0),
     "hard_swish": ("HARD_SWISH", (4, 5, 2), (4, 5, 2), {}, {}, 0),
+    "elu": ("ELU", (4, 5, 2), (4, 5, 2), {}, {}, 0),
     "gelu": ("GELU", (4, 5, 2), (4, 5, 2), {}, {"approximate": False}, 0),
     "gelu tanh": ("GELU", (4, 5, 2), (4, 5, 2), {}, {"approximate": True}, 0),
 }  # fmt: skip
@@ -149,7 +150,7 @@ def test_movements_copy_codes(name: str, rng: np.random.Generator) -> None:
         assert code_differences(model_of(MOVES[name], kind=kind, quant=quant), rng).max() == 0
 
 
-UNSIGNED = [name for name in FUNCTIONS if not name.startswith(("gelu", "resize bilinear corners"))]
+UNSIGNED = [name for name in FUNCTIONS if not name.startswith(("elu", "gelu", "resize bilinear corners"))]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

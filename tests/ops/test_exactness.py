@@ -119,6 +119,10 @@ def test_an_accumulator_beyond_32_bits_is_refused() -> None:
         check_graph(linear_graph(67000, 127, -128))
 
 
+def exact_softplus(x: float) -> float:
+    return x + math.log1p(math.exp(-x)) if x > 0 else math.log1p(math.exp(x))
+
+
 REFERENCES = {
     "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
     "tanh": math.tanh,
@@ -128,6 +132,12 @@ REFERENCES = {
     "hard_sigmoid": lambda x: min(max(x / 6 + 0.5, 0), 1),
     "silu": lambda x: x / (1 + math.exp(-x)),
     "gelu": lambda x: x * 0.5 * math.erfc(-x / math.sqrt(2)),
+    "elu": lambda x: max(x, 0.0) + math.expm1(min(x, 0.0)),
+    "selu": lambda x: 1.0507010221481323 * (max(x, 0.0) + 1.6732631921768188 * math.expm1(min(x, 0.0))),
+    "celu": lambda x: max(x, 0.0) + math.expm1(min(x, 0.0)),
+    "softplus": exact_softplus,
+    "mish": lambda x: x * math.tanh(exact_softplus(x)),
+    "softsign": lambda x: x / (1 + abs(x)),
 }
 
 
