@@ -84,7 +84,7 @@ bool avx2_is_faster(const WinogradShape& shape) {
 
 /// The same with AVX-512: a dot product of bytes or words a cycle.
 bool avx512vnni_is_faster(const WinogradShape& shape) {
-  const double winograd = cycles_of_blocks(shape, 32, 1.65, 370, 200, 300);
+  const double winograd = cycles_of_blocks(shape, 32, 1.65, 480, 200, 300);
   const double outputs = static_cast<double>(shape.height_out * shape.width_out);
   const double vectors = static_cast<double>((shape.n + 15) / 16);
   const double product = outputs * vectors * (9 * static_cast<double>((shape.k + 3) / 4) * 1.04 + 3);
