@@ -58,6 +58,13 @@ def supported_operators() -> list[str]:
     return sorted(types | set(PASSED_THROUGH))
 
 
+_CURES = {
+    "LogSoftmax": "At the end of a classifier leave it out: the scores before it have the same softmax and the same "
+    "largest class, and edgeq verifies them by both.",
+}
+"""What to do about operators that users' models often have, where there is more to say than to replace them."""
+
+
 class OnnxImporter:
     """Walks the ONNX nodes in order; an `edgeq.ops.base.OnnxSource`."""
 
@@ -394,10 +401,10 @@ class OnnxImporter:
         return name
 
     def _unsupported(self, node: Any, op_type: str) -> UnsupportedOperatorError:
+        cure = _CURES.get(op_type, "Replace it in the model, or export the part before it.")
         return UnsupportedOperatorError(
             f"node {_name(node)}: operator {op_type} is not supported. Supported are "
-            f"{', '.join(supported_operators())}, and whatever can be computed from constants. Replace it in the "
-            "model, or export the part before it."
+            f"{', '.join(supported_operators())}, and whatever can be computed from constants. {cure}"
         )
 
 

@@ -429,6 +429,11 @@ def test_unsupported_operator_names_node_and_what_is_supported() -> None:
     assert {"Conv", "Gemm", "Split", "Resize", "Identity", "BatchNormalization"} <= set(supported_operators())
 
 
+def test_a_last_log_softmax_is_said_to_be_left_out() -> None:
+    with pytest.raises(UnsupportedOperatorError, match=r"LogSoftmax is not supported.*leave it out"):
+        load(onnx_model(f"{IMAGE} {{ y = LogSoftmax<axis=1>(x) }}"))
+
+
 @pytest.mark.parametrize(
     ("text", "constants", "message"),
     [
