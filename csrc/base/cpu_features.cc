@@ -118,8 +118,8 @@ CpuFeatures detect_cpu_features() {
   }
   features.brand = brand_string();
 #elif defined(__linux__) && (defined(__aarch64__) || defined(__arm__))
-  // The kernel's word, which leaves out what it does not save. Bits of asm/hwcap.h, which differ between 64 and
-  // 32 bits; older headers lack the later ones.
+  // The kernel's word, which leaves out what it does not save. Bits of asm/hwcap.h, which differ between 64
+  // and 32 bits; older headers lack the later ones.
   const unsigned long hwcap = getauxval(AT_HWCAP);
 #if defined(__aarch64__)
   features.neon = bit(hwcap, 1);

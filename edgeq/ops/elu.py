@@ -10,7 +10,7 @@ import numpy as np
 from edgeq.ir import Attrs, Graph, Node
 from edgeq.ir.tensor import Array
 from edgeq.ops.base import OnnxSink, OnnxSource, TfliteSink, TorchTensor, attrs_of, register
-from edgeq.ops.unary import Unary
+from edgeq.ops.unary import Unary, unary_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,7 @@ class Elu(Unary):
         Runtimes make a table of their own of it, in float32 and some with ties away from zero. Within the codes a
         float32 value is off by a few of its last bits, so by less than 1e-4 of a step.
         """
-        x, y = graph.quant(node.inputs[0]), graph.quant(node.outputs[0])
-        real = (np.arange(-128.0, 128.0) - int(x.zero_point)) * float(x.scale)
-        steps = self.function(real, node) / float(y.scale)
+        steps = unary_steps(lambda x: self.function(x, node), graph.quant(node.inputs[0]), graph.quant(node.outputs[0]))
         inside = steps[(steps > -256) & (steps < 256)]
         tied = np.any(np.abs(inside - np.floor(inside) - 0.5) < 1e-4)
         if attrs_of(node, EluAttrs).alpha != 1.0 or tied:

@@ -29,12 +29,19 @@ def unary_table(
         quant_in: Per-tensor quantization of the input.
         quant_out: Per-tensor quantization of the output.
     """
-    codes = np.arange(-128, 128, dtype=np.float64)
-    with np.errstate(all="ignore"):
-        steps = np.rint(function((codes - int(quant_in.zero_point)) * float(quant_in.scale)) / float(quant_out.scale))
+    steps = np.rint(unary_steps(function, quant_in, quant_out))
     zero = int(quant_out.zero_point)
     steps = np.where(np.isnan(steps), 0.0, steps)
     return (np.clip(steps, quant_out.qmin - zero, quant_out.qmax - zero) + zero).astype(np.int8)
+
+
+def unary_steps(
+    function: Callable[[Array], Array], quant_in: QuantParams, quant_out: QuantParams
+) -> npt.NDArray[np.float64]:
+    """Returns `f((q - z_x) * s_x) / s_y` of every input code, in float64: what `unary_table` rounds; same arguments."""
+    codes = np.arange(-128, 128, dtype=np.float64)
+    with np.errstate(all="ignore"):
+        return function((codes - int(quant_in.zero_point)) * float(quant_in.scale)) / float(quant_out.scale)
 
 
 def apply_table(q: Array, table: Array, axis: int) -> Array:

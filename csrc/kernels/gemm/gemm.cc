@@ -161,6 +161,16 @@ double amx_cost(const GemmShape& shape) {
   return 2.0 * cycles + epilogue;
 }
 
+/// Costs compare variants of one level, and AMX with vectors.
+double cost_of(const GemmVariant& variant, const GemmShape& shape) {
+  if (variant.isa == Isa::kAmxInt8) return amx_cost(shape);
+  if (variant.isa == Isa::kNeon) return neon_cost(variant, shape);
+  // A single row takes the same way in both.
+  if (variant.isa == Isa::kAvx2 && shape.weight_bits == 8 && shape.m > 1)
+    return avx2_words_cost(variant, shape);
+  return predicted_cost(variant, shape);
+}
+
 }  // namespace
 
 std::vector<const GemmVariant*> gemm_variants(IsaSet isas) {
@@ -203,11 +213,7 @@ const GemmVariant* select_gemm(const GemmShape& shape, IsaSet isas) {
       has_vectors = true;
       vectors = variant->isa;
     }
-    const double cost = tiles                        ? amx_cost(shape)
-                        : variant->isa == Isa::kNeon ? neon_cost(*variant, shape)
-                        : variant->isa == Isa::kAvx2 && shape.weight_bits == 8 && shape.m > 1
-                            ? avx2_words_cost(*variant, shape)
-                            : predicted_cost(*variant, shape);
+    const double cost = cost_of(*variant, shape);
     if (best == nullptr || cost < best_cost) {
       best = variant;
       best_cost = cost;

@@ -57,7 +57,8 @@ struct Words {
   static EDGEQ_INLINE void end_row(uint8_t*, size_t, size_t) {}
 
   /// Sign-extends the weights of a panel.
-  static void put_weights(const uint8_t* from, size_t bytes, size_t, uint8_t* to, uint8_t*) {
+  template <int kVectors>
+  static void put_weights(const uint8_t* from, size_t bytes, uint8_t* to, uint8_t*) {
     for (size_t i = 0; i < bytes; i += 16) store(to + 2 * i, Vector256::widen_signed_bytes(from + i));
   }
 
@@ -116,37 +117,22 @@ struct CrossedWords : Words {
   // 8 sums, four vectors of weights, two of the row, two sums of both: 16 registers.
   static constexpr int kMr = 4;
 
-  /// Writes the sum of the row's x0 * x2 to the end of its stride. What lies between the depth and the next
-  /// whole four meets weights of zero, and counts.
+  /// Writes the sum of the row's x0 * x2, negative, to the end of its stride. What lies between the depth and
+  /// the next whole four meets weights of zero, and counts.
   static EDGEQ_INLINE void end_row(uint8_t* row, size_t depth, size_t stride) {
-    __m128i sum = _mm_setzero_si128();
-    size_t i = 0;
-    if (depth >= 16) {
-      __m256i sums = _mm256_setzero_si256();
-      for (; i + 16 <= depth; i += 16) {
-        const __m256i words = load(row + 2 * i);
-        sums = _mm256_add_epi32(sums, _mm256_madd_epi16(words, _mm256_srli_epi64(words, 32)));
-      }
-      sum = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
-      sum = _mm_add_epi32(sum, _mm_unpackhi_epi64(sum, sum));
-    }
-    for (; i < depth; i += 4) {
-      const __m128i words = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(row + 2 * i));
-      sum = _mm_add_epi32(sum, _mm_madd_epi16(words, _mm_srli_epi64(words, 32)));
-    }
-    const int32_t total = _mm_cvtsi128_si32(sum);
-    std::memcpy(row + stride - sizeof total, &total, sizeof total);
+    const int32_t sum = minus_crossed_products<Vector256>(row, depth);
+    std::memcpy(row + stride - sizeof sum, &sum, sizeof sum);
   }
 
   /// Sign-extends the weights of a panel and writes what its sums begin with: the bias less the sum of w0 *
   /// w2.
   template <int kVectors>
-  static void put_steps(const uint8_t* from, size_t steps, uint8_t* to, uint8_t* sums) {
+  static void put_weights(const uint8_t* from, size_t bytes, uint8_t* to, uint8_t* sums) {
     __m256i begin[kVectors];
     unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
       begin[v] = load(from - 2 * kVectors * kVectorBytes + v * kVectorBytes);
     });
-    for (; steps > 0; steps = steps < 2 ? 0 : steps - 2) {
+    for (size_t steps = bytes / (16 * kVectors); steps > 0; steps = steps < 2 ? 0 : steps - 2) {
       unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
         const __m256i first = Vector256::widen_signed_bytes(from + v * 16);
         __m256i second = _mm256_setzero_si256();
@@ -161,14 +147,6 @@ struct CrossedWords : Words {
     unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { store(sums + v * kVectorBytes, begin[v]); });
   }
 
-  static void put_weights(const uint8_t* from, size_t bytes, size_t width, uint8_t* to, uint8_t* sums) {
-    if (width == kNr) {
-      put_steps<2>(from, bytes / 32, to, sums);
-    } else {
-      put_steps<1>(from, bytes / 16, to, sums);
-    }
-  }
-
   /// `count` tiles, one below the other.
   template <int kRows, int kVectors>
   static void tiles(const TileEpilogue& epilogue, Place place, const uint8_t* rows, size_t row_stride,
@@ -180,7 +158,7 @@ struct CrossedWords : Words {
         next += row_stride;
         const __m256i of_row = _mm256_set1_epi32(load_dword(next - 4));
         unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
-          acc[r][v] = _mm256_sub_epi32(load(sums + v * kVectorBytes), of_row);
+          acc[r][v] = _mm256_add_epi32(load(sums + v * kVectorBytes), of_row);
         });
       });
       const uint8_t* upper = rows;
@@ -246,7 +224,9 @@ struct Nibbles {
   /// Decodes the weights of a panel, one group after the other, and finds out how many groups may be added in
   /// 16 bits: `runs` gets the lengths of the runs, each but the last a multiple of kLeastRun.
   template <int kVectors>
-  static void put_pairs(const uint8_t* from, size_t pairs, uint8_t* to, uint32_t* runs) {
+  static void put_weights(const uint8_t* from, size_t bytes, uint8_t* to, uint8_t* notes) {
+    size_t pairs = bytes / (kVectors * kVectorBytes);
+    uint32_t* runs = reinterpret_cast<uint32_t*>(notes);
     const __m256i ones = _mm256_set1_epi8(1);
     __m256i run[kVectors];  // magnitudes in each lane
     unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { run[v] = _mm256_setzero_si256(); });
@@ -280,15 +260,6 @@ struct Nibbles {
       length += static_cast<uint32_t>(2 * count);
     }
     *runs = length;
-  }
-
-  static void put_weights(const uint8_t* from, size_t bytes, size_t width, uint8_t* to, uint8_t* notes) {
-    uint32_t* const runs = reinterpret_cast<uint32_t*>(notes);
-    if (width == kNr) {
-      put_pairs<2>(from, bytes / 64, to, runs);
-    } else {
-      put_pairs<1>(from, bytes / 32, to, runs);
-    }
   }
 
   /// `count` tiles, one below the other.
@@ -430,7 +401,7 @@ class Product {
   void run_vector() const {
     int32_t row_sum = 0;
     if (layout_.row_stride != 0) {
-      put_rows(0, 1);
+      put_row(0, p_.scratch);
     } else {
       // Into the place of the weights, with zeros behind it.
       std::memcpy(p_.scratch, lhs_row(p_.lhs, 0, row_begin_), p_.k);
@@ -519,26 +490,35 @@ class Product {
     return at;
   }
 
+  /// Brings row `row`, counted from row_begin_, to `to`.
+  void put_row(size_t row, uint8_t* to) const {
+    constexpr size_t kElement = Kernel::kBits == 8 ? 2 : 1;
+    for (size_t t = 0; t < p_.taps; ++t) {
+      Kernel::put_row(lhs_row(p_.lhs, t, row_begin_ + row), layout_.tap_depth,
+                      to + t * layout_.tap_depth * kElement);
+    }
+  }
+
   /// Brings rows [first, last) into scratch, unless they are used where they lie.
   void put_rows(size_t first, size_t last) const {
     if (layout_.row_stride == 0) return;
-    constexpr size_t kElement = Kernel::kBits == 8 ? 2 : 1;
     uint8_t* to = p_.scratch;
-    for (size_t i = first; i < last; ++i) {
-      for (size_t t = 0; t < p_.taps; ++t) {
-        Kernel::put_row(lhs_row(p_.lhs, t, row_begin_ + i), layout_.tap_depth,
-                        to + t * layout_.tap_depth * kElement);
-      }
+    for (size_t i = first; i < last; ++i, to += layout_.row_stride) {
+      put_row(i, to);
       Kernel::end_row(to, layout_.depth, layout_.row_stride);
-      to += layout_.row_stride;
     }
   }
 
   /// Brings the weights of panel `panel` into place `slot` of scratch.
   void put_weights(size_t panel, size_t slot) const {
     const size_t width = panel_width(p_.n, panel, kNr, 8);
-    Kernel::put_weights(header(panel) + width * 8, width * (channel_bytes_ - 8), width, weights(slot),
-                        notes(slot));
+    const uint8_t* const from = header(panel) + width * 8;
+    const size_t bytes = width * (channel_bytes_ - 8);
+    if (width == kNr) {
+      Kernel::template put_weights<2>(from, bytes, weights(slot), notes(slot));
+    } else {
+      Kernel::template put_weights<1>(from, bytes, weights(slot), notes(slot));
+    }
   }
 
   uint8_t* weights(size_t slot) const {

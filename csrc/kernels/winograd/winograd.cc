@@ -22,11 +22,11 @@ size_t winograd_no_scratch(size_t, size_t) { return 0; }
 
 [[maybe_unused]] size_t winograd_words_scratch(size_t k, size_t n) {
   // The packed form of 4-bit weights has the more pairs.
-  return winograd_layout(k, n, 4, 6, 32).bytes();
+  return winograd_layout(k, n, 4, 6, 1, 32).bytes();
 }
 
 [[maybe_unused]] size_t winograd_words512_scratch(size_t k, size_t n) {
-  return winograd_layout(k, n, 4, 8, 64).bytes();
+  return winograd_layout(k, n, 4, 8, 2, 64).bytes();
 }
 
 [[maybe_unused]] size_t winograd_lanes_scratch(size_t k, size_t n) { return winograd_lanes(k, n).bytes(); }

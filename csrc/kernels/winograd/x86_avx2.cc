@@ -2,9 +2,9 @@
 #include "kernels/winograd/x86_blocks.h"
 
 // Without VNNI, 8-bit weights are multiplied in 16 bits anyway (gemm/x86_avx2.cc), where the transformed
-// blocks and filters of Winograd's method fit exactly: four times fewer multiplications at the same rate. Half
-// of those again, as the matrix product does it (gemm/x86_avx2.cc), would need tiles of four blocks instead of
-// six, and the filters that come from the second-level cache for each tile take what that wins.
+// blocks and filters of Winograd's method fit exactly: four times fewer multiplications at the same rate.
+// Half of those again, as the matrix product does it (gemm/x86_avx2.cc), would need tiles of four blocks
+// instead of six, and the filters that come from the second-level cache for each tile take what that wins.
 
 namespace edgeq {
 namespace {

@@ -37,7 +37,7 @@ class BlockConvolution {
                    size_t panel_begin, size_t panel_end)
       : p_(params),
         bits_(bits),
-        layout_(winograd_layout(params.k, params.n, bits, kMr, V::kBytes)),
+        layout_(winograd_layout(params.k, params.n, bits, kMr, Words::kPairs, V::kBytes)),
         channel_bytes_(8 + 9 * layout_.pairs * (bits == 4 ? 1 : 2)),
         row_begin_(row_begin),
         row_end_(row_end),
@@ -83,10 +83,6 @@ class BlockConvolution {
   static constexpr size_t kNr = kVectors * V::kLanes;
   static constexpr size_t kHeader = kNr * 8;                                // bias and scale of a panel
   static constexpr size_t kSumBytes = kElements * kVectors * kVectorBytes;  // of a block
-
-  static size_t steps(const WinogradLayout& layout) {
-    return Words::kPairs == 2 ? layout.fours : layout.pairs;
-  }
 
   const uint8_t* header(size_t panel) const { return p_.packed + panel * kNr * channel_bytes_; }
 
@@ -136,7 +132,7 @@ class BlockConvolution {
     }
     if (bits_ == 8) {
       const size_t tap = layout_.pairs * kNr * 2;
-      for (size_t pair = 0; pair < steps(layout_) * Words::kPairs; ++pair) {
+      for (size_t pair = 0; pair < layout_.steps * Words::kPairs; ++pair) {
         for (size_t v = 0; v < kVectors; ++v) {
           Int g[9];
           unroll<9>([&](auto t) EDGEQ_UNROLLED {
@@ -191,7 +187,7 @@ class BlockConvolution {
     out[5] = V::sub_words(V::sub_words(d[5], d[3]), V::add_words(twice, twice));
   }
 
-  /// Writes B^T d B of a block, of activations less 128.
+  /// Writes B^T d B of a block, of activations less 128, and behind each element what its products take off.
   void put_block(size_t block, uint8_t* to) const {
     const act_t* pixel[kWindow][kWindow];
     const size_t y = row_of(block);
@@ -228,25 +224,11 @@ class BlockConvolution {
         });
       }
     }
-    for (size_t e = 0; kCrosses && e < kElements; ++e, to += layout_.element_bytes) end_element(to);
-  }
-
-  /// Writes the sum of x0 * x1 to the end of an element, negative. Channels beyond the last count: they meet
-  /// filters of zero.
-  EDGEQ_INLINE void end_element(uint8_t* element) const {
-    Int sums = V::zero();
-    size_t c = 0;
-    for (; c + kVectorBytes / 2 <= 4 * layout_.fours; c += kVectorBytes / 2) {
-      const Int words = V::load(element + 2 * c);
-      sums = V::sub(sums, V::madd_words(words, V::template shift_right_qwords<32>(words)));
+    // Channels beyond the last count: they meet filters of zero.
+    for (size_t e = 0; kCrosses && e < kElements; ++e, to += layout_.element_bytes) {
+      const int32_t sum = minus_crossed_products<V>(to, 4 * layout_.steps);
+      std::memcpy(to + layout_.element_bytes - sizeof sum, &sum, sizeof sum);
     }
-    __m128i rest = _mm_setzero_si128();
-    for (; c < 4 * layout_.fours; c += 4) {
-      const __m128i words = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(element + 2 * c));
-      rest = _mm_sub_epi32(rest, _mm_madd_epi16(words, _mm_srli_epi64(words, 32)));
-    }
-    const int32_t sum = _mm_cvtsi128_si32(_mm_add_epi32(rest, _mm_cvtsi32_si128(V::sum_dwords(sums))));
-    std::memcpy(element + layout_.element_bytes - sizeof sum, &sum, sizeof sum);
   }
 
   /// The products of kBlocks blocks with a panel: int32 [kBlocks][36][kNr].
@@ -270,7 +252,7 @@ class BlockConvolution {
         }
       });
       const uint8_t* filter = w;
-      for (size_t left = steps(layout); left > 0; --left) {
+      for (size_t left = layout.steps; left > 0; --left) {
         Int b[Words::kPairs * kVectors];
         unroll<Words::kPairs * kVectors>([&](auto v)
                                              EDGEQ_UNROLLED { b[v] = V::load(filter + v * kVectorBytes); });
