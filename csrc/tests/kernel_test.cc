@@ -916,6 +916,8 @@ void check_depthwise(const DepthwiseVariant& variant, const DepthwiseCase& c) {
   if (!narrow && random.between(0, 3) == 0) {
     for (size_t j = 0; j < s.channels; j += 7) scale[j] *= 1073741824.0f;
   }
+  // Or one whose scale is no normal number.
+  if (!narrow && random.between(0, 7) == 0) scale[s.channels / 2] *= 1e-36f;
   const size_t first = static_cast<size_t>(random.between(0, 3));
   const std::vector<uint8_t> stored = pack_codes(weights, variant.weight_bits, first);
   AlignedBuffer packed;

@@ -31,6 +31,11 @@ size_t no_scratch(const DepthwiseShape&, size_t, size_t, size_t) { return 0; }
          shape.stride_w <= 2;
 }
 
+[[maybe_unused]] bool takes_planes(const DepthwiseShape& shape) {
+  return (shape.kernel_w == 3 || shape.kernel_w == 5) && shape.kernel_h == shape.kernel_w &&
+         shape.stride_h == 1 && shape.stride_w == 1 && shape.dilation_h == 1 && shape.dilation_w == 1;
+}
+
 size_t quads_scratch(const DepthwiseShape& shape, size_t width_in, size_t width_out, size_t src_pixel_stride,
                      size_t vector_bytes) {
   const DepthwiseScratch scratch(shape, DepthwiseQuads(shape), width_out, vector_bytes);
@@ -51,6 +56,13 @@ size_t quads_scratch(const DepthwiseShape& shape, size_t width_in, size_t width_
   // The row of padding stands behind the columns of two blocks.
   return 2 * DepthwisePairs(shape).scratch_bytes(shape) + (width_in - 1) * src_pixel_stride + shape.channels +
          kReadSlack;
+}
+
+[[maybe_unused]] size_t planes_scratch(const DepthwiseShape& shape, size_t width_in, size_t,
+                                       size_t src_pixel_stride) {
+  const DepthwisePlanes planes(shape.kernel_w);
+  return planes.columns_bytes(shape.channels) + 2 * planes.sums_bytes(shape.channels) +
+         (width_in - 1) * src_pixel_stride + shape.channels + kReadSlack;
 }
 
 constexpr DepthwiseVariant kVariants[] = {

@@ -269,6 +269,83 @@ void depthwise_quads32_pack(const DepthwiseShape& shape, WeightView weights, con
   quads_pack(shape, weights, bias, scale, zp_in, 32, QuadOrder::kQuads, packed);
 }
 
+size_t depthwise_planes16_bytes(const DepthwiseShape& shape) {
+  return all_blocks_bytes(shape, DepthwisePlanes::kChannels, DepthwisePlanes(shape.kernel_w).block_bytes());
+}
+
+namespace {
+
+/// The weight of column kx that minimal filtering multiplies plane `plane` with, so that sums come out
+/// doubled.
+int plane_weight(const DepthwiseShape& shape, WeightView weights, size_t plane, size_t kx, size_t channel) {
+  if (kx >= shape.kernel_w) return 0;
+  const auto g = [&](size_t ky) { return static_cast<int>(weight_at(shape, weights, ky, kx, channel)); };
+  switch (plane) {
+    case 0:
+      return 2 * g(0);
+    case 1:
+      return g(0) + g(1) + g(2);
+    case 2:
+      return g(0) - g(1) + g(2);
+    case 3:
+      return 2 * g(2);
+    case 4:
+      return 2 * g(3);
+    case 5:
+      return 2 * (g(3) + g(4));
+    default:
+      return 2 * g(4);
+  }
+}
+
+/// Whether a doubled sum, bias included, may overflow, or half a scale be no exact float32. Without its bias
+/// a sum is at most 25 * 255 * 128 < 2^20.
+bool large_doubled(int32_t bias, float scale) {
+  constexpr int32_t kMost = 1 << 29;
+  const float magnitude = scale < 0 ? -scale : scale;
+  return bias >= kMost || bias <= -kMost || !(magnitude == 0.0f || magnitude > 1e-30f);
+}
+
+}  // namespace
+
+void depthwise_planes16_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
+                             const float* scale, int32_t zp_in, uint8_t* packed) {
+  constexpr size_t kChannels = DepthwisePlanes::kChannels;
+  const DepthwisePlanes planes(shape.kernel_w);
+  uint32_t large = 0;
+  for (size_t c = 0; c < shape.channels; ++c) {
+    const Folded folded = fold(shape, weights, bias, scale, zp_in, c);
+    large |= large_results(shape, weights, folded.bias, folded.scale, c) ||
+             large_doubled(folded.bias, folded.scale);
+  }
+  std::memset(packed, 0, kDepthwiseHeader);
+  std::memcpy(packed, &large, sizeof large);
+  uint8_t* out = packed + kDepthwiseHeader;
+  for (size_t first = 0; first < shape.channels; first += kChannels) {
+    for (size_t i = 0; i < kChannels; ++i) {
+      const Folded folded = fold(shape, weights, bias, scale, zp_in, first + i);
+      const int32_t start = large ? 0 : 2 * folded.bias;
+      const float of_sum = large ? folded.scale : 0.5f * folded.scale;
+      std::memcpy(out + 4 * i, &start, 4);
+      std::memcpy(out + 4 * (kChannels + i), &of_sum, 4);
+      std::memcpy(out + 4 * (2 * kChannels + i), &folded.bias, 4);
+    }
+    out += DepthwisePlanes::kHeads;
+    for (size_t plane = 0; plane < planes.planes(); ++plane) {
+      for (size_t odd = 0; odd < 2; ++odd) {
+        for (size_t kx = 0; kx < 2 * planes.taps(); kx += 2) {
+          for (size_t i = 0; i < 2 * kChannels; ++i, out += 2) {
+            // Left of the first column, it wraps to a column that no kernel has.
+            const int tap = plane_weight(shape, weights, plane, kx + i % 2 - odd, first + i / 2);
+            const int16_t word = static_cast<int16_t>(tap);
+            std::memcpy(out, &word, 2);
+          }
+        }
+      }
+    }
+  }
+}
+
 size_t depthwise_pairs8_bytes(const DepthwiseShape& shape) {
   const DepthwisePairs pairs(shape);
   return all_blocks_bytes(shape, DepthwisePairs::kChannels, pairs.block_bytes(shape));

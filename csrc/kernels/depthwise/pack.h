@@ -66,6 +66,20 @@ namespace edgeq {
 //
 // A pair is two taps below each other of each channel, int16 [8][2]; DepthwisePairs says how many there are.
 
+// Planes of 16 channels, for 8-bit weights of 3x3 and 5x5 filters at stride 1 on AVX2:
+//   | header [64] | block | block | ... |
+//
+//   | start int32 [16] | scale float32 [16] | bias int32 [16] | plane 0 | plane 1 | ... |
+//
+// A plane holds a filter of one row that came of minimal filtering (x86_avx2_minimal.h), g0, g1, .. of each
+// channel, as pairs of columns for outputs of even and of odd columns:
+//
+//   even: g0 g1 | g2 g3 | g4 0 |   odd: 0 g0 | g1 g2 | g3 g4 |   each int16 [16][2]
+//
+// Sums come out doubled: start is twice the bias, scale half of it. The first four bytes of the header are 1
+// where doubled sums may overflow, scales be too small to be halved, or results be large; then start is 0 and
+// scale itself.
+
 /// How the bytes of a quad stand in memory.
 enum class QuadOrder { kQuads, kBytes };
 
@@ -109,6 +123,38 @@ struct DepthwisePairs {
     const size_t outputs = chunk(shape) + kTile;
     return ((outputs - 1) * shape.stride_w + (shape.kernel_w - 1) * shape.dilation_w + 1) * pairs * kBytes;
   }
+};
+
+/// Sizes of the kernel of minimal filtering, of a square filter.
+struct DepthwisePlanes {
+  size_t kernel;
+
+  explicit DepthwisePlanes(size_t kernel_width) : kernel(kernel_width) {}
+
+  static constexpr size_t kChannels = 16;
+  static constexpr size_t kHeads = 3 * kChannels * 4;  // bytes of start, scale and bias
+
+  /// F(2, 3) has four products, F(2, 2) three.
+  static constexpr int planes_of(size_t kernel) { return kernel == 3 ? 4 : 7; }
+  size_t planes() const { return static_cast<size_t>(planes_of(kernel)); }
+  size_t taps() const { return (kernel + 1) / 2; }  // pairs of columns that an output reads
+
+  size_t block_bytes() const { return kHeads + planes() * 2 * taps() * kChannels * 2 * sizeof(int16_t); }
+
+  /// Outputs that a chunk of a row has at most, whole tiles of four: what they read of all channels stays in
+  /// the first-level cache, their planes of 16 channels do in any case.
+  size_t chunk(size_t channels) const {
+    constexpr size_t kNear = 20 * 1024;
+    const size_t outputs = kNear / ((kernel + 1) * channels) / 4 * 4;
+    return outputs < 8 ? 8 : outputs > 32 ? 32 : outputs;
+  }
+
+  /// Scratch: the planes of a chunk's columns, two rows of its sums, a row of padding.
+  size_t columns_bytes(size_t channels) const {
+    const size_t pairs = chunk(channels) / 2 + taps() - 1;
+    return pairs * planes() * kChannels * 2 * sizeof(int16_t);
+  }
+  size_t sums_bytes(size_t channels) const { return chunk(channels) * kChannels * sizeof(int32_t); }
 };
 
 /// Which taps the quads hold, and so what the kernel interleaves.
@@ -219,13 +265,16 @@ size_t depthwise_quads8_bytes(const DepthwiseShape& shape);
 void depthwise_quads8_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
                            const float* scale, int32_t zp_in, uint8_t* packed);
 
-// quads64 and quads32 for VNNI, pairs8 and bytes32 for AVX2.
+// quads64 and quads32 for VNNI, planes16, pairs8 and bytes32 for AVX2.
 size_t depthwise_quads64_bytes(const DepthwiseShape& shape);
 void depthwise_quads64_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
                             const float* scale, int32_t zp_in, uint8_t* packed);
 size_t depthwise_quads32_bytes(const DepthwiseShape& shape);
 void depthwise_quads32_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
                             const float* scale, int32_t zp_in, uint8_t* packed);
+size_t depthwise_planes16_bytes(const DepthwiseShape& shape);
+void depthwise_planes16_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
+                             const float* scale, int32_t zp_in, uint8_t* packed);
 size_t depthwise_pairs8_bytes(const DepthwiseShape& shape);
 void depthwise_pairs8_pack(const DepthwiseShape& shape, WeightView weights, const int32_t* bias,
                            const float* scale, int32_t zp_in, uint8_t* packed);

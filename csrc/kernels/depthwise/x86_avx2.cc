@@ -1,8 +1,10 @@
+#include "kernels/depthwise/x86_avx2_minimal.h"
 #include "kernels/depthwise/x86_avx2_pairs.h"
 #include "kernels/depthwise/x86_quads.h"
 
 // Without VNNI: W8 multiplies pairs of rows as 16-bit words (vpmaddwd), because vpmaddubsw would saturate
-// (2 * 255 * 127 = 64,770 > 32,767): see PairConvolution. W4 multiplies the bytes themselves: see ByteEngine.
+// (2 * 255 * 127 = 64,770 > 32,767): see PairConvolution, and MinimalConvolution for the usual filters at
+// stride 1. W4 multiplies the bytes themselves: see ByteEngine.
 
 namespace edgeq {
 namespace {
@@ -64,6 +66,13 @@ struct ByteEngine {
 
 }  // namespace
 
+void depthwise_u8s8c_u8_2x16x2_avx2(const DepthwiseParams& p, size_t r0, size_t r1) {
+  if (p.kernel_w == 3) {
+    MinimalConvolution<3>(p).run(r0, r1);
+  } else {
+    MinimalConvolution<5>(p).run(r0, r1);
+  }
+}
 void depthwise_u8s8c_u8_2x8x2_avx2(const DepthwiseParams& p, size_t r0, size_t r1) {
   PairConvolution(p).run(r0, r1);
 }

@@ -1,14 +1,14 @@
 #ifndef EDGEQ_KERNELS_DEPTHWISE_X86_AVX2_PAIRS_H_
 #define EDGEQ_KERNELS_DEPTHWISE_X86_AVX2_PAIRS_H_
 
-// Depthwise convolution of any shape by pairs of rows in words, for 8-bit weights without VNNI. Only
-// x86_avx2.cc includes it.
+// Depthwise convolution of any shape by pairs of rows in words, for 8-bit weights without VNNI: of what
+// x86_avx2_minimal.h does not take. Only x86_avx2.cc includes it.
 //
 // The rows that one or two output rows need are interleaved by pairs, two blocks of eight channels at a time,
 // column by column, into scratch: [column][pair][8 channels][2] words, which stay in the first-level cache.
 // Then a tile of eight outputs takes each pair of taps as one vector, and of every output's column one
-// vpmaddwd with its operand in memory: 12 of them, and as many additions, for eight channels of two 3x3
-// outputs below each other. Sixteen registers hold such a tile. They do not hold the sliding windows of
+// vpmaddwd with its operand in memory: 6 of them, and as many additions, for eight channels of a 3x3 output
+// at stride 2. Sixteen registers hold such a tile. They do not hold the sliding windows of
 // x86_quads.h, whose words went through memory once for each use.
 
 #include <cstring>
@@ -196,26 +196,26 @@ class PairConvolution {
   }
 
   /// All products of a kernel whose columns have kPairs pairs, of which an output row takes kTaps.
-  template <int kOutputs, size_t kKernel, size_t kStride, size_t kTaps, size_t kPairs>
+  template <int kOutputs, size_t kKernel, size_t kTaps, size_t kPairs>
   static EDGEQ_INLINE void multiply_all(const uint8_t* weights, const uint8_t* columns,
                                         __m256i (&acc)[kOutputs]) {
     unroll<static_cast<int>(kKernel * kTaps)>([&](auto i) EDGEQ_UNROLLED {
       constexpr size_t kFrom = (i / kTaps * kPairs + i % kTaps) * kPairBytes;
       const __m256i pair = V::load(weights + i * kPairBytes);
       unroll<kOutputs>([&](auto o) EDGEQ_UNROLLED {
-        multiply_at<kFrom + o * kStride * kPairs * kPairBytes>(pair, columns, acc[o]);
+        multiply_at<kFrom + o * 2 * kPairs * kPairBytes>(pair, columns, acc[o]);
       });
     });
   }
 
-  /// Tiles of kOutputs outputs; kKernel and kStride: of both directions, or 0 for any.
-  template <int kOutputs, int kKernel, int kStride>
+  /// Tiles of kOutputs outputs; kKernel: of both directions, at stride 2, or 0 for any.
+  template <int kOutputs, int kKernel>
   void run_tiles(const Outputs& out) const {
     const uint8_t* weights = out.block + 8 * kChannels;
     const uint8_t* columns = out.columns;
     act_t* dst = out.dst;
     for (size_t r = 0; r < out.rows; ++r, dst += p_.dst_row_stride) {
-      run_row<kOutputs, kKernel, kStride>(out, weights, columns, dst);
+      run_row<kOutputs, kKernel>(out, weights, columns, dst);
       if (pairs_.sets == 2) {
         weights += p_.kernel_w * pairs_.taps * kPairBytes;
       } else {
@@ -224,13 +224,13 @@ class PairConvolution {
     }
   }
 
-  template <int kOutputs, int kKernel, int kStride>
+  template <int kOutputs, int kKernel>
   EDGEQ_INLINE void run_row(const Outputs& out, const uint8_t* weights, const uint8_t* columns,
                             act_t* dst) const {
-    constexpr size_t kTaps = (kKernel + (kStride == 1 ? 2 : 1)) / 2;
-    constexpr size_t kPairs = kStride == 1 ? kTaps : kTaps + 1;
+    constexpr size_t kTaps = (kKernel + 1) / 2;
+    constexpr size_t kPairs = kTaps + 1;
     const size_t column_bytes = kKernel != 0 ? kPairs * kPairBytes : column_bytes_;
-    const size_t step = column_bytes * (kKernel != 0 ? kStride : p_.stride_w);
+    const size_t step = column_bytes * (kKernel != 0 ? 2 : p_.stride_w);
     const uint8_t* const block = out.block;
     const ptrdiff_t pixel = p_.dst_pixel_stride;
     const __m256 scale = V::load_float(block + 4 * kChannels);
@@ -238,7 +238,7 @@ class PairConvolution {
       __m256i acc[kOutputs];
       unroll<kOutputs>([&](auto o) EDGEQ_UNROLLED { acc[o] = V::load(block); });
       if constexpr (kKernel != 0) {
-        multiply_all<kOutputs, kKernel, kStride, kTaps, kPairs>(weights, columns, acc);
+        multiply_all<kOutputs, kKernel, kTaps, kPairs>(weights, columns, acc);
       } else {
         const uint8_t* pair = weights;
         const uint8_t* column = columns;
@@ -300,16 +300,10 @@ class PairConvolution {
   template <int kOutputs>
   RunTiles select_tiles() const {
     const bool dense = p_.dilation_h == 1 && p_.dilation_w == 1 && p_.kernel_h == p_.kernel_w &&
-                       p_.stride_h == p_.stride_w && p_.stride_w <= 2;
-    if (dense && p_.kernel_w == 3) {
-      return p_.stride_w == 1 ? &PairConvolution::run_tiles<kOutputs, 3, 1>
-                              : &PairConvolution::run_tiles<kOutputs, 3, 2>;
-    }
-    if (dense && p_.kernel_w == 5) {
-      return p_.stride_w == 1 ? &PairConvolution::run_tiles<kOutputs, 5, 1>
-                              : &PairConvolution::run_tiles<kOutputs, 5, 2>;
-    }
-    return &PairConvolution::run_tiles<kOutputs, 0, 0>;
+                       p_.stride_h == 2 && p_.stride_w == 2;
+    if (dense && p_.kernel_w == 3) return &PairConvolution::run_tiles<kOutputs, 3>;
+    if (dense && p_.kernel_w == 5) return &PairConvolution::run_tiles<kOutputs, 5>;
+    return &PairConvolution::run_tiles<kOutputs, 0>;
   }
 
   void look_up_row(act_t* row) const {
