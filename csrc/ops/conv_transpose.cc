@@ -142,6 +142,7 @@ class ConvTransposeStep final : public Step {
   const GemmVariant* variant = nullptr;
   Epilogue epilogue;
   int residual_input = -1;
+  bool large_scales = true;
   AlignedBuffer packed;
   AlignedBuffer zero_row;
   std::shared_ptr<const PixelMap> map;
@@ -173,6 +174,7 @@ class ConvTransposeStep final : public Step {
     params.table = epilogue.has_table ? epilogue.table : nullptr;
     params.residual = epilogue.residual;
     params.residual.row_stride = stride_w * epilogue.residual_stride;
+    params.large_scales = large_scales;
     params.scratch = scratch_memory;
     for (int64_t row = range.row_begin; row < range.row_end; ++row) {
       const int64_t image = row / out_h;
@@ -273,6 +275,7 @@ Result<std::unique_ptr<Step>> prepare(const Lowered& lowered, Target& target) {
   step->panels = static_cast<int64_t>(gemm_panels(*step->variant, n));
   step->scratch = std::max(step->variant->scratch_bytes(shape), step->variant->scratch_bytes(direct));
   const std::vector<float> multipliers = output_multipliers(x, w, y, w.dims[0]);
+  step->large_scales = any_large_scale(multipliers.data(), multipliers.size());
   const int32_t* bias = view.has_input(2) ? reinterpret_cast<const int32_t*>(view.input(2).data) : nullptr;
 
   size_t total = 0;

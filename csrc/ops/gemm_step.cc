@@ -20,6 +20,7 @@ class GemmStep final : public RowStep {
   const GemmVariant* variant = nullptr;
   const LutVariant* lut = nullptr;  // looks the codes up in the epilogue's table; null: the kernel does
   Epilogue epilogue;
+  bool large_scales = true;
   AlignedBuffer packed;
   size_t packed_stride = 0;  // from group to group
   AlignedBuffer zero_row;
@@ -102,6 +103,7 @@ class GemmStep final : public RowStep {
     params.table = epilogue.has_table && lut == nullptr ? epilogue.table : nullptr;
     params.residual = epilogue.residual;
     params.residual.row_stride = residual_stride;
+    params.large_scales = large_scales;
     params.scratch = scratch;
     if (geometry.patches) {
       run_patches(piece, params, column_begin, column_end);
@@ -225,6 +227,7 @@ Result<std::unique_ptr<Step>> prepare_gemm(const Lowered& lowered, const GemmGeo
       allocate(step->packed, step->packed_stride * geometry.groups, "the packed weights", *target.budget));
   const std::vector<float> multipliers =
       output_multipliers(*lowered.x, w, view.output(), geometry.groups * geometry.n);
+  step->large_scales = any_large_scale(multipliers.data(), multipliers.size());
   const int32_t* bias = view.has_input(2) ? reinterpret_cast<const int32_t*>(view.input(2).data) : nullptr;
   const WeightView weights{w.data, bits};
   // Some panels at a time: the file's pages go as the packed ones come, so that a large matrix is never in

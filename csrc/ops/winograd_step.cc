@@ -13,6 +13,7 @@ class WinogradStep final : public Step {
   const WinogradVariant* variant = nullptr;
   Window window;
   Epilogue epilogue;
+  bool large_scales = true;
   AlignedBuffer packed;
   AlignedBuffer zero_pixel;
   int64_t height = 0, width = 0, k = 0;  // of the input
@@ -56,6 +57,7 @@ class WinogradStep final : public Step {
     params.residual = epilogue.residual;
     params.residual.row_stride = epilogue.residual_stride;
     params.residual_row_stride = out_w * epilogue.residual_stride;
+    params.large_scales = large_scales;
     params.scratch = scratch;
     const uint8_t* operand = residual_input < 0 ? nullptr : io.in[residual_input];
     for (int64_t row = range.row_begin; row < range.row_end;) {
@@ -128,6 +130,7 @@ Result<std::unique_ptr<Step>> prepare_winograd(const Lowered& lowered, const Win
   EDGEQ_RETURN_IF_ERROR(allocate(step->zero_pixel, k, "a row of padding", *target.budget));
   std::memset(step->zero_pixel.data(), static_cast<uint8_t>(x.zero_act()), k);
   const std::vector<float> multipliers = output_multipliers(x, w, view.output(), step->n);
+  step->large_scales = any_large_scale(multipliers.data(), multipliers.size());
   const int32_t* bias = view.has_input(2) ? reinterpret_cast<const int32_t*>(view.input(2).data) : nullptr;
   winograd_pack(variant, n, k, WeightView{w.data, variant.weight_bits}, bias, multipliers.data(),
                 x.zero_act(), step->packed.data());

@@ -104,6 +104,7 @@ Times time_gemm(const GemmVariant& variant, const Conv& conv) {
   p.dst = reinterpret_cast<act_t*>(dst.data());
   p.dst_row_stride = static_cast<ptrdiff_t>(p.n);
   p.range = OutputRange{act_from_code(0), kActMin, kActMax};
+  p.large_scales = any_large_scale(scale.data(), p.n);
   p.scratch = scratch.data();
   const size_t panels = gemm_panels(variant, p.n);
   const double seconds = best_seconds([&] { variant.run(p, 0, p.m, 0, panels); });
@@ -189,6 +190,7 @@ Times time_winograd(const WinogradVariant& variant, const Conv& conv) {
   p.dst_pixel_stride = static_cast<ptrdiff_t>(conv.out);
   p.dst_row_stride = static_cast<ptrdiff_t>(conv.out * conv.size);
   p.range = OutputRange{act_from_code(0), kActMin, kActMax};
+  p.large_scales = any_large_scale(scale.data(), p.n);
   p.scratch = scratch.data();
   const size_t panels = winograd_panels(variant, p.n);
   const double seconds = best_seconds([&] { variant.run(p, 0, conv.size, 0, panels); });

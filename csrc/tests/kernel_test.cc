@@ -436,6 +436,7 @@ void check_gemm(const GemmVariant& variant, const GemmCase& c) {
   p.range = random_range(random);
   if (c.small && c.seed % 3 == 0) p.range = OutputRange{2 * random.between(-64, 63), kActMin, kActMax};
   if (c.small && c.seed % 3 == 1) p.range = OutputRange{kActMin, kActMin, kActMax};  // a ReLU's
+  p.large_scales = any_large_scale(scale.data(), c.n) || random.between(0, 15) == 0;
   act_t table[256];
   for (act_t& entry : table) entry = random.act();
   if (c.table) p.table = table;
@@ -722,6 +723,7 @@ void check_winograd(const WinogradVariant& variant, const WinogradCase& c) {
   p.dst_pixel_stride = dst.stride();
   p.dst_row_stride = dst.stride() * static_cast<ptrdiff_t>(width_out);
   p.range = random_range(random);
+  p.large_scales = any_large_scale(scale.data(), c.n) || random.between(0, 15) == 0;
   if (c.table) p.table = table;
   if (c.residual) {
     p.residual =

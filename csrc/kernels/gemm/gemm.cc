@@ -1,5 +1,6 @@
 #include "kernels/gemm/gemm.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -172,6 +173,11 @@ double cost_of(const GemmVariant& variant, const GemmShape& shape) {
 }
 
 }  // namespace
+
+bool any_large_scale(const float* scale, size_t count) {
+  // Not a number is large.
+  return !std::all_of(scale, scale + count, [](float one) { return std::fabs(one) < 1.0f; });
+}
 
 std::vector<const GemmVariant*> gemm_variants(IsaSet isas) {
   return runnable(kVariants, kVariantCount, isas.with(Isa::kScalar));

@@ -67,8 +67,15 @@ struct GemmParams {
   OutputRange range = {0, 0, 0};
   const act_t* table = nullptr;  // 256 entries, indexed by the act byte as unsigned
   GemmResidual residual;
+  bool large_scales = true;    // any_large_scale; true is always right, and slower
   uint8_t* scratch = nullptr;  // scratch_bytes(shape) of the variant, one for each thread
 };
+
+/// Whether a scale's magnitude is 1 or more. Where none is, the clamp can wait until the codes are packed,
+/// where it costs one instruction for four vectors: |acc| <= 2^31 and |scale| <= 1 - 2^-24 give
+/// |product| < 2^31, which converts to an integer without overflow, and saturation and integer bounds commute
+/// with rounding.
+bool any_large_scale(const float* scale, size_t count);
 
 /// What selection looks at.
 struct GemmShape {

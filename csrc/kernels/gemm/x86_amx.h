@@ -345,7 +345,6 @@ void run_amx(Tiles& tiles, const GemmParams& p, size_t row_begin, size_t row_end
 
   AmxPending pending;
   Tile tile{};
-  tile.large_scales = any_large_scale<kAmxColumns, kTileBytes / 4>(p, panel_begin, panel_end, channel_bytes);
   tiles.configure(amx_config(rows.rows));
   for (size_t begin = 0; begin < rows.count; begin += b.row_block_tiles) {
     const size_t end = begin + b.row_block_tiles < rows.count ? begin + b.row_block_tiles : rows.count;

@@ -390,7 +390,7 @@ class Product {
         row_begin_(row_begin),
         panel_begin_(panel_begin),
         panel_end_(panel_end),
-        epilogue_(params.range, params.table, params.residual, has_large_scale()) {
+        epilogue_(params.range, params.table, params.residual, params.large_scales) {
     const size_t count = row_end - row_begin;
     tiles_ = (count + kMr - 1) / kMr;
     height_ = count / tiles_;
@@ -466,14 +466,6 @@ class Product {
   size_t row_of(size_t tile) const { return tile * height_ + (tile < higher_ ? tile : higher_); }
 
   const uint8_t* header(size_t panel) const { return p_.packed + panel * kNr * channel_bytes_; }
-
-  bool has_large_scale() const {
-    bool large = false;
-    for (size_t panel = panel_begin_; panel < panel_end_; ++panel) {
-      large |= any_large_scale(header(panel), panel_width(p_.n, panel, kNr, 8));
-    }
-    return large;
-  }
 
   /// The place of the tile at row `row`, counted from row_begin_.
   Place place(size_t row, size_t panel) const {

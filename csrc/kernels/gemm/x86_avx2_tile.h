@@ -27,7 +27,7 @@ struct TileEpilogue {
   OutputRange range;
   const act_t* table;
   const GemmResidual* residual;  // null: none
-  bool large_scales;             // see any_large_scale
+  bool large_scales;
 
   TileEpilogue(OutputRange output, const act_t* lut, const GemmResidual& added, bool large)
       : zp(_mm256_set1_epi16(static_cast<int16_t>(output.zp))),
@@ -55,20 +55,6 @@ struct Place {
     if (residual != nullptr) residual += static_cast<ptrdiff_t>(rows) * residual_stride;
   }
 };
-
-/// Whether a scale of a panel is 1 or more. Where none is, the clamp can wait until the codes are packed,
-/// where it costs one instruction for four vectors: |acc| <= 2^31 and |scale| <= 1 - 2^-24 give
-/// |product| < 2^31, which converts to an integer without overflow, and saturation and integer bounds commute
-/// with rounding.
-bool any_large_scale(const uint8_t* header, size_t width) {
-  __m256i large = _mm256_setzero_si256();
-  for (size_t j = 0; j < width; j += 8) {
-    const __m256i magnitude =
-        _mm256_and_si256(load(header + (width + j) * sizeof(float)), _mm256_set1_epi32(0x7FFFFFFF));
-    large = _mm256_or_si256(large, _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x3F7FFFFF)));
-  }
-  return _mm256_testz_si256(large, large) == 0;
-}
 
 /// Writes the first `count` (at most 16) bytes of `codes`.
 EDGEQ_INLINE void store_codes(act_t* to, __m128i codes, size_t count) {

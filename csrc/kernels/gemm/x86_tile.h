@@ -33,7 +33,6 @@ struct Tile {
   size_t row;            // first row
   size_t column;         // first output channel
   size_t columns;        // output channels that exist, at most kVectors * V::kLanes
-  bool large_scales;     // see any_large_scale
 };
 
 /// How a tile's sums become codes.
@@ -140,7 +139,7 @@ __attribute__((noinline)) void finish_rows(const GemmParams& p, const Tile& tile
       }
       Float value = V::mul(V::to_float(sums[i * kVectors + static_cast<size_t>(v)]),
                            V::load_float(scale + v * V::kLanes * 4));
-      if (tile.large_scales) value = V::min(value, hi);
+      if (p.large_scales) value = V::min(value, hi);
       q[v] = V::round(value);
     }
     Int bytes = V::order_packed(pack_quad<V, false>(q[0], q[1], q[2], q[3], range));
@@ -161,25 +160,6 @@ __attribute__((noinline)) void finish_rows(const GemmParams& p, const Tile& tile
     }
     V::store(p.dst + row * p.dst_row_stride + tile.column, bytes, tile.columns);
   }
-}
-
-/// Whether a scale of these panels is 1 or more. Where none is, the clamp can wait until the codes are
-/// packed, where it costs one instruction for four vectors: |acc| <= 2^31 and |scale| <= 1 - 2^-24 give
-/// |product| < 2^31, which converts to an integer without overflow, and saturation and integer bounds commute
-/// with rounding.
-template <size_t kNr, size_t kStep>
-bool any_large_scale(const GemmParams& p, size_t panel_begin, size_t panel_end, size_t channel_bytes) {
-  int32_t large = 0;
-  for (size_t panel = panel_begin; panel < panel_end; ++panel) {
-    const size_t width = panel_width(p.n, panel, kNr, kStep);
-    const uint8_t* scale = p.packed + panel * kNr * channel_bytes + width * sizeof(int32_t);
-    for (size_t j = 0; j < width; ++j) {
-      int32_t bits;
-      std::memcpy(&bits, scale + j * sizeof(float), sizeof bits);
-      large |= (bits & 0x7FFFFFFF) >= 0x3F800000;
-    }
-  }
-  return large != 0;
 }
 
 /// The vectors of a tile of kRows rows by kVectors vectors, of which each row's last may be there in its
@@ -288,7 +268,7 @@ template <typename V, int kRows, int kVectors, bool kHalf = false>
 EDGEQ_INLINE void finish_tile(const GemmParams& p, const Tile& tile,
                               const typename V::Int (&sums)[kRows][kVectors]) {
   const bool adds = p.residual.src != nullptr;
-  if (tile.large_scales || p.table != nullptr || (adds && (kRows < 3 || !adds_in_quads(p)))) {
+  if (p.large_scales || p.table != nullptr || (adds && (kRows < 3 || !adds_in_quads(p)))) {
     finish_in_memory<V, kRows, kVectors>(p, tile, sums);
   } else if (adds) {
     store_tile<V, kRows, kVectors, kHalf, Finish::kAdd>(p, tile, sums);

@@ -369,7 +369,6 @@ void run_gemm(const GemmParams& p, size_t row_begin, size_t row_end, size_t pane
   const bool unpack =
       kBits == 4 && row_end - row_begin >= kMinUnpackedRows && unpacked_scratch(kNr, p.k, p.taps) > 0;
   Tile tile{};
-  tile.large_scales = any_large_scale<kNr, V::kLanes>(p, panel_begin, panel_end, channel_bytes);
   for (size_t panel = panel_begin; panel < panel_end; ++panel) {
     tile.row = row_begin;
     tile.column = panel * kNr;

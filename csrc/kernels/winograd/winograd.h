@@ -83,6 +83,7 @@ struct WinogradParams {
   const act_t* table = nullptr;  // 256 entries or null
   GemmResidual residual;         // row_stride: bytes from pixel to pixel
   ptrdiff_t residual_row_stride = 0;
+  bool large_scales = true;  // as of a GemmParams
   uint8_t* scratch = nullptr;
 };
 

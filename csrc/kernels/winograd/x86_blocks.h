@@ -50,8 +50,9 @@ class BlockConvolution {
     output_.range = p_.range;
     output_.table = p_.table;
     output_.residual = p_.residual;
-    large_scales_ = any_large_scale<kNr, kNr>(output_, panel_begin, panel_end, channel_bytes_);
-    quads_ = !large_scales_ && p_.table == nullptr && (p_.residual.src == nullptr || adds_in_quads(output_));
+    output_.large_scales = p_.large_scales;
+    quads_ =
+        !p_.large_scales && p_.table == nullptr && (p_.residual.src == nullptr || adds_in_quads(output_));
   }
 
   void run() {
@@ -297,7 +298,6 @@ class BlockConvolution {
     at.panel = header(panel);
     at.column = panel * kNr;
     at.columns = p_.n - at.column < kNr ? p_.n - at.column : kNr;
-    at.large_scales = large_scales_;
     size_t block = first;
     for (size_t tile = 0; tile < tiles; ++tile) {
       const size_t end = first + (last - first) * (tile + 1) / tiles;
@@ -378,8 +378,7 @@ class BlockConvolution {
   const size_t panel_end_;
   const size_t blocks_across_;
   GemmParams output_;  // what the epilogue reads, its pointers those of four outputs in a row
-  bool large_scales_;
-  bool quads_;  // whether the quads' epilogue takes it
+  bool quads_;         // whether the quads' epilogue takes it
 };
 
 /// A variant's function.
