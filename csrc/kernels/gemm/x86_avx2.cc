@@ -207,8 +207,9 @@ struct Nibbles {
   // hold eight of them before they must be widened: 8 * 3,570 = 28,560 < 32,767. (Nine would still do,
   // 32,130; groups come in pairs.)
   static constexpr size_t kLeastRun = 8;
-  // Most weights are smaller. A run of groups may be as long as the magnitudes of the weights that meet in
-  // any lane sum to at most this: 255 * 128 = 32,640 < 32,767.
+  // Most weights are smaller, and activations have no sign: weights of both signs keep a lane's sum between
+  // what either would make alone. A run of groups may be as long as the magnitudes of the positive weights
+  // that meet in any lane sum to at most this, and those of the negative ones: 255 * 128 = 32,640 < 32,767.
   static constexpr int kMostMagnitude = 128;
 
   static EDGEQ_INLINE void put_row(const act_t* from, size_t count, uint8_t* to) {
@@ -228,34 +229,40 @@ struct Nibbles {
     size_t pairs = bytes / (kVectors * kVectorBytes);
     uint32_t* runs = reinterpret_cast<uint32_t*>(notes);
     const __m256i ones = _mm256_set1_epi8(1);
-    __m256i run[kVectors];  // magnitudes in each lane
-    unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { run[v] = _mm256_setzero_si256(); });
+    // Magnitudes in each lane, of positive weights and of negative ones.
+    __m256i run[2 * kVectors];
+    unroll<2 * kVectors>([&](auto v) EDGEQ_UNROLLED { run[v] = _mm256_setzero_si256(); });
     uint32_t length = 0;
     while (pairs > 0) {
       const size_t count = pairs < kLeastRun / 2 ? pairs : kLeastRun / 2;
       pairs -= count;
-      __m256i part[kVectors];
-      unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { part[v] = _mm256_setzero_si256(); });
+      __m256i part[2 * kVectors];
+      unroll<2 * kVectors>([&](auto v) EDGEQ_UNROLLED { part[v] = _mm256_setzero_si256(); });
       for (size_t i = 0; i < count; ++i) {
         unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
           const GroupPair groups = decode(load(from + v * kVectorBytes));
           store(to + v * kVectorBytes, groups.even);
           store(to + (kVectors + v) * kVectorBytes, groups.odd);
-          const __m256i both = _mm256_add_epi8(_mm256_abs_epi8(groups.even), _mm256_abs_epi8(groups.odd));
-          part[v] = _mm256_add_epi16(part[v], _mm256_maddubs_epi16(both, ones));
+          const __m256i zero = _mm256_setzero_si256();
+          const __m256i even = _mm256_max_epi8(groups.even, zero);
+          const __m256i odd = _mm256_max_epi8(groups.odd, zero);
+          const __m256i above = _mm256_add_epi8(even, odd);
+          const __m256i below = _mm256_sub_epi8(above, _mm256_add_epi8(groups.even, groups.odd));
+          part[v] = _mm256_add_epi16(part[v], _mm256_maddubs_epi16(above, ones));
+          part[kVectors + v] = _mm256_add_epi16(part[kVectors + v], _mm256_maddubs_epi16(below, ones));
         });
         from += kVectors * kVectorBytes;
         to += 2 * kVectors * kVectorBytes;
       }
       __m256i above = _mm256_setzero_si256();
-      unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
+      unroll<2 * kVectors>([&](auto v) EDGEQ_UNROLLED {
         run[v] = _mm256_add_epi16(run[v], part[v]);
         above = _mm256_or_si256(above, _mm256_cmpgt_epi16(run[v], _mm256_set1_epi16(kMostMagnitude)));
       });
       if (_mm256_testz_si256(above, above) == 0) {
         *runs++ = length;
         length = 0;
-        unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { run[v] = part[v]; });
+        unroll<2 * kVectors>([&](auto v) EDGEQ_UNROLLED { run[v] = part[v]; });
       }
       length += static_cast<uint32_t>(2 * count);
     }
