@@ -293,6 +293,7 @@ def export(
         _facts(request, quantized.graph, calibrated),
         quantized.changes,
         [
+            *source.notes,
             *_input_notes(ranges.samples, preprocessing),
             *quantized.notes,
             *([] if request.plan is None else differences(request.plan, origin.sha256, calibrated)),
