@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgeq import __version__
 from edgeq.backends.protocol import Backend
-from edgeq.data import Batch, Dataset, Preprocessing, as_dataset, open_dataset
+from edgeq.data import Batch, Dataset, Preprocessing, as_dataset, finite_batches, open_dataset
 from edgeq.data.files import file_digest
 from edgeq.errors import BackendError, DataError, UsageError
 from edgeq.shift import Cell, parse
@@ -479,7 +479,7 @@ def _stream(
     if batch_size is None:
         first = next(iter(dataset.batches(1, preprocessing, [0]))).inputs
         batch_size = max(1, min(_LARGEST_BATCH, most_bytes // max(first.nbytes, 1)))
-    for batch in dataset.batches(batch_size, preprocessing, range(count)):
+    for batch in finite_batches(dataset, batch_size, preprocessing, range(count)):
         clock.seconds["data"] += time.perf_counter() - started
         yield batch
         started = time.perf_counter()
