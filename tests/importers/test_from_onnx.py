@@ -287,6 +287,20 @@ def test_average_over_everything_is_a_mean(rng: np.random.Generator) -> None:
     assert_imports(onnx_model(text), rng, {"mean": 1})
 
 
+@pytest.mark.parametrize("axes", [(2, 3), (-1, 2), (2,), (-1,)], ids=str)
+@pytest.mark.parametrize("opset", [13, 18])
+@pytest.mark.parametrize("keep", [0, 1])
+def test_reduce_max(rng: np.random.Generator, opset: int, keep: int, axes: tuple[int, ...]) -> None:
+    given = f"axes={list(axes)}, " if opset < 18 else ""
+    text = f"{IMAGE} {{ y = ReduceMax<{given}keepdims={keep}>(x{'' if given else ', a'}) }}"
+    done = assert_imports(onnx_model(text, opset, **({} if given else {"a": np.array(axes)})), rng)
+    assert [node.op for node in done.nodes] == ["max_pool"] + ["reshape"] * (1 - keep)
+
+
+def test_global_max_pool(rng: np.random.Generator) -> None:
+    assert_imports(onnx_model(f"{IMAGE} {{ y = GlobalMaxPool(x) }}"), rng, {"max_pool": 1})
+
+
 @pytest.mark.parametrize("opset", [13, 18])
 @pytest.mark.parametrize("keep", [0, 1])
 def test_reduce_mean(rng: np.random.Generator, opset: int, keep: int) -> None:
@@ -482,6 +496,9 @@ def test_another_log_softmax_is_refused(text: str) -> None:
         ("(float[N, 4] x) => (float[] y) { y = Transpose(x) }", {}, "moves the batch axis"),
         ("(float[N, 4] x) => (float[] y) { y = Concat<axis=0>(x, x) }", {}, "batch axis"),
         ("(float[N, 4] x) => (float[] y) { y = MatMul(x, x) }", {}, "must be constant"),
+        (f"{IMAGE} {{ y = ReduceMax(x, a) }}", {"a": np.array([1])}, "maximum over height, width or both"),
+        (f"{IMAGE} {{ y = ReduceMax(x) }}", {}, "maximum over height, width or both"),
+        ("(float[N, 4] x) => (float[] y) { y = ReduceMax(x, a) }", {"a": np.array([1])}, "maximum over height"),
         ("(float[8, 4] x) => (float[] y) { y = Relu(x) }", {}, "fixed batch of 8"),
         ("(float[N, C] x) => (float[] y) { y = Relu(x) }", {}, "must have a fixed size"),
         ("(int64[N, 4] x) => (float[] y) { y = Relu(x) }", {}, "floating-point"),
