@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from bench import contenders, machine, networks, report
+from bench import contenders, freshness, machine, networks, report
 from bench.peers import Settings
+from edgeq.errors import BackendError
+from edgeq.session import native_module
 
 _QUICK_SECONDS = 110
 """After this, --quick, which is to end in three minutes, starts nothing: an unprepared network takes 50 s."""
@@ -126,6 +128,16 @@ def pytest_configure(config: pytest.Config) -> None:
     # The tables below say what pytest-benchmark's own, a row a test, would.
     if not config.getoption("benchmark_verbose", False):
         config.option.benchmark_quiet = True
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    try:
+        module = Path(native_module().__file__)
+    except BackendError:
+        return  # What needs the engine says so.
+    found = freshness.complaint(module, session.config.rootpath)
+    if found is not None:
+        raise pytest.UsageError(found)
 
 
 @pytest.fixture(scope="session")

@@ -107,6 +107,33 @@ def load_npy(path: Path) -> npt.NDArray[Any]:
     return np.array(mapped)
 
 
+def load_inputs(path: Path) -> npt.NDArray[Any]:
+    """Reads a .npy file of a network's inputs: floats as float32, finite; others as they are.
+
+    Raises:
+        DataError: As `load_npy`, or naming the file and the first sample that is not finite.
+    """
+    x = load_npy(path)
+    if x.dtype.kind != "f":
+        return x
+    with np.errstate(over="ignore"):
+        x = x.astype(np.float32, copy=False)
+    broken = first_not_finite(x)
+    if broken is not None:
+        raise DataError(
+            f"{path}: sample {broken} holds NaN or infinite values; remove it or repair how the array was made"
+        )
+    return x
+
+
+def first_not_finite(x: npt.NDArray[Any]) -> int | None:
+    """Returns the position of the first sample, along axis 0, that holds NaN or infinity; None where there is none."""
+    finite = np.isfinite(x)
+    if finite.all():
+        return None
+    return int(np.argmin(finite.reshape(len(x), -1).all(axis=1))) if x.ndim else 0
+
+
 def save_npy(path: Path, value: npt.NDArray[Any]) -> None:
     """Writes a .npy file whole or not at all."""
     with whole_file(path) as scratch, scratch.open("wb") as stream:

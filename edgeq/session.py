@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.errors import BackendError, UsageError
+from edgeq.outputs import first_not_finite
 from edgeq.simulate.prediction import Prediction
 from edgeq.tuning import tuning_beside
 
@@ -206,10 +207,11 @@ class Session:
         and nothing is deferred. edgeq-runner gives the same bits (docs/guard.md).
 
         Args:
-            x: As for `run`.
+            x: As for `run`, but finite: an answer to NaN would look like any other.
 
         Raises:
-            UsageError: As `run`, or if the model has not one output of shape (batch, classes).
+            UsageError: As `run`, or if a sample is not finite, or if the model has not one output of shape
+                (batch, classes).
         """
         if len(self.outputs) != 1 or len(self.outputs[0].shape) != 2 or (self.outputs[0].shape[1] or 0) < 2:
             outputs = ", ".join(str(output) for output in self.outputs)
@@ -217,7 +219,15 @@ class Session:
                 f"The model is no classifier: predictions need one output [N, classes] of at least two classes, and it "
                 f"gives {outputs}; use run."
             )
-        (scores,) = self._run(self._session, x, codes=False)
+        given = self._given(x)
+        for array, info in zip(given, self.inputs, strict=True):
+            broken = first_not_finite(array) if array.dtype.kind == "f" else None
+            if broken is not None:
+                raise UsageError(
+                    f"Input {info.name}: sample {broken} holds NaN or infinite values; remove it or repair where it "
+                    "comes from."
+                )
+        (scores,) = self._run(self._session, given, codes=False)
         return Prediction(*self._session.predict_rows(scores))
 
     def dump(self, x: Feeds) -> dict[str, Array]:

@@ -22,11 +22,11 @@ def command(model: Path, input_path: Path, output_path: str, threads: int) -> No
     MODEL is a .edgeq file or an exported folder. edgeq-runner predict writes the same bytes.
     """
     from edgeq.exporters.folder import model_file
-    from edgeq.outputs import load_npy, write_text
+    from edgeq.outputs import load_inputs, write_text
     from edgeq.session import Session
 
     session = Session(model_file(model), threads=threads)
-    x = load_npy(input_path)
+    x = load_inputs(input_path)
     lines = ["class,probability,margin,defer"]
     for first in range(0, max(len(x) if x.ndim else 0, 1), _BATCH):
         found = session.predict(x[first : first + _BATCH] if x.ndim else x)

@@ -21,7 +21,7 @@ from edgeq.errors import UsageError
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 32))
 def command(model: Path, input_path: Path, output_path: Path, threads: int) -> None:
     """Run MODEL.edgeq on an array; float32 gives float32, int8 codes give int8 codes."""
-    from edgeq.outputs import load_npy, save_npy
+    from edgeq.outputs import load_inputs, save_npy
     from edgeq.session import Session
 
     session = Session(model, threads=threads)
@@ -31,7 +31,7 @@ def command(model: Path, input_path: Path, output_path: Path, threads: int) -> N
             f"{model} has {len(session.outputs)} outputs ({names}) and a .npy file holds one array; use edgeq.Session "
             "from Python, whose run returns them all"
         )
-    result = session.run(load_npy(input_path))
+    result = session.run(load_inputs(input_path))
     assert not isinstance(result, list)
     save_npy(output_path, result)
     click.echo(f"{output_path}: {result.dtype}{list(result.shape)}")

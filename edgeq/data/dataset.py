@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgeq.data.preprocessing import Preprocessing
 from edgeq.errors import DataError, UsageError
+from edgeq.outputs import first_not_finite
 
 Labels = NDArray[np.int64]
 
@@ -109,6 +110,32 @@ def checked_class_names(names: Sequence[str] | None, labels: Labels | None) -> t
     return tuple(str(name) for name in names)
 
 
+def finite_batches(
+    dataset: Dataset,
+    batch_size: int,
+    preprocessing: Preprocessing | None,
+    indices: Sequence[int] | NDArray[np.int64] | None = None,
+) -> Iterator[Batch]:
+    """Streams samples as `Dataset.batches` does, of any data set, and looks whether they are finite.
+
+    Raises:
+        DataError: As `Dataset.batches`, or if a sample is not finite.
+    """
+    positions = checked_indices(indices, len(dataset))
+    seen = 0
+    for batch in dataset.batches(batch_size, preprocessing, positions.tolist()):
+        # A data set of one's own may give a network several inputs.
+        broken = first_not_finite(batch.inputs) if isinstance(batch.inputs, np.ndarray) else None
+        if broken is not None:
+            at = int(positions[seen + broken]) if seen + broken < len(positions) else seen + broken
+            raise DataError(
+                f"{dataset.source}: sample {at} holds NaN or infinite values once it is preprocessed. Remove it, or "
+                "repair the data set or the preprocessing."
+            )
+        seen += len(batch.inputs)
+        yield batch
+
+
 class ArrayDataset:
     """Samples held in arrays (in memory, or mapped from a file).
 
@@ -197,12 +224,11 @@ class ArrayDataset:
     def _floats(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         with np.errstate(over="ignore"):
             part = np.ascontiguousarray(self._x[_as_slice(positions)], dtype=np.float32)
-        finite = np.isfinite(part).reshape(len(part), -1).all(axis=1)
-        if not finite.all():
-            worst = int(positions[int(np.argmin(finite))])
+        broken = first_not_finite(part)
+        if broken is not None:
             raise DataError(
-                f"{self.source}: sample {worst} holds NaN or infinite values. Remove it or repair how x was "
-                "made."
+                f"{self.source}: sample {int(positions[broken])} holds NaN or infinite values. Remove it or repair "
+                "how x was made."
             )
         return part
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq import __version__
-from edgeq.data import Dataset, Preprocessing, as_dataset, open_dataset
+from edgeq.data import Dataset, Preprocessing, as_dataset, finite_batches, open_dataset
 from edgeq.deployment.auto_bits import (
     Job,
     choose_bits,
@@ -252,7 +252,7 @@ def export(
     if request.scheme.activation_bits == 4:
         graph = separate_product_inputs(graph)
     with _Progress(progress) as show:
-        batches = dataset.batches(_BATCH, preprocessing, used.tolist())
+        batches = finite_batches(dataset, _BATCH, preprocessing, used)
         show.begin("calibrating", len(used))
         inputs = (batch.inputs for batch in batches)
         ranges = calibrate(graph, inputs, observer=methods.observer, progress=show.reached)
@@ -293,6 +293,7 @@ def export(
         _facts(request, quantized.graph, calibrated),
         quantized.changes,
         [
+            *source.notes,
             *_input_notes(ranges.samples, preprocessing),
             *quantized.notes,
             *([] if request.plan is None else differences(request.plan, origin.sha256, calibrated)),
@@ -376,7 +377,7 @@ def _feeds(
     """Returns these samples by input, the float network's own."""
     batches = [
         checked_feeds(graph, batch.inputs, np.float32)
-        for batch in dataset.batches(_BATCH, preprocessing, positions.tolist())
+        for batch in finite_batches(dataset, _BATCH, preprocessing, positions)
     ]
     return {name: np.concatenate([batch[name] for batch in batches]) for name in graph.inputs}
 
@@ -430,7 +431,7 @@ def _convert(
     """Writes a model that another tool has quantized in edgeq's formats; nothing is calibrated."""
     samples = None
     if calibration is not None:
-        samples = next(iter(open_calibration(calibration, path).batches(_COMPARED, preprocessing))).inputs
+        samples = next(finite_batches(open_calibration(calibration, path), _COMPARED, preprocessing)).inputs
     given = None if samples is None else {_input_name(path): samples}
     source = quantized_models.load(path, given)
     graph = source.graph
@@ -466,7 +467,7 @@ def _write_trained(
     samples = model.examples()
     if calibration is not None:
         dataset = open_calibration(calibration, model)
-        samples, labels = next(iter(dataset.batches(_COMPARED, preprocessing))).inputs, dataset.class_names
+        samples, labels = next(finite_batches(dataset, _COMPARED, preprocessing)).inputs, dataset.class_names
     return _write(
         out,
         graph,

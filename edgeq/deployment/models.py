@@ -24,6 +24,7 @@ class FloatModel:
         onnx: The model as ONNX: what quantized outputs are compared with.
         labels: Class names where the source knows them.
         preprocessing: How an image becomes the input where the source knows it.
+        notes: Sentences about where the graph does not do literally what the source says.
     """
 
     name: str
@@ -31,6 +32,7 @@ class FloatModel:
     onnx: bytes
     labels: tuple[str, ...] | None = None
     preprocessing: Preprocessing | None = None
+    notes: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -81,12 +83,8 @@ def load_model(model: Any, example_input: Callable[[], Any]) -> FloatModel:
     if isinstance(model, (str, Path)):
         return _from_name(str(model), example_input)
     if hasattr(model, "SerializeToString"):
-        data: bytes = model.SerializeToString()
-        return FloatModel(model.graph.name or "model", _import_onnx(data), data)
-    from edgeq.importers import from_torch
-
-    graph, data = from_torch.load(model, example_input())
-    return FloatModel(type(model).__name__, graph, data)
+        return _from_onnx(model.graph.name or "model", model.SerializeToString())
+    return _from_torch(model, example_input())
 
 
 def _from_name(name: str, example_input: Callable[[], Any]) -> FloatModel:
@@ -94,10 +92,7 @@ def _from_name(name: str, example_input: Callable[[], Any]) -> FloatModel:
     if path.exists() or path.suffix.lower() in (".onnx", ".pt2", ".tflite"):
         return _from_file(path)
     if ":" in name:
-        from edgeq.importers import from_torch
-
-        graph, data = from_torch.load(name, example_input())
-        return FloatModel(name.rpartition(":")[2], graph, data)
+        return _from_torch(name, example_input())
     raise UsageError(
         f"there is no model {name!r}: give a .onnx or .tflite file, a .pt2 file (torch.export.save) or "
         "package.module:factory"
@@ -111,13 +106,9 @@ def _from_file(path: Path) -> FloatModel:
     if suffix == ".onnx":
         from edgeq.importers.onnx_file import file_bytes
 
-        data = file_bytes(path)
-        return FloatModel(path.stem, _import_onnx(data), data)
+        return _from_onnx(path.stem, file_bytes(path))
     if suffix == ".pt2":
-        from edgeq.importers import from_torch
-
-        graph, data = from_torch.load(path)
-        return FloatModel(path.stem, graph, data)
+        return _from_torch(path)
     if suffix == ".tflite":
         from edgeq.exporters.onnx_float import to_float_onnx
         from edgeq.importers import from_tflite
@@ -130,7 +121,15 @@ def _from_file(path: Path) -> FloatModel:
     )
 
 
-def _import_onnx(data: bytes) -> Graph:
+def _from_torch(model: Any, example_input: Any = None) -> FloatModel:
+    from edgeq.importers import from_torch
+
+    name, data = from_torch.to_onnx(model, example_input)
+    return _from_onnx(name, data, name)
+
+
+def _from_onnx(name: str, data: bytes, graph_name: str | None = None) -> FloatModel:
     from edgeq.importers import from_onnx
 
-    return from_onnx.load(data)
+    model = from_onnx.read(data, graph_name)
+    return FloatModel(name, model.graph, data, notes=tuple(f"{node}: {sentence}" for node, sentence in model.notes))

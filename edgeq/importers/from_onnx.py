@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,25 +32,51 @@ MAX_ACTIVATION = (1 << 31) - 1
 PASSED_THROUGH = ("Cast", "CastLike", "Dropout", "Expand", "Identity")
 """Handled here: they change nothing of a float activation, or are refused."""
 
+_CHANGE_NO_ORDER = ("Cast", "CastLike", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
+"""What may stand between a classifier's last LogSoftmax and the output."""
+
 Known = tuple[Array, Array]
 
 
+@dataclass(frozen=True, slots=True)
+class OnnxModel:
+    """A float ONNX model, read.
+
+    Attributes:
+        graph: Float, NCHW.
+        notes: (node, sentence) pairs: where the graph does not do literally what the file says.
+    """
+
+    graph: Graph
+    notes: tuple[tuple[str, str], ...]
+
+
 def load(source: Any, name: str | None = None) -> Graph:
+    """Reads an ONNX model as a float graph; `read` has the details."""
+    return read(source, name).graph
+
+
+def read(source: Any, name: str | None = None) -> OnnxModel:
     """Reads an ONNX model as a float graph.
+
+    A classifier's last LogSoftmax is left out, and a note says so: the scores before it have the same order and the
+    same softmax.
 
     Args:
         source: A path, the bytes of a file, or an onnx.ModelProto; opset 13 or newer.
         name: The graph's name; else the model's own.
 
     Returns:
-        A checked graph in which every activation's axis 0 is the free batch axis.
+        The model; in its checked graph every activation's axis 0 is the free batch axis.
 
     Raises:
         UnsupportedOperatorError: If an operator is not supported, naming node, operator and what is.
         ImportModelError: If the model is malformed or cannot be expressed.
     """
     model = read_model(source)
-    return OnnxImporter(model, name or model.graph.name or "model").run()
+    importer = OnnxImporter(model, name or model.graph.name or "model")
+    graph = importer.run()
+    return OnnxModel(graph, tuple(importer.notes))
 
 
 def supported_operators() -> list[str]:
@@ -59,14 +86,18 @@ def supported_operators() -> list[str]:
 
 
 _CURES = {
-    "LogSoftmax": "At the end of a classifier leave it out: the scores before it have the same softmax and the same "
-    "largest class, and edgeq verifies them by both.",
+    "LogSoftmax": "edgeq leaves it out where it is a classifier's last operator, over the classes of a whole sample. "
+    "Here, leave it out of the model yourself: the scores before it have the same softmax and the same largest class.",
 }
 """What to do about operators that users' models often have, where there is more to say than to replace them."""
 
 
 class OnnxImporter:
-    """Walks the ONNX nodes in order; an `edgeq.ops.base.OnnxSource`."""
+    """Walks the ONNX nodes in order; an `edgeq.ops.base.OnnxSource`.
+
+    Attributes:
+        notes: As `OnnxModel.notes`.
+    """
 
     def __init__(self, model: Any, name: str) -> None:
         self.model = model
@@ -78,6 +109,7 @@ class OnnxImporter:
             op_type: operator for operator in all_operators() for op_type in operator.onnx_types
         }
         self.taken: set[str] = set()
+        self.notes: list[tuple[str, str]] = []
         self.current: Any = None
 
     def run(self) -> Graph:
@@ -195,6 +227,8 @@ class OnnxImporter:
         try:
             if node.op_type in PASSED_THROUGH:
                 self._pass_through(node)
+            elif node.op_type == "LogSoftmax" and self._ranks_classes(node):
+                self._leave_out(node)
             elif node.op_type in self.rows:
                 self.rows[node.op_type].from_onnx(self, node)
             else:
@@ -305,6 +339,30 @@ class OnnxImporter:
         if len(node.output) > 1 and node.output[1]:
             raise self.fail(node, "its second output is not supported")
         self.aliases[node.output[0]] = node.input[0]
+
+    def _ranks_classes(self, node: Any) -> bool:
+        """Whether a node turns the scores of a whole sample into others, which an output gives as they are."""
+        shape = self.graph.tensor(node.input[0]).shape
+        axis = int(self.attribute(node, "axis", -1)) % len(shape)
+        if axis == 0 or shape[axis] < 2 or math.prod(shape[1:]) != shape[axis]:
+            return False
+        nodes, ends = self.model.graph.node, {info.name for info in self.model.graph.output}
+        name = node.output[0]
+        while True:
+            readers = [reader for reader in nodes if name in reader.input]
+            if name in ends:
+                return not readers
+            if len(readers) != 1 or readers[0].op_type not in _CHANGE_NO_ORDER or readers[0].input[0] != name:
+                return False
+            name = readers[0].output[0]
+
+    def _leave_out(self, node: Any) -> None:
+        self.aliases[node.output[0]] = node.input[0]
+        said = (
+            f"{node.op_type} at the end is left out: the outputs are the scores before it, which have the same order "
+            "and the same softmax"
+        )
+        self.notes.append((node.name or node.output[0], said))
 
     def _outputs(self) -> None:
         """Names the outputs as the model does, also where a node that changes nothing stood in between."""

@@ -91,7 +91,7 @@ def load(source: Any, name: str | None = None, samples: Mapping[str, Array] | No
     graph = importer.run()
     with np.errstate(all="ignore"):  # Numbers that are not finite are found where they become codes or scales.
         absorbed = absorb_quantization(graph, importer.integers, samples)
-    return QuantizedModel(absorbed.graph, absorbed.notes)
+    return QuantizedModel(absorbed.graph, (*importer.notes, *absorbed.notes))
 
 
 # --- the file ---

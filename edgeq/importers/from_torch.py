@@ -36,30 +36,49 @@ def load(
     """Reads a torch model as a float graph.
 
     Args:
-        source: A module (switched to evaluation mode), the path of a `.pt2` file (torch.export.save), or
-            "package.module:factory", a callable without arguments that returns a module, or a pair of module and
-            example input.
-        example_input: For a module or factory: a tensor or array, or a sequence of them, with the batch as axis 0
-            (its size does not matter).
-        name: The graph's name; else the module's class or the file's stem.
+        source: As `to_onnx` takes it.
+        example_input: As `to_onnx` takes it.
+        name: The graph's name; else what the model is called.
         opset: ONNX operator set to export with.
 
     Returns:
         The checked graph and the bytes of the float ONNX model it was read from.
 
     Raises:
-        ImportModelError: If torch or onnxscript is missing, or the model cannot be exported or expressed.
+        ImportModelError: As `to_onnx`, or if the model cannot be expressed.
+    """
+    found, data = to_onnx(source, example_input, opset=opset)
+    return load_onnx(data, name or found), data
+
+
+def to_onnx(
+    source: nn.Module | str | os.PathLike[str], example_input: Any = None, *, opset: int = OPSET
+) -> tuple[str, bytes]:
+    """Exports a torch model of any form to ONNX.
+
+    Args:
+        source: A module (switched to evaluation mode), the path of a `.pt2` file (torch.export.save), or
+            "package.module:factory", a callable without arguments that returns a module, or a pair of module and
+            example input.
+        example_input: For a module or factory: a tensor or array, or a sequence of them, with the batch as axis 0
+            (its size does not matter).
+        opset: ONNX operator set to export with.
+
+    Returns:
+        What the model is called (the module's class, the factory, or the file's stem), and an ONNX file with its
+        weights.
+
+    Raises:
+        ImportModelError: If torch or onnxscript is missing, or the model cannot be exported.
     """
     _require_torch()
     if isinstance(source, (str, os.PathLike)):
         text = os.fspath(source)
         if text.endswith(".pt2") or ":" not in text:
-            data = _export_program(_read_program(Path(text)), opset)
-            return load_onnx(data, name or Path(text).stem), data
-        source, example_input = _from_factory(text, example_input)
-        name = name or text.rsplit(":", 1)[1]
-    data = export_onnx(source, example_input, opset=opset)
-    return load_onnx(data, name or type(source).__name__), data
+            return Path(text).stem, _export_program(_read_program(Path(text)), opset)
+        module, example_input = _from_factory(text, example_input)
+        return text.rsplit(":", 1)[1], export_onnx(module, example_input, opset=opset)
+    return type(source).__name__, export_onnx(source, example_input, opset=opset)
 
 
 def export_onnx(

@@ -28,7 +28,8 @@ from edgeq.ops.base import (
     to_nchw,
     torch_operand,
 )
-from edgeq.ops.pooling import infer_pool, pool_window
+from edgeq.ops.pooling import infer_pool, pool_window, reduced_axes
+from edgeq.ops.reshape import ReshapeAttrs
 from edgeq.ops.tflite_forms import pad, pool_options, strided_slice, windowed_input
 
 
@@ -50,7 +51,7 @@ class MaxPool(Operator):
     name = "max_pool"
     attrs_type = MaxPoolAttrs
     quant_rule = QuantRule.SAME
-    onnx_types = ("MaxPool",)
+    onnx_types = ("GlobalMaxPool", "MaxPool", "ReduceMax")
 
     def infer(self, node: Node, graph: Graph) -> list[tuple[Shape, str]]:
         return infer_pool(attrs_of(node, MaxPoolAttrs).window, node, graph)
@@ -81,10 +82,31 @@ class MaxPool(Operator):
         return [self._run(node, operand(values, 0), graph, -128)]
 
     def from_onnx(self, source: OnnxSource, node: Any) -> None:
+        if node.op_type != "MaxPool":
+            self._over_whole_axes(source, node)
+            return
         if len(node.output) > 1 and node.output[1]:
             raise source.fail(node, "the indices output is not supported")
         _, window = pool_window(source, node)
         source.emit("max_pool", source.name_of(node), [node.input[0]], [node.output[0]], MaxPoolAttrs(window))
+
+    def _over_whole_axes(self, source: OnnxSource, node: Any) -> None:
+        """The maximum over height, width or both: a window as large as they are."""
+        shape, axes, keep = source.graph.tensor(node.input[0]).shape, [2, 3], True
+        if node.op_type == "ReduceMax":
+            axes, keep = reduced_axes(source, node), bool(source.attribute(node, "keepdims", 1))
+        if len(shape) != 4 or axes not in ([2], [3], [2, 3]):
+            raise source.fail(
+                node,
+                f"only the maximum over height, width or both is supported, got axes {axes} of {list(shape)}",
+            )
+        name, out = source.name_of(node), node.output[0]
+        window = Window((shape[2] if 2 in axes else 1, shape[3] if 3 in axes else 1))
+        pooled = out if keep else f"{name}.pooled"
+        source.emit("max_pool", name, [node.input[0]], [pooled], MaxPoolAttrs(window))
+        if not keep:
+            left = tuple(size for axis, size in enumerate(shape) if axis not in axes)
+            source.emit("reshape", f"{name}.reshape", [pooled], [out], ReshapeAttrs(left))
 
     def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
         window = attrs_of(node, MaxPoolAttrs).window

@@ -27,6 +27,7 @@ from edgeq.ops.base import (
     to_nchw,
     torch_operand,
 )
+from edgeq.ops.pooling import reduced_axes
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +75,8 @@ class Mean(Operator):
     def from_onnx(self, source: OnnxSource, node: Any) -> None:
         shape, keep = source.graph.tensor(node.input[0]).shape, True
         if node.op_type == "ReduceMean":
-            axes = source.attribute(node, "axes", None)
-            if axes is None and len(node.input) > 1 and node.input[1]:
-                axes = source.require_constant(node, 1, "axes").reshape(-1)
-            rank = len(shape)
-            found = sorted(int(axis) % rank for axis in axes) if axes is not None else list(range(rank))
-            if rank != 4 or found != [2, 3]:
+            found = reduced_axes(source, node)
+            if len(shape) != 4 or found != [2, 3]:
                 raise source.fail(
                     node,
                     f"only the mean over height and width is supported, got axes {found} of {list(shape)}",

@@ -51,6 +51,15 @@ def infer_pool(window: Window, node: Node, graph: Graph) -> list[tuple[Shape, st
     return [(shape_from_nchw(n, c, out_h, out_w, graph.layout), "float32")]
 
 
+def reduced_axes(source: OnnxSource, node: Any) -> list[int]:
+    """Returns the axes that a reduction goes over, ascending: those of its attribute or input, else all."""
+    rank = len(source.graph.tensor(node.input[0]).shape)
+    axes = source.attribute(node, "axes", None)
+    if axes is None and len(node.input) > 1 and node.input[1]:
+        axes = source.require_constant(node, 1, "axes").reshape(-1)
+    return sorted(int(axis) % rank for axis in axes) if axes is not None else list(range(rank))
+
+
 def pool_window(source: OnnxSource, node: Any) -> tuple[Window, Window]:
     """Returns (the window as declared, the window with ceil_mode turned into padding at the bottom and right)."""
     shape = source.graph.tensor(node.input[0]).shape

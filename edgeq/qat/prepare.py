@@ -71,14 +71,21 @@ def prepare_qat(
         raise UsageError(f'batch_norm is "fold" or "train", not {batch_norm!r}')
     scheme = Scheme.parse(bits)
     is_module = isinstance(model, torch.nn.Module)
+    name: str | None
     if is_module:
         was_training = model.training
-        graph, source = from_torch.load(model, example_input)
+        name, source = from_torch.to_onnx(model, example_input)
     else:
         source = _onnx_bytes(model)
         name = Path(model).stem if isinstance(model, (str, os.PathLike)) else None
-        graph = from_onnx.load(source, name)
-    graph = float_pipeline(graph)
+    found = from_onnx.read(source, name)
+    if found.notes:
+        # A loss of log-probabilities (NLLLoss) would silently be one of scores.
+        raise ImportModelError(
+            f"node {found.notes[0][0]!r}: the model to train ends in a LogSoftmax, which edgeq's files do without; "
+            "leave it out of the model and train with a loss that takes scores, such as torch.nn.CrossEntropyLoss"
+        )
+    graph = float_pipeline(found.graph)
     norms = {}
     if batch_norm == "train":
         if is_module:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq import metrics
-from edgeq.data import Dataset, Preprocessing, as_dataset, open_dataset
+from edgeq.data import Dataset, Preprocessing, as_dataset, finite_batches, open_dataset
 from edgeq.errors import FormatError, UsageError
 from edgeq.exporters.edgeq_file import encode
 from edgeq.exporters.folder import REFERENCE_FILE, model_file, read_manifest
@@ -175,7 +175,7 @@ def _unmatched(quantized: Graph, graph: Graph, manifest: Mapping[str, Any]) -> G
 def _feeds(graph: Graph, dataset: Dataset, preprocessing: Preprocessing | None, count: int) -> dict[str, Array]:
     if len(graph.inputs) != 1:
         raise UsageError(f"blame runs networks with one input; this one has {len(graph.inputs)}.")
-    parts = [batch.inputs for batch in dataset.batches(32, preprocessing, range(count))]
+    parts = [batch.inputs for batch in finite_batches(dataset, 32, preprocessing, range(count))]
     return {graph.inputs[0]: np.concatenate(parts)}
 
 

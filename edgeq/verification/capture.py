@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from edgeq import __version__
 from edgeq.backends.protocol import Backend
 from edgeq.backends.registry import backend_kind, target_file
-from edgeq.data import Preprocessing, as_dataset, open_dataset
+from edgeq.data import Preprocessing, as_dataset, finite_batches, open_dataset
 from edgeq.data.files import file_digest
 from edgeq.errors import DataError, UsageError
 from edgeq.outputs import whole_file
@@ -170,7 +170,7 @@ def capture(
                 raise UsageError(f"A device runs edgeq's own engine; leave out backend {backend}, or the device.")
             runner = DeviceBackend(device, stack.enter_context(edgeq_file(file)), threads)
         logits, hashes = [], []
-        for batch in dataset.batches(_BATCH, chosen, range(count)):
+        for batch in finite_batches(dataset, _BATCH, chosen, range(count)):
             logits.append(np.asarray(runner.run(batch.inputs), dtype=np.float32))
             hashes.append(input_hashes(batch.inputs))
         return Capture(

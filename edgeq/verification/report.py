@@ -161,6 +161,7 @@ def _values(verification: Verification) -> dict[str, Any]:
         or provenance.target,
         "verdict": verdict(comparison),
         "checks": _checks(verification),
+        "notes": verification.notes,
         "rows": _rows(comparison),
         "models": models,
         "split": split_parts(comparison),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgeq.backends.protocol import Backend
 from edgeq.errors import BackendError, DataError, EdgeqError
 from edgeq.ir import Graph
+from edgeq.metrics import log_softmax
 from edgeq.simulate.prediction import log_of_probability
 
 Scores = NDArray[np.float32]
@@ -32,11 +33,13 @@ class Ending(Enum):
     """What a network ends in, and so what its scores are."""
 
     LOGITS = "logits"
+    LOG_SOFTMAX = "log_softmax"
     SOFTMAX = "softmax"
     SIGMOID = "sigmoid"
 
 
 _OF_OPERATOR = {
+    **dict.fromkeys(("LogSoftmax", "LOG_SOFTMAX"), Ending.LOG_SOFTMAX),
     **dict.fromkeys(("softmax", "Softmax", "QLinearSoftmax", "SOFTMAX"), Ending.SOFTMAX),
     **dict.fromkeys(("sigmoid", "Sigmoid", "QLinearSigmoid", "LOGISTIC"), Ending.SIGMOID),
 }
@@ -63,6 +66,15 @@ def as_logits(scores: NDArray[np.floating[Any]], ending: Ending) -> Logits:
     return log_of_probability(values) if ending is Ending.SOFTMAX else values
 
 
+def _normalised(logits: Logits) -> Logits:
+    """The log-softmax of logits; rows that are not finite, which `compare` refuses by number, stay as they are."""
+    finite = np.isfinite(logits).all(axis=1)
+    result: Logits = logits.copy()
+    if finite.any():
+        result[finite] = log_softmax(logits[finite])
+    return result
+
+
 @dataclass(frozen=True, slots=True)
 class Endings:
     """What both models end in.
@@ -76,8 +88,13 @@ class Endings:
     quantized: Ending
 
     def logits(self, who: str, scores: Scores) -> Logits:
-        """Logits of what `reference` or `quantized` gave; see `as_logits`."""
-        return as_logits(scores, self.reference if who == "reference" else self.quantized)
+        """Logits of what `reference` or `quantized` gave; see `as_logits`.
+
+        Where one model ends in a log-softmax and the other leaves it out, their logits differ by a number a sample:
+        both are normalised then, so that errors of logits mean something.
+        """
+        logits = as_logits(scores, self.reference if who == "reference" else self.quantized)
+        return _normalised(logits) if Ending.LOG_SOFTMAX in (self.reference, self.quantized) else logits
 
 
 def settle(reference: Ending | None, quantized: Ending | None, scores: tuple[Scores, Scores]) -> Endings:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq import metrics, shift
-from edgeq.data import ArrayDataset, Dataset, Preprocessing
+from edgeq.data import ArrayDataset, Dataset, Preprocessing, finite_batches
 from edgeq.errors import DataError
 from edgeq.shift import SUITES, Cell
 from edgeq.verification.compare import BINS
@@ -222,7 +222,7 @@ def run_dataset(
     bar.say(dataset.source)
     began = time.perf_counter()
     classes = 0
-    for batch in dataset.batches(batch_size, preprocessing):
+    for batch in finite_batches(dataset, batch_size, preprocessing):
         seconds["data"] += time.perf_counter() - began
         for who in ("reference", "quantized"):
             logits = run(who, batch.inputs)

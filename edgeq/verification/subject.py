@@ -11,8 +11,9 @@ from typing import Any
 from edgeq.backends.protocol import Backend
 from edgeq.backends.registry import BackendKind, backend_kind, target_file
 from edgeq.data import Preprocessing
-from edgeq.errors import FormatError, UsageError
-from edgeq.exporters.folder import REFERENCE_FILE, REFERENCE_TFLITE
+from edgeq.errors import EdgeqError, FormatError, UsageError
+from edgeq.exporters.folder import MODEL_FILE, REFERENCE_FILE, REFERENCE_TFLITE
+from edgeq.ir import Graph
 from edgeq.verification.scores import Ending, Endings, Scores, ending_of, settle
 
 
@@ -32,6 +33,8 @@ class Subject:
         scheme: Bits as the manifest states them, or None.
         model: The model's name in the manifest, or None.
         labels: Class names that the export stored, or None.
+        input_range: The least and the largest value that the quantized model's input holds, or None where no .edgeq
+            file says it or it has several.
         quantized_ending: What the quantized model ends in, or None where no file says it.
         reference_ending: The same of the float model.
     """
@@ -47,6 +50,7 @@ class Subject:
     scheme: str | None
     model: str | None
     labels: tuple[str, ...] | None
+    input_range: tuple[float, float] | None
     quantized_ending: Ending | None
     reference_ending: Ending | None
 
@@ -100,6 +104,7 @@ def resolve(
         scheme=_text(manifest.get("scheme")),
         model=_text(_mapping(manifest.get("model")).get("name")),
         labels=facts.labels,
+        input_range=facts.input_range,
         quantized_ending=ending_of(file, quantized),
         reference_ending=ending_of(reference_file, runner),
     )
@@ -163,6 +168,7 @@ class Facts:
     manifest: Mapping[str, Any]
     preprocessing: Preprocessing | None
     labels: tuple[str, ...] | None
+    input_range: tuple[float, float] | None = None
 
 
 def stored_facts(file: Path | None, path: Path | None) -> Facts:
@@ -172,8 +178,8 @@ def stored_facts(file: Path | None, path: Path | None) -> Facts:
     if file.suffix.lower() == ".edgeq":
         from edgeq.importers.from_edgeq import load
 
-        _, info = load(file)
-        return Facts(_mapping(info.metadata), info.preprocessing, info.labels)
+        graph, info = load(file)
+        return Facts(_mapping(info.metadata), info.preprocessing, info.labels, _input_range(graph))
     if not (file.parent / "manifest.json").is_file():
         return Facts({}, None, None)
     from edgeq.exporters.folder import read_manifest
@@ -184,7 +190,30 @@ def stored_facts(file: Path | None, path: Path | None) -> Facts:
         raise FormatError(
             f"{file.parent / 'manifest.json'}: its preprocessing is malformed; export the model again."
         )
-    return Facts(manifest, None if stored is None else Preprocessing.from_dict(stored), None)
+    preprocessing = None if stored is None else Preprocessing.from_dict(stored)
+    return Facts(manifest, preprocessing, None, _range_beside(file))
+
+
+def _range_beside(file: Path) -> tuple[float, float] | None:
+    """What the model.edgeq of the same export says."""
+    beside = file.parent / MODEL_FILE
+    if not beside.is_file():
+        return None
+    from edgeq.importers.from_edgeq import load
+
+    try:
+        return _input_range(load(beside)[0])
+    except EdgeqError:
+        return None  # Another file is verified.
+
+
+def _input_range(graph: Graph) -> tuple[float, float] | None:
+    quants = [graph.tensor(name).quant for name in graph.inputs]
+    if len(quants) != 1 or quants[0] is None or quants[0].axis is not None:
+        return None
+    quant = quants[0]
+    low, high = ((code - int(quant.zero_point)) * float(quant.scale) for code in (quant.qmin, quant.qmax))
+    return low, high
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgeq import __version__
 from edgeq.backends.protocol import Backend
-from edgeq.data import Batch, Dataset, Preprocessing, as_dataset, open_dataset
+from edgeq.data import Batch, Dataset, Preprocessing, as_dataset, finite_batches, open_dataset
 from edgeq.data.files import file_digest
 from edgeq.errors import BackendError, DataError, UsageError
 from edgeq.shift import Cell, parse
@@ -26,6 +26,7 @@ from edgeq.verification.capture import CapturedBackend
 from edgeq.verification.compare import Comparison, compare
 from edgeq.verification.examples import Example, worst_disagreements
 from edgeq.verification.gates import GateResult, Gates, check_gates
+from edgeq.verification.inputs import Watched
 from edgeq.verification.prediction import DisagreementPrediction, predict_disagreement
 from edgeq.verification.scaling import TemperatureScaling, scale_temperatures
 from edgeq.verification.scores import Endings, Logits
@@ -145,6 +146,7 @@ class Verification:
         gates: The verdict of each gate that was asked.
         examples: Inputs on which the models disagree, those with the largest change of probability first.
         blame: Every layer's part in what changed, or None where it was not asked.
+        notes: Sentences about what looks like a mistake but may be meant.
     """
 
     comparison: Comparison
@@ -158,6 +160,7 @@ class Verification:
     gates: tuple[GateResult, ...] = ()
     examples: tuple[Example, ...] = ()
     blame: Blame | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -175,6 +178,7 @@ class Verification:
             "shifts": self.shifts.to_json() if self.shifts else None,
             "gates": [asdict(one) for one in self.gates],
             "blame": self.blame.to_json() if self.blame else None,
+            "notes": list(self.notes),
             "provenance": self.provenance.to_json(),
             "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
         }
@@ -193,6 +197,8 @@ class Verification:
             blocks.append(shift_lines(self.shifts))
         if self.device is not None:
             blocks.append([f"device  {self.device.device} {self.device.sentence(self.comparison.n)}"])
+        if self.notes:
+            blocks.append([f"note: {note}" for note in self.notes])
         return "\n\n".join("\n".join(block) for block in blocks)
 
     def html(self) -> str:
@@ -327,8 +333,8 @@ def _verify(subject: Subject, host: _Beside | None, data: Any, asked: _Asked) ->
     # First, because it refuses some targets, and what follows may take long.
     blamed = _blame(subject, dataset, chosen, asked, clock)
     most_bytes = _BATCH_BYTES if host is None else _DEVICE_BATCH_BYTES
-    batches = _stream(dataset, chosen, count, asked.batch_size, most_bytes, clock)
-    scores = _run(subject, batches, count, clock, asked.progress, host)
+    watched = Watched(_stream(dataset, chosen, count, asked.batch_size, most_bytes, clock))
+    scores = _run(subject, iter(watched), count, clock, asked.progress, host)
     endings = subject.settle(scores)
     logits = endings.logits("reference", scores[0]), endings.logits("quantized", scores[1])
     labels = None if dataset.labels is None else dataset.labels[:count]
@@ -354,6 +360,7 @@ def _verify(subject: Subject, host: _Beside | None, data: Any, asked: _Asked) ->
         gates=results,
         examples=worst_disagreements(*logits, labels, dataset),
         blame=blamed,
+        notes=tuple(note for note in (watched.note(subject.input_range),) if note is not None),
     )
 
 
@@ -479,7 +486,7 @@ def _stream(
     if batch_size is None:
         first = next(iter(dataset.batches(1, preprocessing, [0]))).inputs
         batch_size = max(1, min(_LARGEST_BATCH, most_bytes // max(first.nbytes, 1)))
-    for batch in dataset.batches(batch_size, preprocessing, range(count)):
+    for batch in finite_batches(dataset, batch_size, preprocessing, range(count)):
         clock.seconds["data"] += time.perf_counter() - started
         yield batch
         started = time.perf_counter()

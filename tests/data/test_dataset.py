@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from edgeq.data import ArrayDataset, Dataset, Preprocessing, as_dataset
+from edgeq.data import ArrayDataset, Dataset, Preprocessing, as_dataset, finite_batches
 from edgeq.errors import DataError, UsageError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (10, 6, 5, 3), dtype=np.uint8)
@@ -78,6 +79,26 @@ def test_values_must_be_finite(bad: float) -> None:
     next(data.batches(2, None))
     with pytest.raises(DataError, match="sample 4 holds NaN or infinite"):
         list(data.batches(3, None))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_any_data_set_is_looked_at(bad: float) -> None:
+    """A data set of one's own, which nothing has looked at before."""
+
+    class Own(ArrayDataset):
+        def _floats(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+            return np.asarray(self._x[positions], np.float32)
+
+    x = np.zeros((9, 1, 2, 2), np.float32)
+    x[4, 0, 1, 1] = bad
+    data = Own(x, source="own")
+    list(data.batches(3, None))
+    with pytest.raises(DataError, match=r"own: sample 4 holds NaN or infinite values.*Remove it"):
+        list(finite_batches(data, 3, None))
+    with pytest.raises(DataError, match="own: sample 4 "):
+        list(finite_batches(data, 2, None, [8, 7, 6, 4, 1]))
+    found = list(finite_batches(data, 2, None, np.array([8, 7, 6])))
+    assert [len(batch.inputs) for batch in found] == [2, 1]
 
 
 def test_float64_beyond_float32() -> None:

@@ -7,16 +7,19 @@ import math
 import numpy as np
 import onnx.parser
 import pytest
-from importers.onnx_models import assert_imports, onnx_model
+from importers.onnx_models import assert_imports, onnx_model, run_onnx
 
 from edgeq.errors import ImportModelError, UnsupportedOperatorError
-from edgeq.importers.from_onnx import load, supported_operators
+from edgeq.importers.from_onnx import load, read, supported_operators
 from edgeq.ir import BATCH
+from edgeq.metrics import log_softmax
 from edgeq.ops.clip import ClipAttrs
 from edgeq.ops.conv import ConvAttrs
 from edgeq.ops.reshape import ReshapeAttrs
 from edgeq.ops.silu import SiluAttrs
 from edgeq.ops.softplus import SoftplusAttrs
+from edgeq.passes import float_pipeline
+from edgeq.simulate.executor import run_float_graph
 
 IMAGE = "(float[N, 4, 7, 6] x) => (float[] y)"
 
@@ -284,6 +287,20 @@ def test_average_over_everything_is_a_mean(rng: np.random.Generator) -> None:
     assert_imports(onnx_model(text), rng, {"mean": 1})
 
 
+@pytest.mark.parametrize("axes", [(2, 3), (-1, 2), (2,), (-1,)], ids=str)
+@pytest.mark.parametrize("opset", [13, 18])
+@pytest.mark.parametrize("keep", [0, 1])
+def test_reduce_max(rng: np.random.Generator, opset: int, keep: int, axes: tuple[int, ...]) -> None:
+    given = f"axes={list(axes)}, " if opset < 18 else ""
+    text = f"{IMAGE} {{ y = ReduceMax<{given}keepdims={keep}>(x{'' if given else ', a'}) }}"
+    done = assert_imports(onnx_model(text, opset, **({} if given else {"a": np.array(axes)})), rng)
+    assert [node.op for node in done.nodes] == ["max_pool"] + ["reshape"] * (1 - keep)
+
+
+def test_global_max_pool(rng: np.random.Generator) -> None:
+    assert_imports(onnx_model(f"{IMAGE} {{ y = GlobalMaxPool(x) }}"), rng, {"max_pool": 1})
+
+
 @pytest.mark.parametrize("opset", [13, 18])
 @pytest.mark.parametrize("keep", [0, 1])
 def test_reduce_mean(rng: np.random.Generator, opset: int, keep: int) -> None:
@@ -429,9 +446,47 @@ def test_unsupported_operator_names_node_and_what_is_supported() -> None:
     assert {"Conv", "Gemm", "Split", "Resize", "Identity", "BatchNormalization"} <= set(supported_operators())
 
 
-def test_a_last_log_softmax_is_said_to_be_left_out() -> None:
-    with pytest.raises(UnsupportedOperatorError, match=r"LogSoftmax is not supported.*leave it out"):
-        load(onnx_model(f"{IMAGE} {{ y = LogSoftmax<axis=1>(x) }}"))
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "h = Relu(x) y = LogSoftmax(h)",
+        "y = LogSoftmax<axis=1>(x)",
+        "h = Relu(x) s = LogSoftmax<axis=-1>(h) y = Identity(s)",
+        "h = Relu(x) i = Reshape(h, image) s = LogSoftmax<axis=1>(i) y = Flatten(s)",
+    ],
+)
+def test_a_classifiers_last_log_softmax_is_left_out(nodes: str, rng: np.random.Generator) -> None:
+    model = onnx_model(f"(float[N, 5] x) => (float[] y) {{ {nodes} }}", image=np.array([0, 5, 1, 1]))
+    found = read(model)
+    assert len(found.notes) == 1
+    assert "LogSoftmax at the end is left out" in found.notes[0][1]
+    x = rng.normal(0, 3, (4, 5)).astype(np.float32)
+    (wanted,) = run_onnx(model, {"x": x})
+    for graph in (found.graph, float_pipeline(found.graph)):
+        assert graph.outputs == ["y"]
+        (scores,) = run_float_graph(graph, x)
+        assert scores.shape == wanted.shape
+        np.testing.assert_array_equal(scores, np.maximum(x, 0) if "Relu" in nodes else x)
+        np.testing.assert_allclose(log_softmax(scores), wanted, atol=1e-5)
+    assert not read(onnx_model("(float[N, 5] x) => (float[] y) { y = Relu(x) }")).notes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{IMAGE} {{ y = LogSoftmax<axis=1>(x) }}",
+        "(float[N, 5] x) => (float[] y) { y = LogSoftmax<axis=0>(x) }",
+        "(float[N, 1] x) => (float[] y) { y = LogSoftmax<axis=1>(x) }",
+        "(float[N, 5] x) => (float[] y) { s = LogSoftmax<axis=1>(x) y = Relu(s) }",
+        "(float[N, 5] x) => (float[] y) { s = LogSoftmax<axis=1>(x) y = Add(s, s) }",
+        "(float[N, 5] x) => (float[] y, float[] z) { y = LogSoftmax<axis=1>(x) z = Relu(y) }",
+        "(float[N, 5] x) => (float[] y, float[] z) { s = LogSoftmax<axis=1>(x) y = Identity(s) z = Relu(s) }",
+        "(float[N, 5] x) => (float[] y) { s = LogSoftmax<axis=1>(x) z = Identity(s) y = Relu(x) }",
+    ],
+)
+def test_another_log_softmax_is_refused(text: str) -> None:
+    with pytest.raises(UnsupportedOperatorError, match=r"LogSoftmax is not supported.*leave it out of the model"):
+        load(onnx_model(text))
 
 
 @pytest.mark.parametrize(
@@ -441,6 +496,9 @@ def test_a_last_log_softmax_is_said_to_be_left_out() -> None:
         ("(float[N, 4] x) => (float[] y) { y = Transpose(x) }", {}, "moves the batch axis"),
         ("(float[N, 4] x) => (float[] y) { y = Concat<axis=0>(x, x) }", {}, "batch axis"),
         ("(float[N, 4] x) => (float[] y) { y = MatMul(x, x) }", {}, "must be constant"),
+        (f"{IMAGE} {{ y = ReduceMax(x, a) }}", {"a": np.array([1])}, "maximum over height, width or both"),
+        (f"{IMAGE} {{ y = ReduceMax(x) }}", {}, "maximum over height, width or both"),
+        ("(float[N, 4] x) => (float[] y) { y = ReduceMax(x, a) }", {"a": np.array([1])}, "maximum over height"),
         ("(float[8, 4] x) => (float[] y) { y = Relu(x) }", {}, "fixed batch of 8"),
         ("(float[N, C] x) => (float[] y) { y = Relu(x) }", {}, "must have a fixed size"),
         ("(int64[N, 4] x) => (float[] y) { y = Relu(x) }", {}, "floating-point"),

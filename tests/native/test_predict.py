@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sysconfig
@@ -15,7 +16,7 @@ from quantized_graphs import CASES, build
 import edgeq
 from edgeq import Session
 from edgeq.cli import main
-from edgeq.errors import FormatError, UsageError
+from edgeq.errors import DataError, FormatError, UsageError
 from edgeq.exporters.edgeq_file import _container, encode, with_guard
 from edgeq.exporters.edgeq_format import GUARD, HEADER, SECTION, Guard, ModelInfo, Section
 from edgeq.importers.from_edgeq import decode
@@ -84,6 +85,28 @@ def test_session_equals_the_statement(demo: bytes, guard: Guard | None, rng: np.
     scale, zero_point = np.float32(info.quantization.scale), info.quantization.zero_point
     logits = (session.run(codes).astype(np.int32) - zero_point).astype(np.float32) * scale
     expect_same(session.predict(codes), predict(logits, used.temperature, used.margin))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_inputs_that_are_not_finite_are_not_answered(demo: bytes, bad: float, tmp_path: Path) -> None:
+    (tmp_path / "model.edgeq").write_bytes(demo)
+    session = Session(demo)
+    x = inputs(session, 70, np.random.default_rng(0))
+    x[66].reshape(-1)[-1] = bad
+    with pytest.raises(UsageError, match=r"Input image: sample 66 holds NaN or infinite values; remove it"):
+        session.predict(x)
+    assert len(session.run(x)) == 70  # NaN is the code of zero there
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "large.npy", np.where(np.isfinite(x), x.astype(np.float64), 1e300))
+    for command, file in itertools.product(("predict", "run"), ("x.npy", "large.npy")):
+        arguments = [command, str(tmp_path / "model.edgeq"), "--input", str(tmp_path / file)]
+        with pytest.raises(DataError, match=rf"{file}: sample 66 holds NaN or infinite values; remove it or repair"):
+            main([*arguments, "--output", str(tmp_path / "out"), "--debug"])
+        assert not (tmp_path / "out").exists()
+    np.save(tmp_path / "x.npy", x[:66])
+    with pytest.raises(SystemExit) as done:
+        main(["predict", arguments[1], "--input", str(tmp_path / "x.npy"), "--output", str(tmp_path / "out")])
+    assert done.value.code == 0
 
 
 def test_logits_that_no_model_gives_often(demo: bytes, rng: np.random.Generator) -> None:

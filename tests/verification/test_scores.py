@@ -15,13 +15,13 @@ from edgeq.backends.native import NativeBackend
 from edgeq.backends.onnxruntime import OnnxRuntimeBackend
 from edgeq.errors import DataError, EdgeqError
 from edgeq.importers.from_edgeq import load
-from edgeq.metrics import softmax
+from edgeq.metrics import log_softmax, softmax
 from edgeq.verification import Verification, compare, verify
 from edgeq.verification.blame import blame
 from edgeq.verification.capture import capture
 from edgeq.verification.gates import Gates
 from edgeq.verification.guard import guard
-from edgeq.verification.scores import Ending, as_logits, ending_of, graph_ending, settle
+from edgeq.verification.scores import Ending, Endings, as_logits, ending_of, graph_ending, settle
 from edgeq.verification.several import verify_several
 
 SAMPLES = 1000
@@ -61,6 +61,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, classes, end in (
         ("logits", 10, ""),
         ("softmax", 10, "Softmax"),
+        ("log", 10, "LogSoftmax"),
         ("logit", 1, ""),
         ("sigmoid", 1, "Sigmoid"),
     ):
@@ -115,6 +116,28 @@ def test_every_runtime_sees_the_softmax(folders: dict[str, Path], labels: np.nda
     except EdgeqError as error:
         pytest.skip(str(error))
     expect_alike(found, verify(folders["logits"], data=(samples(), labels), backend=backend), close=2e-3)
+
+
+@pytest.mark.parametrize("backend", ["native", "simulate", "onnxruntime", "litert"])
+def test_a_log_softmax_that_is_left_out_changes_no_figure(
+    folders: dict[str, Path], labels: np.ndarray, backend: str
+) -> None:
+    data = samples(), labels
+    try:
+        found = verify(folders["log"], data=data, backend=backend)
+    except EdgeqError as error:
+        pytest.skip(str(error))
+    wanted = verify(folders["logits"], data=data, backend=backend)
+    expect_alike(found, wanted)
+    # The float model's scores are normalised and the integers' are not: their errors are those of normalised ones.
+    scores = [
+        OnnxRuntimeBackend(folders["logits"] / "reference.onnx").run(samples()),
+        NativeBackend(folders["log"] / "model.edgeq").run(samples()),
+    ]
+    alike = compare(*(log_softmax(one) for one in scores))
+    assert found.comparison.logit_sqnr_db == pytest.approx(alike.logit_sqnr_db, rel=1e-4)
+    assert found.comparison.largest_logit_error == pytest.approx(alike.largest_logit_error, rel=1e-4)
+    assert found.comparison.largest_logit_error < 0.5 * np.abs(scores[0] - log_softmax(scores[0])).max()
 
 
 def test_captured_probabilities_are_still_probabilities(
@@ -213,6 +236,9 @@ def test_one_score_that_may_be_either_is_refused() -> None:
 
 
 def test_endings_of_files(folders: dict[str, Path], tmp_path: Path) -> None:
+    assert ending_of(folders["log"] / "reference.onnx") is Ending.LOG_SOFTMAX
+    for file in ("model.edgeq", "model.onnx", "model.tflite"):
+        assert ending_of(folders["log"] / file) is Ending.LOGITS
     for name, wanted in (("logits", "LOGITS"), ("softmax", "SOFTMAX"), ("logit", "LOGITS"), ("sigmoid", "SIGMOID")):
         for file in ("reference.onnx", "model.onnx", "model.tflite"):
             assert ending_of(folders[name] / file) is Ending[wanted], f"{name}/{file}"
@@ -220,7 +246,7 @@ def test_endings_of_files(folders: dict[str, Path], tmp_path: Path) -> None:
         assert ending_of(folders[name] / "model.edgeq") is (None if name == "sigmoid" else Ending[wanted])
         assert ending_of(None, OnnxRuntimeBackend(folders[name] / "model.onnx")) is Ending[wanted]
     assert ending_of(write(tmp_path / "flat.onnx", 10, "Softmax", reshaped=True)) is Ending.SOFTMAX
-    assert ending_of(write(tmp_path / "log.onnx", 10, "LogSoftmax")) is Ending.LOGITS
+    assert ending_of(write(tmp_path / "log.onnx", 10, "LogSoftmax", reshaped=True)) is Ending.LOG_SOFTMAX
     assert ending_of(tmp_path / "missing.onnx") is None
     (tmp_path / "odd.onnx").write_bytes(b"odd")
     assert ending_of(tmp_path / "odd.onnx") is None
@@ -253,6 +279,16 @@ def test_scores_decide_only_where_no_file_does() -> None:
     assert settle(None, Ending.SIGMOID, (one, one)).reference is Ending.SIGMOID
     assert settle(None, None, (-one, -one)).reference is Ending.LOGITS
     assert settle(Ending.SIGMOID, None, (one, one)).quantized is Ending.SIGMOID
+    assert settle(Ending.LOG_SOFTMAX, None, (-p, z)).quantized is Ending.LOGITS
+
+
+def test_scores_that_are_not_finite_are_told_by_compare() -> None:
+    broken = np.array([[0, 1], [np.nan, 1]], np.float32)
+    even = np.log([[0.5, 0.5]] * 2).astype(np.float32)
+    endings = Endings(Ending.LOG_SOFTMAX, Ending.LOGITS)
+    with pytest.raises(DataError, match="first on input 1"):
+        compare(endings.logits("reference", even), endings.logits("quantized", broken))
+    assert np.isnan(endings.logits("quantized", broken[1:])).any()
 
 
 def test_litert_files_are_read(folders: dict[str, Path]) -> None:
