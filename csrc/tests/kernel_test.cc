@@ -585,6 +585,18 @@ void test_gemm_variant(const GemmVariant& variant) {
     GemmCase c{2 * mr + 1, 2 * nr, 48, 9, false, fill, false, seed % 2 == 0, ++seed};
     c.small = true;
     check_gemm(variant, c);
+    // Depths in one part or several of plain NEON with 4-bit weights, and of more pairs of groups than a part
+    // has; the first part with an odd group.
+    for (size_t k : {288, 304, 320, 592, 960, 1552, 8160, 8176, 8192}) {
+      GemmCase deep{2 * mr + 1, 2 * nr + 3, k, 1, true, fill, false, k % 320 == 0, ++seed};
+      deep.small = true;
+      check_gemm(variant, deep);
+    }
+    for (size_t k : {32, 57, 64, 160}) {
+      GemmCase deep{2 * mr + 1, 2 * nr + 3, k, 9, false, fill, false, k == 64, ++seed};
+      deep.small = true;
+      check_gemm(variant, deep);
+    }
   }
   // Deep sums, and the wrap of biases near 2^30.
   for (Fill fill : kFills) {

@@ -60,8 +60,9 @@ struct Operands {
   size_t header_bytes;
   size_t panel_bytes;
   size_t note_bytes;
-  bool by_panels;  // run_panels takes whole tiles: of 4-bit weights, where they fit
-  bool all_fit;    // no panel's fit is 0
+  bool by_panels;  // run_panels takes whole tiles: of 4-bit weights, where these have parts (pack.h)
+  bool all_have_parts;
+  act_t* side;  // W4, where by_panels holds: for a tile's rows side by side
 };
 
 /// Sums of a tile, without bias.
@@ -522,6 +523,11 @@ EDGEQ_INLINE void widen_eights(size_t count, const int8_t*& in, int16_t*& out) {
 }
 #endif
 
+/// Whether a panel of 4-bit weights has parts (pack.h); that of one group counts no pairs.
+EDGEQ_INLINE bool has_parts(const uint8_t* panel) {
+  return panel[kChannelBytes] != 0 || panel[kChannelBytes + kGemmNarrowParts] != 0;
+}
+
 /// Brings a panel of 4-bit weights into the form of W8.
 void unpack_panel(const uint8_t* from, const Operands& x, uint8_t* to) {
   constexpr size_t kHeader = kChannelBytes + kNarrowNotes;
@@ -601,20 +607,23 @@ EDGEQ_INLINE void run_tile_by_panels(const Epilogue& epilogue, const Operands& x
                         : epilogue.finish == Finish::kClamp    ? run_panels<kBits, PanelFinish::kClamp>
                                                                : nullptr;
   const void* rows = x.rows;
+  size_t groups = x.groups;
   if constexpr (kBits == 4) {
+    // Taps side by side, whose groups are even (neon_blocks.h), are one.
+    groups *= x.taps;
     if (function != nullptr && columns >= kNr) {
-      // Behind the addresses of one tap, 64 bytes (neon_blocks.h).
-      act_t* const side = reinterpret_cast<act_t*>(const_cast<const act_t**>(x.rows + 64 / sizeof(act_t*)));
-      put_side_by_side(x.rows, x.groups, x.half, side);
-      rows = side;
+      const act_t* const* tap = x.rows;
+      act_t* to = x.side;
+      for (size_t t = x.taps; t > 0; --t, tap += kMr, to += 16 * kMr * x.groups)
+        put_side_by_side(tap, x.groups, x.half, to);
+      rows = x.side;
     }
   }
-  const auto fits = [&](const uint8_t* at) { return kBits == 8 || x.all_fit || at[kChannelBytes] != 0; };
   for (;;) {
     size_t count = function == nullptr ? 0 : columns / kNr;
-    if (!x.all_fit) {
+    if (kBits == 4 && !x.all_have_parts) {
       size_t some = 0;
-      while (some < count && fits(panel + some * x.panel_bytes)) ++some;
+      while (some < count && has_parts(panel + some * x.panel_bytes)) ++some;
       count = some;
     }
     const auto step = [&](size_t panels) {
@@ -624,14 +633,18 @@ EDGEQ_INLINE void run_tile_by_panels(const Epilogue& epilogue, const Operands& x
       if (place.src != nullptr) place.src += panels * kNr;
     };
     if (count != 0) {
-      function(rows, x.groups, x.half, panel, x.panel_bytes, count, epilogue.constants, place.dst,
+      function(rows, groups, x.half, panel, x.panel_bytes, count, epilogue.constants, place.dst,
                place.dst_stride, place.src, place.src_stride);
       step(count);
     }
     if (columns == 0) return;
     const bool all = function == nullptr || columns < kNr;
     const size_t rest = all ? columns : kNr;
-    tile_row<Tile, 4>(epilogue, x, place, panel, rest);
+    if (kBits == 4 && x.taps != 1) {
+      tile_row<NarrowTile<false>, 4>(epilogue, x, place, panel, rest);
+    } else {
+      tile_row<Tile, 4>(epilogue, x, place, panel, rest);
+    }
     if (all) return;
     step(1);
     if (columns == 0) return;
@@ -723,8 +736,9 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
   x.groups = blocks.tap_depth / 16;
   x.note_bytes = blocks.header_bytes - kChannelBytes;
   x.half = blocks.tap_depth / 8 % 2;
-  x.by_panels = x.groups != 0 && (kBits == 8 ? gemm_notes_are_bits(x.groups, x.taps) : x.taps == 1);
-  x.all_fit = true;
+  x.by_panels = x.groups != 0 && (kBits == 8 ? gemm_notes_are_bits(x.groups, x.taps) : blocks.row_bytes != 0);
+  x.all_have_parts = true;
+  x.side = reinterpret_cast<act_t*>(p.scratch + blocks.address_bytes + NeonBlocks::kPartBytes);
   Place place{};
   place.dst_stride = p.dst_row_stride;
   place.src_stride = p.residual.row_stride;
@@ -741,9 +755,9 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
       for (size_t i = 0; i < count; ++i)
         unpack_panel(weights + i * packed_panel, x, unpacked + i * blocks.panel_bytes);
       weights = unpacked;
-      x.all_fit = true;
+      x.all_have_parts = true;
       for (size_t i = 0; i < count; ++i)
-        x.all_fit = x.all_fit && weights[i * blocks.panel_bytes + kChannelBytes] != 0;
+        x.all_have_parts = x.all_have_parts && has_parts(weights + i * blocks.panel_bytes);
     }
     const auto run_tiles = [&](size_t from, size_t to, size_t done) {
       for (size_t i = from; i < to; i += kMr) {
