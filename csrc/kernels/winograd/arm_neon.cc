@@ -154,6 +154,71 @@ EDGEQ_INLINE void multiply_narrow(const int16_t* blocks, const int16_t* filters,
 }
 // clang-format on
 
+// The filters of 4-bit weights, four channels at a time. A vector of bytes has two channels, their codes
+// being within [-8, 7] and the elements of their transforms within [-72, 72]: it is bytes that are added.
+// v0..v11 are the channels of lower nibbles, v12..v23 those of upper ones: nine taps, then three columns of
+// four.
+//
+// clang-format off
+#define EDGEQ_LOAD_TAP(low, step) \
+  "ld1 {v" #low ".16b}, [%[w]], %[" #step "]\n\t"
+#define EDGEQ_SPLIT_TAP(low, high) \
+  "sshr v" #high ".16b, v" #low ".16b, #4\n\t" \
+  "shl v" #low ".16b, v" #low ".16b, #4\n\t" \
+  "sshr v" #low ".16b, v" #low ".16b, #4\n\t"
+// (1 1 1) of the taps g0, g1, g2 in v<plus>, and (1 -1 1) in the place of g1.
+#define EDGEQ_COLUMN(g0, g1, g2, plus, ends) \
+  "add v" #ends ".16b, v" #g0 ".16b, v" #g2 ".16b\n\t" \
+  "add v" #plus ".16b, v" #ends ".16b, v" #g1 ".16b\n\t" \
+  "sub v" #g1 ".16b, v" #ends ".16b, v" #g1 ".16b\n\t"
+// An element of four channels, of which the first and third are in v<low>, the others in v<high>.
+#define EDGEQ_PUT_ELEMENT(low, high, a, b, c, d, step) \
+  "sxtl v" #a ".8h, v" #low ".8b\n\t" \
+  "sxtl v" #b ".8h, v" #high ".8b\n\t" \
+  "sxtl2 v" #c ".8h, v" #low ".16b\n\t" \
+  "sxtl2 v" #d ".8h, v" #high ".16b\n\t" \
+  "st1 {v" #a ".8h-v" #d ".8h}, [%[to]], %[" #step "]\n\t"
+// A row of elements, from those of the three columns: l0, l1 and l2 of lower nibbles, and h0, h1 and h2.
+#define EDGEQ_PUT_ELEMENTS(l0, l1, l2, h0, h1, h2, last) \
+  EDGEQ_PUT_ELEMENT(l0, h0, 24, 25, 26, 27, element) \
+  "add v" #l0 ".16b, v" #l0 ".16b, v" #l2 ".16b\n\t" \
+  "add v" #h0 ".16b, v" #h0 ".16b, v" #h2 ".16b\n\t" \
+  "add v30.16b, v" #l0 ".16b, v" #l1 ".16b\n\t" \
+  "add v31.16b, v" #h0 ".16b, v" #h1 ".16b\n\t" \
+  "sub v" #l0 ".16b, v" #l0 ".16b, v" #l1 ".16b\n\t" \
+  "sub v" #h0 ".16b, v" #h0 ".16b, v" #h1 ".16b\n\t" \
+  EDGEQ_PUT_ELEMENT(30, 31, 28, 29, 30, 31, element) \
+  EDGEQ_PUT_ELEMENT(l0, h0, 24, 25, 26, 27, element) \
+  EDGEQ_PUT_ELEMENT(l2, h2, 28, 29, 30, 31, last)
+
+/// Transforms the filters of `fours` >= 1 times four channels of a panel, whose taps lie `tap_bytes` apart, and
+/// steps past them.
+EDGEQ_INLINE void put_narrow_filters(size_t fours, ptrdiff_t tap_bytes, ptrdiff_t element_bytes, const int8_t*& w,
+                                     int16_t*& to) {
+  __asm__ volatile(
+      "1:\n\t"
+      EDGEQ_LOAD_TAP(0, tap) EDGEQ_LOAD_TAP(1, tap) EDGEQ_LOAD_TAP(2, tap) EDGEQ_LOAD_TAP(3, tap)
+      EDGEQ_LOAD_TAP(4, tap) EDGEQ_LOAD_TAP(5, tap) EDGEQ_LOAD_TAP(6, tap) EDGEQ_LOAD_TAP(7, tap)
+      EDGEQ_LOAD_TAP(8, next_taps)
+      EDGEQ_SPLIT_TAP(0, 12) EDGEQ_SPLIT_TAP(3, 15) EDGEQ_SPLIT_TAP(6, 18)
+      EDGEQ_COLUMN(0, 3, 6, 9, 24) EDGEQ_COLUMN(12, 15, 18, 21, 25)
+      EDGEQ_SPLIT_TAP(1, 13) EDGEQ_SPLIT_TAP(4, 16) EDGEQ_SPLIT_TAP(7, 19)
+      EDGEQ_COLUMN(1, 4, 7, 10, 24) EDGEQ_COLUMN(13, 16, 19, 22, 25)
+      EDGEQ_SPLIT_TAP(2, 14) EDGEQ_SPLIT_TAP(5, 17) EDGEQ_SPLIT_TAP(8, 20)
+      EDGEQ_COLUMN(2, 5, 8, 11, 24) EDGEQ_COLUMN(14, 17, 20, 23, 25)
+      EDGEQ_PUT_ELEMENTS(0, 1, 2, 12, 13, 14, element)
+      EDGEQ_PUT_ELEMENTS(9, 10, 11, 21, 22, 23, element)
+      EDGEQ_PUT_ELEMENTS(3, 4, 5, 15, 16, 17, element)
+      "subs %[fours], %[fours], #1\n\t"
+      EDGEQ_PUT_ELEMENTS(6, 7, 8, 18, 19, 20, next_element)
+      "b.ne 1b"
+      : [fours] "+r"(fours), [w] "+r"(w), [to] "+r"(to)
+      : [tap] "r"(tap_bytes), [next_taps] "r"(16 - 8 * tap_bytes), [element] "r"(element_bytes),
+        [next_element] "r"(64 - 15 * element_bytes)
+      : EDGEQ_SUM_CLOBBERS);
+}
+// clang-format on
+
 /// What the 16 products of a tile with a panel read. Elements of blocks and filters lie `step` apart.
 struct Operands {
   const int16_t* blocks;
@@ -302,7 +367,9 @@ class Convolution {
         put_filter(g, step, to);
       }
     } else {
-      for (size_t c = 0; c < p_.k; c += 2, w += kNr, to += 2 * kNr) {
+      const size_t pairs = (p_.k + 1) / 2;
+      if (pairs >= 2) put_narrow_filters(pairs / 2, static_cast<ptrdiff_t>(tap_bytes_), step, w, to);
+      if (pairs % 2 != 0) {
         int8x8_t even[9];
         int8x8_t odd[9];
 #pragma GCC unroll 9
@@ -313,6 +380,7 @@ class Convolution {
         }
         put_filter(even, step, to);
         put_filter(odd, step, to + kNr);
+        to += 2 * kNr;
       }
     }
     for (; to != end; to += kNr) {

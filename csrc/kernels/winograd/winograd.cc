@@ -172,8 +172,8 @@ void put_all_notes(const WinogradVariant& variant, size_t n, size_t k, WeightVie
 bool neon_is_faster(const WinogradShape& shape) {
   // Executed instructions of both ways, fitted to counts. Of eight channels, a block takes 16 multiplications
   // a panel for each of the 16 products, or of 4-bit weights 8 and about 1.2 that widen; loads and branches,
-  // 6 or 8, are shared among a tile. Its input is transformed in 117, a filter in 50. A block's sums are
-  // stored, transformed back and finished in 310 a panel.
+  // 6 or 8, are shared among a tile. Its input is transformed in 117, a filter in 50 or 40. A block's sums
+  // are stored, transformed back and finished in 310 a panel.
   const WinogradLanes lanes = winograd_lanes(shape.k, shape.n);
   const double outputs = static_cast<double>(shape.height_out * shape.width_out);
   const double blocks = static_cast<double>((shape.height_out + 1) / 2 * ((shape.width_out + 1) / 2));
@@ -186,7 +186,7 @@ bool neon_is_faster(const WinogradShape& shape) {
   const double of_block = 16 * (narrow ? 9.2 : 16.0);
   const double of_tile = 16 * (narrow ? 8.0 : 6.0);
   const double winograd = panels * (blocks * (of_block * groups + 310) + tiles * of_tile * groups) +
-                          blocks * groups * 117 + rounds * panels * 8 * groups * 50;
+                          blocks * groups * 117 + rounds * panels * 8 * groups * (narrow ? 40 : 50);
   const double width = static_cast<double>((shape.n + 3) / 4 * 4);
   const double step = narrow ? 0.165 : 0.187;
   const double product = outputs * 9 * width * (static_cast<double>(shape.k) * step + 0.94);
