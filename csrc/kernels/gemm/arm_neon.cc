@@ -607,10 +607,9 @@ EDGEQ_INLINE void run_tile_by_panels(const Epilogue& epilogue, const Operands& x
                         : epilogue.finish == Finish::kClamp    ? run_panels<kBits, PanelFinish::kClamp>
                                                                : nullptr;
   const void* rows = x.rows;
-  size_t groups = x.groups;
+  // Taps side by side, whose groups are even (pack.h), are one.
+  const size_t groups = kBits == 4 ? x.groups * x.taps : x.groups;
   if constexpr (kBits == 4) {
-    // Taps side by side, whose groups are even (neon_blocks.h), are one.
-    groups *= x.taps;
     if (function != nullptr && columns >= kNr) {
       const act_t* const* tap = x.rows;
       act_t* to = x.side;
@@ -638,7 +637,7 @@ EDGEQ_INLINE void run_tile_by_panels(const Epilogue& epilogue, const Operands& x
       step(count);
     }
     if (columns == 0) return;
-    const bool all = function == nullptr || columns < kNr;
+    const bool all = kBits == 8 || function == nullptr || columns < kNr;
     const size_t rest = all ? columns : kNr;
     if (kBits == 4 && x.taps != 1) {
       tile_row<NarrowTile<false>, 4>(epilogue, x, place, panel, rest);
@@ -737,8 +736,8 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
   x.note_bytes = blocks.header_bytes - kChannelBytes;
   x.half = blocks.tap_depth / 8 % 2;
   x.by_panels = x.groups != 0 && (kBits == 8 ? gemm_notes_are_bits(x.groups, x.taps) : blocks.row_bytes != 0);
-  x.all_have_parts = true;
-  x.side = reinterpret_cast<act_t*>(p.scratch + blocks.address_bytes + NeonBlocks::kPartBytes);
+  if (kBits == 4)
+    x.side = reinterpret_cast<act_t*>(p.scratch + blocks.address_bytes + NeonBlocks::kPartBytes);
   Place place{};
   place.dst_stride = p.dst_row_stride;
   place.src_stride = p.residual.row_stride;
