@@ -597,6 +597,12 @@ void test_gemm_variant(const GemmVariant& variant) {
       deep.small = true;
       check_gemm(variant, deep);
     }
+    // Several blocks of panels by lanes, whose rows stay widened if they are not too many.
+    for (size_t m : {5, 49, 100}) {
+      GemmCase blocks{m, 3 * nr + 1, 240, 1, true, fill, false, m == 49, ++seed};
+      blocks.small = seed % 2 == 0;
+      check_gemm(variant, blocks);
+    }
   }
   // Deep sums, and the wrap of biases near 2^30.
   for (Fill fill : kFills) {

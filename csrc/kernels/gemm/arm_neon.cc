@@ -871,19 +871,27 @@ EDGEQ_NOINLINE void finish_lane_sums(const GemmParams& p, const Epilogue& epilog
   }
 }
 
+/// Widened rows of tiles.
+struct WidenedRows {
+  int16_t* first;
+  size_t step;  // from tile to tile
+  bool done;    // they are there
+};
+
 /// Rows [row, row_end) times some panels, `columns` channels of them from `column` on, in tiles of kRows
 /// rows; the last may have fewer.
 template <Finish kFinish, size_t kRows>
 void lane_rows(const GemmParams& p, const Epilogue& epilogue, const LaneBlocks& blocks, size_t row,
-               size_t row_end, const uint8_t* panels, size_t column, size_t columns) {
-  uint8_t* const scratch = p.scratch;
-  int16_t* const widened = reinterpret_cast<int16_t*>(scratch);
-  int32_t* const sums = reinterpret_cast<int32_t*>(scratch + blocks.row_bytes());
-  act_t* const edge = reinterpret_cast<act_t*>(scratch + blocks.row_bytes() + LaneBlocks::kSumBytes);
+               size_t row_end, const WidenedRows& all_widened, const uint8_t* panels, size_t column,
+               size_t columns) {
+  uint8_t* const scratch = p.scratch + blocks.tiles * blocks.row_bytes();
+  int32_t* const sums = reinterpret_cast<int32_t*>(scratch);
+  act_t* const edge = reinterpret_cast<act_t*>(scratch + LaneBlocks::kSumBytes);
+  int16_t* widened = all_widened.first;
   const ptrdiff_t stride = p.dst_row_stride;
-  for (; row < row_end; row += kRows) {
+  for (; row < row_end; row += kRows, widened += all_widened.step) {
     const size_t rows = row_end - row < kRows ? row_end - row : kRows;
-    widen_rows(p, blocks, row, rows, widened);
+    if (!all_widened.done) widen_rows(p, blocks, row, rows, widened);
     act_t* dst = p.dst + static_cast<ptrdiff_t>(row) * stride + column;
     const uint8_t* panel = panels;
     for (size_t left = columns; left != 0;) {
@@ -925,7 +933,7 @@ void lane_rows(const GemmParams& p, const Epilogue& epilogue, const LaneBlocks& 
 }
 
 using LaneRows = void (*)(const GemmParams&, const Epilogue&, const LaneBlocks&, size_t, size_t,
-                          const uint8_t*, size_t, size_t);
+                          const WidenedRows&, const uint8_t*, size_t, size_t);
 
 /// The function for tiles of so many rows: 49 and 196 rows leave one and four.
 template <size_t kRows>
@@ -939,7 +947,11 @@ EDGEQ_INLINE LaneRows find_lane_rows(const Epilogue& epilogue) {
 void run_lanes(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end) {
   const LaneBlocks blocks = lane_blocks(p.k, p.taps);
   const size_t packed_panel = kLaneHeader + (p.k + 1) / 2 * p.taps * kLaneNr;
-  uint8_t* const widened = p.scratch + blocks.row_bytes() + LaneBlocks::kSumBytes + LaneBlocks::kCodeBytes;
+  uint8_t* const widened =
+      p.scratch + blocks.tiles * blocks.row_bytes() + LaneBlocks::kSumBytes + LaneBlocks::kCodeBytes;
+  const bool keeps = panel_end - panel_begin > blocks.panels &&
+                     (row_end - row_begin + kLaneRows - 1) / kLaneRows <= blocks.tiles;
+  const size_t step = keeps ? blocks.row_bytes() / sizeof(int16_t) : 0;
   Epilogue epilogue(p);
   for (size_t panel = panel_begin; panel < panel_end; panel += blocks.panels) {
     const size_t count = panel_end - panel < blocks.panels ? panel_end - panel : blocks.panels;
@@ -954,10 +966,13 @@ void run_lanes(const GemmParams& p, size_t row_begin, size_t row_end, size_t pan
     }
     const size_t rest = (row_end - row_begin) % kLaneRows;
     const size_t whole_end = rest <= 4 ? row_end - rest : row_end;
-    find_lane_rows<kLaneRows>(epilogue)(p, epilogue, blocks, row_begin, whole_end, widened, column, columns);
+    WidenedRows rows{reinterpret_cast<int16_t*>(p.scratch), step, keeps && panel != panel_begin};
+    find_lane_rows<kLaneRows>(epilogue)(p, epilogue, blocks, row_begin, whole_end, rows, widened, column,
+                                        columns);
     if (whole_end == row_end) continue;
+    rows.first += (whole_end - row_begin) / kLaneRows * step;
     const LaneRows last = rest == 1 ? find_lane_rows<1>(epilogue) : find_lane_rows<4>(epilogue);
-    last(p, epilogue, blocks, whole_end, row_end, widened, column, columns);
+    last(p, epilogue, blocks, whole_end, row_end, rows, widened, column, columns);
   }
 }
 

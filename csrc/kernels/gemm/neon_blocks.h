@@ -66,9 +66,10 @@ static inline NeonBlocks neon_blocks(size_t k, size_t taps, int weight_bits) {
 
 /// The same for tiles by lanes (arm64_neon_lanes.h), whose panels hold weights of 16 bits:
 ///
-///   | a tile's rows, widened | sums of a tile | codes of a tile at an edge | a block of panels |
+///   | tiles' rows, widened | sums of a tile | codes of a tile at an edge | a block of panels |
 ///
-/// All taps of a row are one depth; each is padded with zero weights to whole eights.
+/// All taps of a row are one depth; each is padded with zero weights to whole eights. Where there are several
+/// blocks of panels, the rows of all tiles stay widened, as long as there is room.
 struct LaneBlocks {
   static constexpr size_t kChannels = 16;  // of a panel
   static constexpr size_t kRows = 8;
@@ -77,11 +78,12 @@ struct LaneBlocks {
   size_t depth;
   size_t panel_bytes;
   size_t panels;
+  size_t tiles;  // whose rows there is room for
 
   static constexpr size_t kSumBytes = kRows * kChannels * 4;
   static constexpr size_t kCodeBytes = kRows * kChannels;
-  size_t row_bytes() const { return 2 * kRows * depth; }
-  size_t bytes() const { return row_bytes() + kSumBytes + kCodeBytes + panels * panel_bytes; }
+  size_t row_bytes() const { return 2 * kRows * depth; }  // of a tile
+  size_t bytes() const { return tiles * row_bytes() + kSumBytes + kCodeBytes + panels * panel_bytes; }
 };
 
 static inline LaneBlocks lane_blocks(size_t k, size_t taps) {
@@ -90,6 +92,10 @@ static inline LaneBlocks lane_blocks(size_t k, size_t taps) {
   blocks.depth = blocks.tap_depth * taps;
   blocks.panel_bytes = LaneBlocks::kChannels * (12 + 2 * blocks.depth) + kGemmLaneNotes;
   blocks.panels = panels_beside(blocks.row_bytes(), blocks.panel_bytes);
+  // They pass once for each block: a second-level cache has room for them.
+  constexpr size_t kAllRowBytes = 48 * 1024;
+  blocks.tiles = kAllRowBytes / blocks.row_bytes();
+  if (blocks.tiles < 1) blocks.tiles = 1;
   return blocks;
 }
 
