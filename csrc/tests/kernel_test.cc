@@ -852,8 +852,8 @@ void test_winograd(IsaSet isas) {
                                             false, 14, 9, true});
     }
     // Few weights, so that plain NEON adds products of many channels in 16 bits: as many as magnitudes of 63
-    // allow where 64 of them would be one too many (16 weights of -4 times -512), and in words of notes that
-    // are full, or end with one run or another.
+    // allow where 64 of them would be one too many (16 weights of -4 times -512), and runs that are as long
+    // as they may be, or end anywhere.
     for (size_t tap = 0; tap < 9; ++tap) {
       for (size_t k : {8, 15, 16, 64, 68, 250, 256, 260, 523}) {
         for (bool checkers : {false, true}) {
