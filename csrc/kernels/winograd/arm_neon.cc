@@ -244,7 +244,7 @@ EDGEQ_INLINE void put_narrow_filters(size_t fours, ptrdiff_t tap_bytes, ptrdiff_
 struct Operands {
   const int16_t* blocks;
   const int16_t* filters;
-  const uint8_t* notes;  // of all elements, or null
+  const uint8_t* notes;  // of all elements
   size_t step;
   size_t groups;  // of eight channels
 };
@@ -253,11 +253,11 @@ template <int kBlocks>
 void multiply(const Operands& x, int32_t* sums) {
   const uint8_t* notes = x.notes;
   for (size_t i = 0; i < 16 * x.step; i += x.step, sums += kElementSums) {
-    if (notes != nullptr && *notes != 0) {
+    if (*notes != 0) {
       multiply_narrow<kBlocks>(x.blocks + i, x.filters + i, notes, sums);
     } else {
       multiply_wide<kBlocks>(x.blocks + i, x.filters + i, x.groups, sums);
-      if (notes != nullptr) ++notes;
+      ++notes;
     }
   }
 }
@@ -311,7 +311,7 @@ class Convolution {
   struct Panel {
     const uint8_t* header;
     const int16_t* filters;
-    const uint8_t* notes;  // of 4-bit weights, else null
+    const uint8_t* notes;
     size_t channel;
     size_t columns;  // channels
     Finish finish;
@@ -321,7 +321,8 @@ class Convolution {
     Panel at;
     at.header = header(panel);
     at.filters = filters;
-    at.notes = bits_ == 4 ? header((p_.n + kNr - 1) / kNr) + panel * note_bytes_ : nullptr;
+    static constexpr uint8_t kNoRuns[16] = {};
+    at.notes = bits_ == 4 ? header((p_.n + kNr - 1) / kNr) + panel * note_bytes_ : kNoRuns;
     at.channel = panel * kNr;
     at.columns = p_.n - at.channel < kNr ? p_.n - at.channel : kNr;
     GemmParams rounding;
@@ -347,7 +348,12 @@ class Convolution {
     out[3] = g2;
   }
 
-  // Stores and steps in one instruction.
+  // Each of these loads or stores, and steps in one instruction.
+  static EDGEQ_INLINE int8x8_t get(const int8_t*& from, ptrdiff_t step_bytes) {
+    int8x8_t vector;
+    __asm__ volatile("ld1 {%0.8b}, [%1], %2" : "=w"(vector), "+r"(from) : "r"(step_bytes) : "memory");
+    return vector;
+  }
   static EDGEQ_INLINE void put(int16_t*& to, ptrdiff_t step_bytes, int16x8_t vector) {
     __asm__ volatile("st1 {%1.8h}, [%0], %2" : "+r"(to) : "w"(vector), "r"(step_bytes) : "memory");
   }
@@ -379,10 +385,13 @@ class Convolution {
     const ptrdiff_t step = static_cast<ptrdiff_t>(lanes_.element_bytes);
     const int16_t* const end = to + lanes_.groups * 8 * kNr;
     if (bits_ == 8) {
-      for (size_t c = 0; c < p_.k; ++c, w += kNr, to += kNr) {
+      // A copy, because what is written might be this.
+      const ptrdiff_t tap_bytes = static_cast<ptrdiff_t>(tap_bytes_);
+      for (size_t left = p_.k; left != 0; --left, w += kNr, to += kNr) {
+        const int8_t* from = w;
         int8x8_t g[9];
 #pragma GCC unroll 9
-        for (size_t t = 0; t < 9; ++t) g[t] = vld1_s8(w + t * tap_bytes_);
+        for (int8x8_t& tap : g) tap = get(from, tap_bytes);
         put_filter(g, step, to);
       }
     } else {
