@@ -586,6 +586,24 @@ void test_gemm_variant(const GemmVariant& variant) {
     GemmCase c{2 * mr + 1, 2 * nr, 48, 9, false, fill, false, seed % 2 == 0, ++seed};
     c.small = true;
     check_gemm(variant, c);
+    // Depths in one part or several of plain NEON with 4-bit weights, and of more pairs of groups than a part
+    // has; the first part with an odd group.
+    for (size_t k : {288, 304, 320, 592, 960, 1552, 8160, 8176, 8192}) {
+      GemmCase deep{2 * mr + 1, 2 * nr + 3, k, 1, true, fill, false, k % 320 == 0, ++seed};
+      deep.small = true;
+      check_gemm(variant, deep);
+    }
+    for (size_t k : {32, 57, 64, 160}) {
+      GemmCase deep{2 * mr + 1, 2 * nr + 3, k, 9, false, fill, false, k == 64, ++seed};
+      deep.small = true;
+      check_gemm(variant, deep);
+    }
+    // Several blocks of panels by lanes, whose rows stay widened if they are not too many.
+    for (size_t m : {5, 49, 100}) {
+      GemmCase blocks{m, 3 * nr + 1, 240, 1, true, fill, false, m == 49, ++seed};
+      blocks.small = seed % 2 == 0;
+      check_gemm(variant, blocks);
+    }
   }
   // Deep sums, and the wrap of biases near 2^30.
   for (Fill fill : kFills) {
@@ -836,8 +854,8 @@ void test_winograd(IsaSet isas) {
                                             false, 14, 9, true});
     }
     // Few weights, so that plain NEON adds products of many channels in 16 bits: as many as magnitudes of 63
-    // allow where 64 of them would be one too many (16 weights of -4 times -512), and in words of notes that
-    // are full, or end with one run or another.
+    // allow where 64 of them would be one too many (16 weights of -4 times -512), and runs that are as long
+    // as they may be, or end anywhere.
     for (size_t tap = 0; tap < 9; ++tap) {
       for (size_t k : {8, 15, 16, 64, 68, 250, 256, 260, 523}) {
         for (bool checkers : {false, true}) {

@@ -96,6 +96,41 @@ EDGEQ_INLINE Sums add_products(const Sums& sums, const Products& products) {
   return result;
 }
 
+#if defined(__aarch64__)
+/// Codes of products (kRelu), where biases and scales are in registers: the addends alone are read.
+EDGEQ_INLINE Bytes relu_codes(const Products& products, const Sums& biases, const Sums& scales,
+                              const int32_t* addends, float32x4_t magic) {
+  int16x8_t low = products.half[0];
+  int16x8_t high = products.half[1];
+  int32x4_t a, b, c;
+  Bytes codes;
+  __asm__(
+      "saddw2 %4.4s, %7.4s, %1.8h\n\t"
+      "saddw2 %5.4s, %9.4s, %2.8h\n\t"
+      "ldp %q0, %q3, [%15]\n\t"
+      "saddw %1.4s, %6.4s, %1.4h\n\t"
+      "saddw %2.4s, %8.4s, %2.4h\n\t"
+      "fmla %3.4s, %4.4s, %11.4s\n\t"
+      "fmla %0.4s, %1.4s, %10.4s\n\t"
+      "ldp %q1, %q4, [%15, #32]\n\t"
+      "fadd %3.4s, %3.4s, %14.4s\n\t"
+      "fadd %0.4s, %0.4s, %14.4s\n\t"
+      "fmla %4.4s, %5.4s, %13.4s\n\t"
+      "fmla %1.4s, %2.4s, %12.4s\n\t"
+      "uzp1 %0.8h, %0.8h, %3.8h\n\t"
+      "fadd %4.4s, %4.4s, %14.4s\n\t"
+      "fadd %1.4s, %1.4s, %14.4s\n\t"
+      "sqxtn %0.8b, %0.8h\n\t"
+      "uzp1 %1.8h, %1.8h, %4.8h\n\t"
+      "sqxtn2 %0.16b, %1.8h"
+      : "=&w"(codes), "+w"(low), "+w"(high), "=&w"(a), "=&w"(b), "=&w"(c)
+      : "w"(biases.part[0]), "w"(biases.part[1]), "w"(biases.part[2]), "w"(biases.part[3]),
+        "w"(scales.part[0]), "w"(scales.part[1]), "w"(scales.part[2]), "w"(scales.part[3]), "w"(magic),
+        "r"(addends), "m"(*reinterpret_cast<const int32_t (*)[kLanes]>(addends)));
+  return codes;
+}
+#endif
+
 /// Products that fit into an int16.
 constexpr int most_products(int bits) { return bits == 4 ? 36 : 2; }
 
@@ -141,9 +176,10 @@ EDGEQ_NOINLINE void rows3(const Call<kLanes>& call, const Block& block, size_t r
   const int32_t* const bias = block.bias;
   const ptrdiff_t pixel = p.src_pixel_stride;
   const ptrdiff_t step = call.output_step;
-  // With 8-bit weights the loops have no registers left for the biases.
-  constexpr bool kKeepsBiases = kRelu && kBits == 4;
-  const Sums biases = load_sums<0>(bias);
+  // With 8-bit weights the loops have no registers left for biases and scales.
+  constexpr bool kKeepsConstants = kRelu && kBits == 4;
+  [[maybe_unused]] const Sums biases = kKeepsConstants ? load_sums<0>(bias) : Sums{};
+  [[maybe_unused]] const Sums scales = kKeepsConstants ? load_sums<kLanes>(bias) : Sums{};
   const Turns turns = Turns::of<kStride>(p);
   for (size_t y = row_begin; y < row_end; ++y) {
     const int8_t* row[3];
@@ -153,8 +189,16 @@ EDGEQ_NOINLINE void rows3(const Call<kLanes>& call, const Block& block, size_t r
 
     using Columns = Bytes[3][3];  // columns of three pixels, one below the other
     const auto emit = [&](const Columns& window, int first) EDGEQ_LAMBDA {
-      Sums sums = kKeepsBiases ? biases : load_sums<0>(bias);
       const auto in = [&](int t) EDGEQ_LAMBDA { return window[(first + t) % 3][t / 3]; };
+#if defined(__aarch64__)
+      if constexpr (kKeepsConstants) {
+        store_bytes(dst, relu_codes(multiply_nine(in, weights), biases, scales, bias + 2 * kLanes,
+                                    requantize.magic()));
+        dst += step;
+        return;
+      }
+#endif
+      Sums sums = load_sums<0>(bias);
       if constexpr (kBits == 4) {
         sums = add_products(sums, multiply_nine(in, weights));
       } else {

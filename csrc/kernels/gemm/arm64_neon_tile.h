@@ -323,8 +323,8 @@ EDGEQ_INLINE void sum_wide_tile(const act_t* const* rows, size_t taps, size_t gr
   "ldp q20, q21, [%[constants], #32]\n\t" \
   EDGEQ_CLAMPED(0, 1, 2, 3, 16, 17, 18, 19, 20, 21)
 
-#define EDGEQ_RUN_PANELS(sums, finish) \
-  __asm__ volatile(EDGEQ_PANELS(sums, finish) \
+#define EDGEQ_RUN_PANELS(first, sums, finish) \
+  __asm__ volatile(first EDGEQ_PANELS(sums, finish) \
                    : [a0] "=&r"(a0), [a1] "=&r"(a1), [a2] "=&r"(a2), [a3] "=&r"(a3), [w] "=&r"(w), \
                      [bits] "=&r"(bits), [left] "=&r"(left), [panel] "+r"(panel), [panels] "+r"(panels), [dst] "+r"(dst), [src] "+r"(src) \
                    : [rows] "r"(rows), [groups] "r"(groups), [half] "r"(half), \
@@ -353,7 +353,8 @@ EDGEQ_NOINLINE void sum_wide_panel(const act_t* const* rows, size_t groups, size
 constexpr size_t kNarrowProducts = 36;
 
 // clang-format off
-#define EDGEQ_NARROW_END \
+// `part` says what follows where lanes are added up one by one.
+#define EDGEQ_NARROW_END(part) \
   "cmp %w[bits], #2\n\t" \
   "b.lo 9f\n\t" \
   "b.eq 8f\n\t" \
@@ -378,6 +379,7 @@ constexpr size_t kNarrowProducts = 36;
   EDGEQ_SADDLP(6) EDGEQ_SADDLP(7) EDGEQ_SADDLP(8) EDGEQ_SADDLP(9) EDGEQ_SADDLP(10) EDGEQ_SADDLP(11) \
   EDGEQ_SADDLP(12) EDGEQ_SADDLP(13) EDGEQ_SADDLP(14) EDGEQ_SADDLP(15) \
   EDGEQ_WIDE_END \
+  part \
   "1:\n\t"
 // clang-format on
 
@@ -394,13 +396,13 @@ EDGEQ_INLINE void sum_narrow_tile(const act_t* const* rows, size_t taps, size_t 
   register int32x4_t s3 __asm__("v3");
   if (kOneTap) {
     __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W4_BEGIN, EDGEQ_W4_BEGIN_32, EDGEQ_W4_ADD_16, EDGEQ_W4_LOOP_32,
-                                EDGEQ_W4_ADD_8, "") EDGEQ_NARROW_END
+                                EDGEQ_W4_ADD_8, "") EDGEQ_NARROW_END("")
                      : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS
                      : [rows] "r"(rows), [groups] "r"(groups), [half] "r"(half), [bits] "r"(fit)
                      : EDGEQ_TILE_CLOBBERS);
   } else {
     __asm__ volatile(EDGEQ_TAPS("", EDGEQ_W4_BEGIN, EDGEQ_W4_BEGIN_32, EDGEQ_W4_ADD_16, EDGEQ_W4_LOOP_32,
-                                EDGEQ_W4_ADD_8, EDGEQ_LOOP_OVER_TAPS("")) EDGEQ_NARROW_END
+                                EDGEQ_W4_ADD_8, EDGEQ_LOOP_OVER_TAPS("")) EDGEQ_NARROW_END("")
                      : "=w"(s0), "=w"(s1), "=w"(s2), "=w"(s3), EDGEQ_TILE_SCALARS, EDGEQ_TAP_SCALARS
                      : [groups] "r"(groups), [half] "r"(half), [bits] "r"(fit)
                      : EDGEQ_TILE_CLOBBERS);
@@ -474,7 +476,27 @@ EDGEQ_INLINE int32x4_t sum_narrow_row(const act_t* a, size_t groups, size_t half
 }
 
 // clang-format off
-// One tap of at least one whole group of 4-bit weights; the rows lie side by side.
+// One tap of at least one whole group of 4-bit weights; the rows lie side by side, and 64 bytes before them
+// are free. Where no lane holds the sums of the whole depth, it comes in parts (pack.h), whose sums are added
+// up there; %[a1] is 0 but between a panel's parts.
+#define EDGEQ_W4_BEFORE_PANELS \
+  "mov %[a1], #0\n\t" \
+  "sub %[a2], %[rows], #64\n\t"
+#define EDGEQ_W4_END_PART \
+  "cbnz %w[bits], 1f\n\t" \
+  "cbnz %[a1], 11f\n\t" \
+  "add %[a1], %[panel], #41\n\t" \
+  "b 12f\n\t" \
+  "11:\n\t" \
+  "ld1 {v4.4s-v7.4s}, [%[a2]]\n\t" \
+  EDGEQ_STEP(add, 4s, 0, 4) EDGEQ_STEP(add, 4s, 1, 5) EDGEQ_STEP(add, 4s, 2, 6) EDGEQ_STEP(add, 4s, 3, 7) \
+  "12:\n\t" \
+  "ldrb %w[left], [%[a1]], #1\n\t" \
+  "cbz %[left], 13f\n\t" \
+  "st1 {v0.4s-v3.4s}, [%[a2]]\n\t" \
+  "b 14b\n\t" \
+  "13:\n\t" \
+  "mov %[a1], #0\n\t"
 #define EDGEQ_W4_SIDE_16(multiply) \
   "ld1 {v16.16b-v19.16b}, [%[a0]], #64\n\t" \
   EDGEQ_WEIGHTS_16 EDGEQ_W4_16(multiply, 16, 17, 18, 19, 24, 25, 26, 27)
@@ -486,11 +508,12 @@ EDGEQ_INLINE int32x4_t sum_narrow_row(const act_t* a, size_t groups, size_t half
   EDGEQ_W4_16(multiply, 16, 18, 20, 22, 24, 25, 26, 27) \
   EDGEQ_W4_16(smlal, 17, 19, 21, 23, 28, 29, 30, 31)
 #define EDGEQ_W4_ONE_TAP \
-  "lsr %[left], %[groups], #1\n\t" \
+  "ldrb %w[left], [%[panel], #40]\n\t" \
   "mov %[a0], %[rows]\n\t" \
   "ldrb %w[bits], [%[panel], #32]\n\t" \
   "add %[w], %[panel], #48\n\t" \
   "tbnz %[groups], #0, 5f\n\t" \
+  "14:\n\t" \
   EDGEQ_W4_SIDE_32(smull) \
   "sub %[left], %[left], #1\n\t" \
   "b 3f\n\t" \
@@ -556,8 +579,8 @@ EDGEQ_NOINLINE void put_side_by_side(const act_t* const* rows, size_t groups, si
 }
 
 /// Four rows times some panels of one tap and at least one whole group, to codes. kBits = 8: `rows` are their
-/// addresses, and the panels' notes are bits; 4: the rows side by side, and panels in the form of W8, of
-/// which no fit is 0.
+/// addresses, and the panels' notes are bits; 4: the rows side by side, behind 64 bytes that are free, and
+/// panels in the form of W8, of which the notes name parts. Some taps side by side are one.
 template <int kBits, PanelFinish kFinish>
 EDGEQ_NOINLINE void run_panels(const void* rows, size_t groups, size_t half, const uint8_t* panel,
                                size_t panel_bytes, size_t panels, const FinishConstants& constants,
@@ -565,17 +588,20 @@ EDGEQ_NOINLINE void run_panels(const void* rows, size_t groups, size_t half, con
   const act_t *a0, *a1, *a2, *a3, *w;
   uint64_t bits, left;
   if constexpr (kBits == 8 && kFinish == PanelFinish::kSaturate) {
-    EDGEQ_RUN_PANELS(EDGEQ_W8_ONE_TAP EDGEQ_WIDE_END, EDGEQ_PANELS_SATURATED);
+    EDGEQ_RUN_PANELS("", EDGEQ_W8_ONE_TAP EDGEQ_WIDE_END, EDGEQ_PANELS_SATURATED);
   } else if constexpr (kBits == 8 && kFinish == PanelFinish::kClamp) {
-    EDGEQ_RUN_PANELS(EDGEQ_W8_ONE_TAP EDGEQ_WIDE_END, EDGEQ_PANELS_CLAMPED);
+    EDGEQ_RUN_PANELS("", EDGEQ_W8_ONE_TAP EDGEQ_WIDE_END, EDGEQ_PANELS_CLAMPED);
   } else if constexpr (kBits == 8) {
-    EDGEQ_RUN_PANELS(EDGEQ_W8_ONE_TAP EDGEQ_WIDE_END, EDGEQ_WITH_RESIDUAL);
+    EDGEQ_RUN_PANELS("", EDGEQ_W8_ONE_TAP EDGEQ_WIDE_END, EDGEQ_WITH_RESIDUAL);
   } else if constexpr (kFinish == PanelFinish::kSaturate) {
-    EDGEQ_RUN_PANELS(EDGEQ_W4_ONE_TAP EDGEQ_NARROW_END, EDGEQ_PANELS_SATURATED);
+    EDGEQ_RUN_PANELS(EDGEQ_W4_BEFORE_PANELS, EDGEQ_W4_ONE_TAP EDGEQ_NARROW_END(EDGEQ_W4_END_PART),
+                     EDGEQ_PANELS_SATURATED);
   } else if constexpr (kFinish == PanelFinish::kClamp) {
-    EDGEQ_RUN_PANELS(EDGEQ_W4_ONE_TAP EDGEQ_NARROW_END, EDGEQ_PANELS_CLAMPED);
+    EDGEQ_RUN_PANELS(EDGEQ_W4_BEFORE_PANELS, EDGEQ_W4_ONE_TAP EDGEQ_NARROW_END(EDGEQ_W4_END_PART),
+                     EDGEQ_PANELS_CLAMPED);
   } else {
-    EDGEQ_RUN_PANELS(EDGEQ_W4_ONE_TAP EDGEQ_NARROW_END, EDGEQ_WITH_RESIDUAL);
+    EDGEQ_RUN_PANELS(EDGEQ_W4_BEFORE_PANELS, EDGEQ_W4_ONE_TAP EDGEQ_NARROW_END(EDGEQ_W4_END_PART),
+                     EDGEQ_WITH_RESIDUAL);
   }
 }
 

@@ -60,8 +60,9 @@ struct Operands {
   size_t header_bytes;
   size_t panel_bytes;
   size_t note_bytes;
-  bool by_panels;  // run_panels takes whole tiles: of 4-bit weights, where they fit
-  bool all_fit;    // no panel's fit is 0
+  bool by_panels;  // run_panels takes whole tiles: of 4-bit weights, where these have parts (pack.h)
+  bool all_have_parts;
+  act_t* side;  // W4, where by_panels holds: for a tile's rows side by side
 };
 
 /// Sums of a tile, without bias.
@@ -522,6 +523,11 @@ EDGEQ_INLINE void widen_eights(size_t count, const int8_t*& in, int16_t*& out) {
 }
 #endif
 
+/// Whether a panel of 4-bit weights has parts (pack.h); that of one group counts no pairs.
+EDGEQ_INLINE bool has_parts(const uint8_t* panel) {
+  return panel[kChannelBytes] != 0 || panel[kChannelBytes + kGemmNarrowParts] != 0;
+}
+
 /// Brings a panel of 4-bit weights into the form of W8.
 void unpack_panel(const uint8_t* from, const Operands& x, uint8_t* to) {
   constexpr size_t kHeader = kChannelBytes + kNarrowNotes;
@@ -601,20 +607,22 @@ EDGEQ_INLINE void run_tile_by_panels(const Epilogue& epilogue, const Operands& x
                         : epilogue.finish == Finish::kClamp    ? run_panels<kBits, PanelFinish::kClamp>
                                                                : nullptr;
   const void* rows = x.rows;
+  // Taps side by side, whose groups are even (pack.h), are one.
+  const size_t groups = kBits == 4 ? x.groups * x.taps : x.groups;
   if constexpr (kBits == 4) {
     if (function != nullptr && columns >= kNr) {
-      // Behind the addresses of one tap, 64 bytes (neon_blocks.h).
-      act_t* const side = reinterpret_cast<act_t*>(const_cast<const act_t**>(x.rows + 64 / sizeof(act_t*)));
-      put_side_by_side(x.rows, x.groups, x.half, side);
-      rows = side;
+      const act_t* const* tap = x.rows;
+      act_t* to = x.side;
+      for (size_t t = x.taps; t > 0; --t, tap += kMr, to += 16 * kMr * x.groups)
+        put_side_by_side(tap, x.groups, x.half, to);
+      rows = x.side;
     }
   }
-  const auto fits = [&](const uint8_t* at) { return kBits == 8 || x.all_fit || at[kChannelBytes] != 0; };
   for (;;) {
     size_t count = function == nullptr ? 0 : columns / kNr;
-    if (!x.all_fit) {
+    if (kBits == 4 && !x.all_have_parts) {
       size_t some = 0;
-      while (some < count && fits(panel + some * x.panel_bytes)) ++some;
+      while (some < count && has_parts(panel + some * x.panel_bytes)) ++some;
       count = some;
     }
     const auto step = [&](size_t panels) {
@@ -624,14 +632,18 @@ EDGEQ_INLINE void run_tile_by_panels(const Epilogue& epilogue, const Operands& x
       if (place.src != nullptr) place.src += panels * kNr;
     };
     if (count != 0) {
-      function(rows, x.groups, x.half, panel, x.panel_bytes, count, epilogue.constants, place.dst,
+      function(rows, groups, x.half, panel, x.panel_bytes, count, epilogue.constants, place.dst,
                place.dst_stride, place.src, place.src_stride);
       step(count);
     }
     if (columns == 0) return;
-    const bool all = function == nullptr || columns < kNr;
+    const bool all = kBits == 8 || function == nullptr || columns < kNr;
     const size_t rest = all ? columns : kNr;
-    tile_row<Tile, 4>(epilogue, x, place, panel, rest);
+    if (kBits == 4 && x.taps != 1) {
+      tile_row<NarrowTile<false>, 4>(epilogue, x, place, panel, rest);
+    } else {
+      tile_row<Tile, 4>(epilogue, x, place, panel, rest);
+    }
     if (all) return;
     step(1);
     if (columns == 0) return;
@@ -723,8 +735,9 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
   x.groups = blocks.tap_depth / 16;
   x.note_bytes = blocks.header_bytes - kChannelBytes;
   x.half = blocks.tap_depth / 8 % 2;
-  x.by_panels = x.groups != 0 && (kBits == 8 ? gemm_notes_are_bits(x.groups, x.taps) : x.taps == 1);
-  x.all_fit = true;
+  x.by_panels = x.groups != 0 && (kBits == 8 ? gemm_notes_are_bits(x.groups, x.taps) : blocks.row_bytes != 0);
+  if (kBits == 4)
+    x.side = reinterpret_cast<act_t*>(p.scratch + blocks.address_bytes + NeonBlocks::kPartBytes);
   Place place{};
   place.dst_stride = p.dst_row_stride;
   place.src_stride = p.residual.row_stride;
@@ -741,9 +754,9 @@ void run(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_beg
       for (size_t i = 0; i < count; ++i)
         unpack_panel(weights + i * packed_panel, x, unpacked + i * blocks.panel_bytes);
       weights = unpacked;
-      x.all_fit = true;
+      x.all_have_parts = true;
       for (size_t i = 0; i < count; ++i)
-        x.all_fit = x.all_fit && weights[i * blocks.panel_bytes + kChannelBytes] != 0;
+        x.all_have_parts = x.all_have_parts && has_parts(weights + i * blocks.panel_bytes);
     }
     const auto run_tiles = [&](size_t from, size_t to, size_t done) {
       for (size_t i = from; i < to; i += kMr) {
@@ -858,19 +871,27 @@ EDGEQ_NOINLINE void finish_lane_sums(const GemmParams& p, const Epilogue& epilog
   }
 }
 
+/// Widened rows of tiles.
+struct WidenedRows {
+  int16_t* first;
+  size_t step;  // from tile to tile
+  bool done;    // they are there
+};
+
 /// Rows [row, row_end) times some panels, `columns` channels of them from `column` on, in tiles of kRows
 /// rows; the last may have fewer.
 template <Finish kFinish, size_t kRows>
 void lane_rows(const GemmParams& p, const Epilogue& epilogue, const LaneBlocks& blocks, size_t row,
-               size_t row_end, const uint8_t* panels, size_t column, size_t columns) {
-  uint8_t* const scratch = p.scratch;
-  int16_t* const widened = reinterpret_cast<int16_t*>(scratch);
-  int32_t* const sums = reinterpret_cast<int32_t*>(scratch + blocks.row_bytes());
-  act_t* const edge = reinterpret_cast<act_t*>(scratch + blocks.row_bytes() + LaneBlocks::kSumBytes);
+               size_t row_end, const WidenedRows& all_widened, const uint8_t* panels, size_t column,
+               size_t columns) {
+  uint8_t* const scratch = p.scratch + blocks.tiles * blocks.row_bytes();
+  int32_t* const sums = reinterpret_cast<int32_t*>(scratch);
+  act_t* const edge = reinterpret_cast<act_t*>(scratch + LaneBlocks::kSumBytes);
+  int16_t* widened = all_widened.first;
   const ptrdiff_t stride = p.dst_row_stride;
-  for (; row < row_end; row += kRows) {
+  for (; row < row_end; row += kRows, widened += all_widened.step) {
     const size_t rows = row_end - row < kRows ? row_end - row : kRows;
-    widen_rows(p, blocks, row, rows, widened);
+    if (!all_widened.done) widen_rows(p, blocks, row, rows, widened);
     act_t* dst = p.dst + static_cast<ptrdiff_t>(row) * stride + column;
     const uint8_t* panel = panels;
     for (size_t left = columns; left != 0;) {
@@ -912,7 +933,7 @@ void lane_rows(const GemmParams& p, const Epilogue& epilogue, const LaneBlocks& 
 }
 
 using LaneRows = void (*)(const GemmParams&, const Epilogue&, const LaneBlocks&, size_t, size_t,
-                          const uint8_t*, size_t, size_t);
+                          const WidenedRows&, const uint8_t*, size_t, size_t);
 
 /// The function for tiles of so many rows: 49 and 196 rows leave one and four.
 template <size_t kRows>
@@ -926,7 +947,11 @@ EDGEQ_INLINE LaneRows find_lane_rows(const Epilogue& epilogue) {
 void run_lanes(const GemmParams& p, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end) {
   const LaneBlocks blocks = lane_blocks(p.k, p.taps);
   const size_t packed_panel = kLaneHeader + (p.k + 1) / 2 * p.taps * kLaneNr;
-  uint8_t* const widened = p.scratch + blocks.row_bytes() + LaneBlocks::kSumBytes + LaneBlocks::kCodeBytes;
+  uint8_t* const widened =
+      p.scratch + blocks.tiles * blocks.row_bytes() + LaneBlocks::kSumBytes + LaneBlocks::kCodeBytes;
+  const bool keeps = panel_end - panel_begin > blocks.panels &&
+                     (row_end - row_begin + kLaneRows - 1) / kLaneRows <= blocks.tiles;
+  const size_t step = keeps ? blocks.row_bytes() / sizeof(int16_t) : 0;
   Epilogue epilogue(p);
   for (size_t panel = panel_begin; panel < panel_end; panel += blocks.panels) {
     const size_t count = panel_end - panel < blocks.panels ? panel_end - panel : blocks.panels;
@@ -941,10 +966,13 @@ void run_lanes(const GemmParams& p, size_t row_begin, size_t row_end, size_t pan
     }
     const size_t rest = (row_end - row_begin) % kLaneRows;
     const size_t whole_end = rest <= 4 ? row_end - rest : row_end;
-    find_lane_rows<kLaneRows>(epilogue)(p, epilogue, blocks, row_begin, whole_end, widened, column, columns);
+    WidenedRows rows{reinterpret_cast<int16_t*>(p.scratch), step, keeps && panel != panel_begin};
+    find_lane_rows<kLaneRows>(epilogue)(p, epilogue, blocks, row_begin, whole_end, rows, widened, column,
+                                        columns);
     if (whole_end == row_end) continue;
+    rows.first += (whole_end - row_begin) / kLaneRows * step;
     const LaneRows last = rest == 1 ? find_lane_rows<1>(epilogue) : find_lane_rows<4>(epilogue);
-    last(p, epilogue, blocks, whole_end, row_end, widened, column, columns);
+    last(p, epilogue, blocks, whole_end, row_end, rows, widened, column, columns);
   }
 }
 

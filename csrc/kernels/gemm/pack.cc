@@ -1,6 +1,8 @@
 #include "kernels/gemm/pack.h"
 
+#include <algorithm>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "base/requantize.h"
@@ -61,6 +63,47 @@ uint8_t fit_of(const uint8_t* weights, size_t width, size_t depth, size_t taps) 
     }
   }
   return fit;
+}
+
+/// Most pairs of groups of a part of 4-bit weights.
+constexpr size_t kMostPairs = 255;
+
+/// Writes the parts of a panel of 4-bit weights (pack.h), `groups` whole groups of 16 of all taps and `half`
+/// a group. `fit`: as fit_of says.
+void put_parts(const uint8_t* weights, size_t width, size_t groups, bool half, uint8_t fit, uint8_t* out) {
+  constexpr int32_t kMost = 255;
+  constexpr size_t kMostParts = kGemmNarrowPartBytes - 1;
+  if (fit != 0) {
+    *out = static_cast<uint8_t>(groups / 2);
+    return;
+  }
+  if (half) return;
+  std::vector<int32_t> sums(8 * width);
+  // The magnitudes of a group in the lanes, on top of what these have.
+  const auto add_group = [&](size_t group, std::vector<int32_t> lanes) {
+    const uint8_t* bytes = weights + group / 2 * 16 * width;
+    for (size_t i = 0; i < 16 * width; ++i) {
+      const int32_t w = int4_sign_extend(static_cast<uint8_t>(bytes[i] >> (group % 2 * 4)));
+      lanes[i / 16 * 8 + i % 8] += w < 0 ? -w : w;
+    }
+    return lanes;
+  };
+  const auto fits = [](const std::vector<int32_t>& lanes) {
+    return *std::max_element(lanes.begin(), lanes.end()) <= kMost;
+  };
+  if (groups % 2 != 0) sums = add_group(0, std::move(sums));
+  uint8_t parts[kGemmNarrowPartBytes] = {};
+  size_t part = 0;
+  for (size_t g = groups % 2; g < groups; g += 2) {
+    std::vector<int32_t> more = add_group(g + 1, add_group(g, sums));
+    if (!fits(more) || parts[part] == kMostPairs) {
+      if (++part == kMostParts) return;
+      more = add_group(g + 1, add_group(g, std::vector<int32_t>(8 * width)));
+    }
+    ++parts[part];
+    sums = std::move(more);
+  }
+  std::memcpy(out, parts, sizeof parts);
 }
 
 /// Writes the most that the magnitudes of a channel's 4-bit weights add up to, of a panel with `bytes` bytes
@@ -126,13 +169,17 @@ bool adds_in_pairs(const uint8_t* groups, size_t width) {
 }
 
 /// Writes the notes of a panel.
-void put_notes(const uint8_t* weights, int weight_bits, size_t width, size_t padded_k, size_t taps,
+void put_notes(const uint8_t* weights, int weight_bits, size_t width, size_t k, size_t padded_k, size_t taps,
                uint8_t* out) {
   const size_t groups = padded_k / 16;
   std::memset(out, 0, gemm_note_bytes(weight_bits, groups, taps));
   if (weight_bits == 4) {
-    *out = fit_of(weights, width, padded_k / 2, taps);
     put_most(weights, width, 16, padded_k / 2 * taps, out + kGemmNarrowMost);
+    const size_t eights = (k + 7) / 8;
+    const size_t all_groups = eights / 2 * taps;
+    if (all_groups / 2 <= kMostPairs) *out = fit_of(weights, width, padded_k / 2, taps);
+    if (gemm_has_parts(k, taps))
+      put_parts(weights, width, all_groups, eights % 2 != 0, *out, out + kGemmNarrowParts);
     return;
   }
   if (gemm_notes_are_bits(groups, taps)) {
@@ -320,7 +367,7 @@ void gemm_pack(const GemmVariant& variant, size_t n, size_t k, size_t taps, Weig
     if (is_by_lanes(variant)) {
       put_lane_notes(out, width, padded_k, taps, packed + channel_bytes);
     } else if (header > channel_bytes) {
-      put_notes(out, variant.weight_bits, width, padded_k, taps, packed + channel_bytes);
+      put_notes(out, variant.weight_bits, width, k, padded_k, taps, packed + channel_bytes);
     }
     packed += panel_bytes(variant, width, k, taps);
     if (flips_nibbles(variant)) {

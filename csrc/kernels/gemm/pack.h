@@ -35,9 +35,15 @@ namespace edgeq {
 //   3   lanes 0 to 3 together, and lanes 4 to 7, of every channel
 //   2   lanes 2 * i and 2 * i + 1 together
 //   1   each lane
-//   0   not each lane
+//   0   not each lane, or there are more than 255 pairs of groups
 //
 // and from byte 4 on, a uint32: the most that the magnitudes of a channel's weights add up to.
+//
+// From byte 8 on, a byte for each of the parts that the depth is cut into, so that each lane holds the sums
+// of a part: how many pairs of groups it has, all taps being one; 0 ends them. An odd number of groups begins
+// with one more. Where the byte above is not 0, there is one part, with half a group behind it. There are
+// none if taps have other than whole pairs of groups, unless there is one, or where a part would end in half
+// a group, or there would be more than 7.
 //
 // Weights for tiles by lanes (plain NEON, kr = 1) have 32 bytes of notes: how many fours of a tap's places,
 // one after the other, the products of every channel are added of in 16 bits; how many then, and so on; 0.
@@ -71,6 +77,14 @@ constexpr size_t kGemmLaneNotes = 32;
 
 /// Where the uint32 of 4-bit weights stands in the notes.
 constexpr size_t kGemmNarrowMost = 4;
+
+/// Where the parts of 4-bit weights stand in the notes, and how many bytes they have.
+constexpr size_t kGemmNarrowParts = 8;
+constexpr size_t kGemmNarrowPartBytes = 8;
+
+/// Whether panels of 4-bit weights with kr = 16 may have parts.
+static inline bool gemm_has_parts(size_t k, size_t taps) { return taps == 1 || (k + 7) / 8 % 4 == 0; }
+
 constexpr size_t kGemmLaneMost = 16;
 
 /// Bytes of the packed form.

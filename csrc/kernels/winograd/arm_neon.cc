@@ -27,7 +27,7 @@
 //
 // Transformed filters of 4-bit weights are so small that 16 bits hold the sums of some channels' products:
 // in ResNet-18 of about 25 at the corners of a block, 13 at its edges and 7 inside. mla multiplies eight
-// pairs where smlal multiplies four. Packing notes where such a run of channels ends (lanes.h).
+// pairs where smlal multiplies four. Packing notes how long such runs of channels are (lanes.h).
 
 namespace edgeq {
 namespace {
@@ -82,18 +82,50 @@ constexpr size_t kElementSums = kMr * kNr;  // [kMr][kNr]
   EDGEQ_IF_BLOCK(2, EDGEQ_NARROW(multiply, b, 1, even, 10)) EDGEQ_IF_BLOCK(3, EDGEQ_NARROW(multiply, b, 1, odd, 11)) \
   EDGEQ_IF_BLOCK(4, EDGEQ_NARROW(multiply, b, 2, even, 12)) EDGEQ_IF_BLOCK(5, EDGEQ_NARROW(multiply, b, 2, odd, 13)) \
   EDGEQ_IF_BLOCK(6, EDGEQ_NARROW(multiply, b, 3, even, 14)) EDGEQ_IF_BLOCK(7, EDGEQ_NARROW(multiply, b, 3, odd, 15))
-#define EDGEQ_NARROW_FOUR(first) \
-  EDGEQ_LOAD_FOUR \
-  EDGEQ_NARROW_CHANNEL(first, 4, 0, 4) EDGEQ_NARROW_CHANNEL(mla, 5, 1, 5) EDGEQ_NARROW_CHANNEL(mla, 6, 2, 6) \
-  EDGEQ_NARROW_CHANNEL(mla, 7, 3, 7)
-#define EDGEQ_BEGIN_SUMS(narrow, low, high) \
-  "sshll v" #low ".4s, v" #narrow ".4h, #0\n\t" \
-  "sshll2 v" #high ".4s, v" #narrow ".8h, #0\n\t"
+#define EDGEQ_NARROW_FIRST(first) EDGEQ_NARROW_CHANNEL(first, 4, 0, 4) EDGEQ_NARROW_CHANNEL(mla, 5, 1, 5)
+#define EDGEQ_NARROW_SECOND(first) EDGEQ_NARROW_CHANNEL(first, 6, 2, 6) EDGEQ_NARROW_CHANNEL(mla, 7, 3, 7)
 #define EDGEQ_ADD_SUMS(narrow, low, high) \
   "saddw v" #low ".4s, v" #low ".4s, v" #narrow ".4h\n\t" \
   "saddw2 v" #high ".4s, v" #high ".4s, v" #narrow ".8h\n\t"
-// The bit of the next four channels in the carry, and zero behind the last one's.
-#define EDGEQ_NEXT_BIT "adds %[bits], %[bits], %[bits]\n\t"
+// The first channel: its products begin the sums of 32 bits.
+#define EDGEQ_BEGIN(b, a, lane, low, high) \
+  "smull v" #low ".4s, v" #b ".4h, v" #a ".h[" #lane "]\n\t" \
+  "smull2 v" #high ".4s, v" #b ".8h, v" #a ".h[" #lane "]\n\t"
+#define EDGEQ_BEGIN_SUMS \
+  EDGEQ_IF_BLOCK(0, EDGEQ_BEGIN(4, 0, 0, 16, 17)) EDGEQ_IF_BLOCK(1, EDGEQ_BEGIN(4, 0, 4, 18, 19)) \
+  EDGEQ_IF_BLOCK(2, EDGEQ_BEGIN(4, 1, 0, 20, 21)) EDGEQ_IF_BLOCK(3, EDGEQ_BEGIN(4, 1, 4, 22, 23)) \
+  EDGEQ_IF_BLOCK(4, EDGEQ_BEGIN(4, 2, 0, 24, 25)) EDGEQ_IF_BLOCK(5, EDGEQ_BEGIN(4, 2, 4, 26, 27)) \
+  EDGEQ_IF_BLOCK(6, EDGEQ_BEGIN(4, 3, 0, 28, 29)) EDGEQ_IF_BLOCK(7, EDGEQ_BEGIN(4, 3, 4, 30, 31))
+
+// A run of pairs of channels ends at the first pair of four channels (end 0) or at the second (end 1). There is
+// one line of instructions for either, which is entered where as many pairs are left as the run has, and behind
+// it what adds its sums, begins the next run and enters a line for that. Offsets of the entries from their
+// table take fewer instructions than asking at each pair whether it is the last one.
+#if defined(__ARM_FEATURE_BTI_DEFAULT)
+#define EDGEQ_ENTRY_HINT "hint #36\n\t"  // bti j
+#else
+#define EDGEQ_ENTRY_HINT ""
+#endif
+#define EDGEQ_ENTRY(end, left) ".Lrun%=_" #end "_" #left ":\n\t" EDGEQ_ENTRY_HINT
+#define EDGEQ_OFFSET(end, left) ".hword .Lrun%=_" #end "_" #left " - .Ltable%=\n\t"
+#define EDGEQ_SIXTEEN(what, end) \
+  what(end, 0) what(end, 1) what(end, 2) what(end, 3) what(end, 4) what(end, 5) what(end, 6) what(end, 7) \
+  what(end, 8) what(end, 9) what(end, 10) what(end, 11) what(end, 12) what(end, 13) what(end, 14) what(end, 15)
+#define EDGEQ_FIRST_LEFT(end, left) EDGEQ_ENTRY(end, left) EDGEQ_LOAD_FOUR EDGEQ_NARROW_FIRST(mla)
+#define EDGEQ_SECOND_LEFT(end, left) EDGEQ_ENTRY(end, left) EDGEQ_NARROW_SECOND(mla)
+#define EDGEQ_LINE(end, odd, even) \
+  odd(end, 15) even(end, 14) odd(end, 13) even(end, 12) odd(end, 11) even(end, 10) odd(end, 9) even(end, 8) \
+  odd(end, 7) even(end, 6) odd(end, 5) even(end, 4) odd(end, 3) even(end, 2) odd(end, 1)
+#define EDGEQ_ENTER_LINE \
+  "add %[entry], %[table], %[entry]\n\t" \
+  "br %[entry]\n\t"
+#define EDGEQ_END_RUN(end, begin) \
+  EDGEQ_ENTRY(end, 0) \
+  "ldrb %w[note], [%[notes]], #1\n\t" \
+  EDGEQ_EACH_BLOCK(EDGEQ_ADD_SUMS) \
+  "ldrsh %[entry], [%[table], %[note], lsl #1]\n\t" \
+  "cbz %[note], 1f\n\t" \
+  begin EDGEQ_ENTER_LINE
 
 /// One of the 16 products: `groups` >= 1 of eight channels of kBlocks blocks, times a panel.
 template <int kBlocks>
@@ -111,45 +143,99 @@ EDGEQ_INLINE void multiply_wide(const int16_t* blocks, const int16_t* filters, s
       : EDGEQ_SUM_CLOBBERS);
 }
 
-/// The same of 4-bit weights, in runs of channels whose products are added in 16 bits. `notes`: where these
-/// end, in `words` words (lanes.h).
+/// The same of 4-bit weights, in runs of channels whose products are added in 16 bits. `notes`: how long these
+/// are (lanes.h), at least one; steps past them.
 template <int kBlocks>
-EDGEQ_INLINE void multiply_narrow(const int16_t* blocks, const int16_t* filters, const uint64_t* notes,
-                                  size_t words, int32_t* sums) {
-  uint64_t bits;
+EDGEQ_INLINE void multiply_narrow(const int16_t* blocks, const int16_t* filters, const uint8_t*& notes,
+                                  int32_t* sums) {
+  uint64_t table, note, entry;
   __asm__ volatile(
-      "ldr %[bits], [%[notes]], #8\n\t"
-      EDGEQ_NARROW_FOUR(mul)
-      EDGEQ_NEXT_BIT
-      "b.cs 2f\n\t"
+      "ldrb %w[note], [%[notes]], #1\n\t"
+      "adr %[table], .Ltable%=\n\t"
+      EDGEQ_LOAD_FOUR
+      EDGEQ_BEGIN_SUMS
+      "ldrsh %[entry], [%[table], %[note], lsl #1]\n\t"
+      EDGEQ_NARROW_CHANNEL(mul, 5, 1, 5)
+      EDGEQ_ENTER_LINE
+      ".Ltable%=:\n\t"
+      ".hword 0\n\t"
+      EDGEQ_SIXTEEN(EDGEQ_OFFSET, 0)
+      EDGEQ_SIXTEEN(EDGEQ_OFFSET, 1)
+      ".hword 0\n\t"
+      EDGEQ_LINE(0, EDGEQ_FIRST_LEFT, EDGEQ_SECOND_LEFT)
+      EDGEQ_END_RUN(0, EDGEQ_NARROW_SECOND(mul))
+      EDGEQ_LINE(1, EDGEQ_SECOND_LEFT, EDGEQ_FIRST_LEFT)
+      EDGEQ_END_RUN(1, EDGEQ_LOAD_FOUR EDGEQ_NARROW_FIRST(mul))
       "1:\n\t"
-      EDGEQ_NARROW_FOUR(mla)
-      EDGEQ_NEXT_BIT
-      "b.cc 1b\n\t"
-      "2:\n\t"
-      EDGEQ_EACH_BLOCK(EDGEQ_BEGIN_SUMS)
-      "b.eq 6f\n\t"
-      "3:\n\t"
-      EDGEQ_NARROW_FOUR(mul)
-      EDGEQ_NEXT_BIT
-      "b.cs 5f\n\t"
-      "4:\n\t"
-      EDGEQ_NARROW_FOUR(mla)
-      EDGEQ_NEXT_BIT
-      "b.cc 4b\n\t"
-      "5:\n\t"
-      EDGEQ_EACH_BLOCK(EDGEQ_ADD_SUMS)
-      "b.ne 3b\n\t"
-      "6:\n\t"
-      "subs %[words], %[words], #1\n\t"
-      "b.eq 7f\n\t"
-      "ldr %[bits], [%[notes]], #8\n\t"
-      "b 3b\n\t"
-      "7:\n\t"
       EDGEQ_STORE_SUMS
-      : [a] "+r"(blocks), [b] "+r"(filters), [notes] "+r"(notes), [words] "+r"(words), [sums] "+r"(sums),
-        [bits] "=&r"(bits)
+      : [a] "+r"(blocks), [b] "+r"(filters), [notes] "+r"(notes), [sums] "+r"(sums), [table] "=&r"(table),
+        [note] "=&r"(note), [entry] "=&r"(entry)
       : [blocks] "i"(kBlocks)
+      : EDGEQ_SUM_CLOBBERS);
+}
+// clang-format on
+
+// The filters of 4-bit weights, four channels at a time. A vector of bytes has two channels, their codes
+// being within [-8, 7] and the elements of their transforms within [-72, 72]: it is bytes that are added.
+// v0..v11 are the channels of lower nibbles, v12..v23 those of upper ones: nine taps, then three columns of
+// four.
+//
+// clang-format off
+#define EDGEQ_LOAD_TAP(low, step) \
+  "ld1 {v" #low ".16b}, [%[w]], %[" #step "]\n\t"
+#define EDGEQ_SPLIT_TAP(low, high) \
+  "sshr v" #high ".16b, v" #low ".16b, #4\n\t" \
+  "shl v" #low ".16b, v" #low ".16b, #4\n\t" \
+  "sshr v" #low ".16b, v" #low ".16b, #4\n\t"
+// (1 1 1) of the taps g0, g1, g2 in v<plus>, and (1 -1 1) in the place of g1.
+#define EDGEQ_COLUMN(g0, g1, g2, plus, ends) \
+  "add v" #ends ".16b, v" #g0 ".16b, v" #g2 ".16b\n\t" \
+  "add v" #plus ".16b, v" #ends ".16b, v" #g1 ".16b\n\t" \
+  "sub v" #g1 ".16b, v" #ends ".16b, v" #g1 ".16b\n\t"
+// An element of four channels, of which the first and third are in v<low>, the others in v<high>.
+#define EDGEQ_PUT_ELEMENT(low, high, a, b, c, d, step) \
+  "sxtl v" #a ".8h, v" #low ".8b\n\t" \
+  "sxtl v" #b ".8h, v" #high ".8b\n\t" \
+  "sxtl2 v" #c ".8h, v" #low ".16b\n\t" \
+  "sxtl2 v" #d ".8h, v" #high ".16b\n\t" \
+  "st1 {v" #a ".8h-v" #d ".8h}, [%[to]], %[" #step "]\n\t"
+// A row of elements, from those of the three columns: l0, l1 and l2 of lower nibbles, and h0, h1 and h2.
+#define EDGEQ_PUT_ELEMENTS(l0, l1, l2, h0, h1, h2, last) \
+  EDGEQ_PUT_ELEMENT(l0, h0, 24, 25, 26, 27, element) \
+  "add v" #l0 ".16b, v" #l0 ".16b, v" #l2 ".16b\n\t" \
+  "add v" #h0 ".16b, v" #h0 ".16b, v" #h2 ".16b\n\t" \
+  "add v30.16b, v" #l0 ".16b, v" #l1 ".16b\n\t" \
+  "add v31.16b, v" #h0 ".16b, v" #h1 ".16b\n\t" \
+  "sub v" #l0 ".16b, v" #l0 ".16b, v" #l1 ".16b\n\t" \
+  "sub v" #h0 ".16b, v" #h0 ".16b, v" #h1 ".16b\n\t" \
+  EDGEQ_PUT_ELEMENT(30, 31, 28, 29, 30, 31, element) \
+  EDGEQ_PUT_ELEMENT(l0, h0, 24, 25, 26, 27, element) \
+  EDGEQ_PUT_ELEMENT(l2, h2, 28, 29, 30, 31, last)
+
+/// Transforms the filters of `fours` >= 1 times four channels of a panel, whose taps lie `tap_bytes` apart, and
+/// steps past them.
+EDGEQ_INLINE void put_narrow_filters(size_t fours, ptrdiff_t tap_bytes, ptrdiff_t element_bytes, const int8_t*& w,
+                                     int16_t*& to) {
+  __asm__ volatile(
+      "1:\n\t"
+      EDGEQ_LOAD_TAP(0, tap) EDGEQ_LOAD_TAP(1, tap) EDGEQ_LOAD_TAP(2, tap) EDGEQ_LOAD_TAP(3, tap)
+      EDGEQ_LOAD_TAP(4, tap) EDGEQ_LOAD_TAP(5, tap) EDGEQ_LOAD_TAP(6, tap) EDGEQ_LOAD_TAP(7, tap)
+      EDGEQ_LOAD_TAP(8, next_taps)
+      EDGEQ_SPLIT_TAP(0, 12) EDGEQ_SPLIT_TAP(3, 15) EDGEQ_SPLIT_TAP(6, 18)
+      EDGEQ_COLUMN(0, 3, 6, 9, 24) EDGEQ_COLUMN(12, 15, 18, 21, 25)
+      EDGEQ_SPLIT_TAP(1, 13) EDGEQ_SPLIT_TAP(4, 16) EDGEQ_SPLIT_TAP(7, 19)
+      EDGEQ_COLUMN(1, 4, 7, 10, 24) EDGEQ_COLUMN(13, 16, 19, 22, 25)
+      EDGEQ_SPLIT_TAP(2, 14) EDGEQ_SPLIT_TAP(5, 17) EDGEQ_SPLIT_TAP(8, 20)
+      EDGEQ_COLUMN(2, 5, 8, 11, 24) EDGEQ_COLUMN(14, 17, 20, 23, 25)
+      EDGEQ_PUT_ELEMENTS(0, 1, 2, 12, 13, 14, element)
+      EDGEQ_PUT_ELEMENTS(9, 10, 11, 21, 22, 23, element)
+      EDGEQ_PUT_ELEMENTS(3, 4, 5, 15, 16, 17, element)
+      "subs %[fours], %[fours], #1\n\t"
+      EDGEQ_PUT_ELEMENTS(6, 7, 8, 18, 19, 20, next_element)
+      "b.ne 1b"
+      : [fours] "+r"(fours), [w] "+r"(w), [to] "+r"(to)
+      : [tap] "r"(tap_bytes), [next_taps] "r"(16 - 8 * tap_bytes), [element] "r"(element_bytes),
+        [next_element] "r"(64 - 15 * element_bytes)
       : EDGEQ_SUM_CLOBBERS);
 }
 // clang-format on
@@ -158,22 +244,21 @@ EDGEQ_INLINE void multiply_narrow(const int16_t* blocks, const int16_t* filters,
 struct Operands {
   const int16_t* blocks;
   const int16_t* filters;
-  const uint64_t* notes;  // of all elements, or null
+  const uint8_t* notes;  // of all elements
   size_t step;
-  size_t groups;      // of eight channels
-  size_t note_words;  // of an element
+  size_t groups;  // of eight channels
 };
 
 template <int kBlocks>
 void multiply(const Operands& x, int32_t* sums) {
-  const uint64_t* notes = x.notes;
+  const uint8_t* notes = x.notes;
   for (size_t i = 0; i < 16 * x.step; i += x.step, sums += kElementSums) {
-    if (notes != nullptr && *notes != 0) {
-      multiply_narrow<kBlocks>(x.blocks + i, x.filters + i, notes, x.note_words, sums);
+    if (*notes != 0) {
+      multiply_narrow<kBlocks>(x.blocks + i, x.filters + i, notes, sums);
     } else {
       multiply_wide<kBlocks>(x.blocks + i, x.filters + i, x.groups, sums);
+      ++notes;
     }
-    if (notes != nullptr) notes += x.note_words;
   }
 }
 
@@ -186,7 +271,7 @@ class Convolution {
         bits_(bits),
         lanes_(winograd_lanes(params.k, params.n)),
         tap_bytes_(bits == 4 ? (params.k + 1) / 2 * kNr : params.k * kNr),
-        note_words_(winograd_note_words(params.k)),
+        note_bytes_(winograd_note_bytes(params.k)),
         row_begin_(row_begin),
         row_end_(row_end),
         panel_begin_(panel_begin),
@@ -226,7 +311,7 @@ class Convolution {
   struct Panel {
     const uint8_t* header;
     const int16_t* filters;
-    const uint64_t* notes;  // of 4-bit weights, else null
+    const uint8_t* notes;
     size_t channel;
     size_t columns;  // channels
     Finish finish;
@@ -236,8 +321,8 @@ class Convolution {
     Panel at;
     at.header = header(panel);
     at.filters = filters;
-    const uint8_t* notes = header((p_.n + kNr - 1) / kNr) + panel * 16 * note_words_ * sizeof(uint64_t);
-    at.notes = bits_ == 4 ? reinterpret_cast<const uint64_t*>(notes) : nullptr;
+    static constexpr uint8_t kNoRuns[16] = {};
+    at.notes = bits_ == 4 ? header((p_.n + kNr - 1) / kNr) + panel * note_bytes_ : kNoRuns;
     at.channel = panel * kNr;
     at.columns = p_.n - at.channel < kNr ? p_.n - at.channel : kNr;
     GemmParams rounding;
@@ -263,7 +348,12 @@ class Convolution {
     out[3] = g2;
   }
 
-  // Stores and steps in one instruction.
+  // Each of these loads or stores, and steps in one instruction.
+  static EDGEQ_INLINE int8x8_t get(const int8_t*& from, ptrdiff_t step_bytes) {
+    int8x8_t vector;
+    __asm__ volatile("ld1 {%0.8b}, [%1], %2" : "=w"(vector), "+r"(from) : "r"(step_bytes) : "memory");
+    return vector;
+  }
   static EDGEQ_INLINE void put(int16_t*& to, ptrdiff_t step_bytes, int16x8_t vector) {
     __asm__ volatile("st1 {%1.8h}, [%0], %2" : "+r"(to) : "w"(vector), "r"(step_bytes) : "memory");
   }
@@ -295,14 +385,19 @@ class Convolution {
     const ptrdiff_t step = static_cast<ptrdiff_t>(lanes_.element_bytes);
     const int16_t* const end = to + lanes_.groups * 8 * kNr;
     if (bits_ == 8) {
-      for (size_t c = 0; c < p_.k; ++c, w += kNr, to += kNr) {
+      // A copy, because what is written might be this.
+      const ptrdiff_t tap_bytes = static_cast<ptrdiff_t>(tap_bytes_);
+      for (size_t left = p_.k; left != 0; --left, w += kNr, to += kNr) {
+        const int8_t* from = w;
         int8x8_t g[9];
 #pragma GCC unroll 9
-        for (size_t t = 0; t < 9; ++t) g[t] = vld1_s8(w + t * tap_bytes_);
+        for (int8x8_t& tap : g) tap = get(from, tap_bytes);
         put_filter(g, step, to);
       }
     } else {
-      for (size_t c = 0; c < p_.k; c += 2, w += kNr, to += 2 * kNr) {
+      const size_t pairs = (p_.k + 1) / 2;
+      if (pairs >= 2) put_narrow_filters(pairs / 2, static_cast<ptrdiff_t>(tap_bytes_), step, w, to);
+      if (pairs % 2 != 0) {
         int8x8_t even[9];
         int8x8_t odd[9];
 #pragma GCC unroll 9
@@ -313,6 +408,7 @@ class Convolution {
         }
         put_filter(even, step, to);
         put_filter(odd, step, to + kNr);
+        to += 2 * kNr;
       }
     }
     for (; to != end; to += kNr) {
@@ -397,8 +493,7 @@ class Convolution {
     alignas(64) int32_t sums[16 * kElementSums];
     const size_t first = first_block(tile);
     const size_t count = first_block(tile + 1) - first;
-    kMultiply[count - 1](Operands{source, panel.filters, panel.notes, element(), lanes_.groups, note_words_},
-                         sums);
+    kMultiply[count - 1](Operands{source, panel.filters, panel.notes, element(), lanes_.groups}, sums);
     Place at;
     at.header = panel.header;
     at.columns = panel.columns;
@@ -496,7 +591,7 @@ class Convolution {
   const int bits_;  // of the weights
   const WinogradLanes lanes_;
   const size_t tap_bytes_;   // packed, of a panel
-  const size_t note_words_;  // of an element of a panel
+  const size_t note_bytes_;  // of a panel
   const size_t row_begin_;
   const size_t row_end_;
   const size_t panel_begin_;

@@ -11,10 +11,14 @@
 // A tile of transformed blocks is 16 elements of int16 [channels / 4][8 blocks][4 channels]; the transformed
 // filters of a panel are 16 elements of int16 [channels][8 output channels].
 //
-// Behind the packed panels of 4-bit weights stand notes of each, for its 16 elements, in words of 64 bits: a
-// bit for each four input channels, the first ones' the highest, which is 1 where a run of channels ends of
-// which 16 bits hold the sums of products. The last four of a word end one. All bits of an element are 0
-// where some four do not fit.
+// Behind the packed panels of 4-bit weights stand notes of each, for its 16 elements one behind the other: a
+// byte for each run of channels of which 16 bits hold the sums of products, and 0. Runs are of 1 to 16 pairs
+// of input channels; the first one's leave out the first channel of all. A byte is
+//
+//   pairs of the run, if it ends at the first pair of four channels
+//   pairs of the run + 16, if it ends at the second
+//
+// An element has no runs where those would be too many, or some pair does not fit.
 
 namespace edgeq {
 
@@ -31,8 +35,11 @@ struct WinogradLanes {
   size_t bytes() const { return tile_bytes * (tiles + panels); }
 };
 
-/// Words of the notes of an element.
-static inline size_t winograd_note_words(size_t k) { return (k + 255) / 256; }
+/// Most pairs of channels of a run.
+constexpr size_t kWinogradRunPairs = 16;
+
+/// Bytes of the notes of a panel: for runs of eight channels on average, of which ResNet-18's have ten.
+static inline size_t winograd_note_bytes(size_t k) { return 16 * ((k + 7) / 8 + 2); }
 
 static inline WinogradLanes winograd_lanes(size_t k, size_t n) {
   WinogradLanes lanes{};

@@ -93,8 +93,6 @@ bool avx512vnni_is_faster(const WinogradShape& shape) {
 
 #else
 
-size_t note_bytes(size_t k) { return 16 * winograd_note_words(k) * sizeof(uint64_t); }
-
 /// Magnitudes of the 16 elements of a transformed filter (arm_neon.cc), whose taps lie `step` apart.
 void put_magnitudes(WeightView filter, size_t step, int32_t (&to)[16]) {
   int32_t columns[3][4];
@@ -110,43 +108,50 @@ void put_magnitudes(WeightView filter, size_t step, int32_t (&to)[16]) {
   for (int32_t& element : to) element = element < 0 ? -element : element;
 }
 
-/// Writes the notes of a panel of `width` channels. An element of a transformed block is within [-512, 510]:
-/// filters whose magnitudes add up to 63 at most make sums of 63 * 512 = 32,256.
-void put_notes(WeightView weights, size_t width, size_t k, uint64_t* notes) {
-  constexpr int32_t kMost = 63;
-  constexpr size_t kWord = 64;
-  const size_t words = winograd_note_words(k);
-  const size_t fours = (k + 3) / 4;
-  std::memset(notes, 0, note_bytes(k));
-  int32_t sums[16][WinogradLanes::kChannels] = {};
+/// Writes the notes of a panel of `width` channels. An element of a transformed block is within [-510, 510],
+/// but [-512, 508] where it is a sum in both dimensions: filters whose magnitudes add up to 64 at most make
+/// sums of 64 * 510 = 32,640, and 63 make 63 * 512 = 32,256.
+void put_notes(WeightView weights, size_t width, size_t k, uint8_t* notes) {
+  constexpr size_t kPlain = 5;  // the element that is a sum in both dimensions
+  const size_t pairs = (k + 1) / 2;
+  std::vector<std::vector<uint8_t> > runs(16);
   bool fit[16];
   std::fill(fit, fit + 16, true);
-  for (size_t i = 0; i < fours; ++i) {
+  int32_t sums[16][WinogradLanes::kChannels] = {};
+  size_t length[16] = {};
+  const auto end_run = [&](size_t e, size_t pair) {
+    runs[e].push_back(static_cast<uint8_t>(length[e] + pair % 2 * kWinogradRunPairs));
+    length[e] = 0;
+  };
+  for (size_t i = 0; i < pairs; ++i) {
     int32_t here[16][WinogradLanes::kChannels] = {};
     for (size_t j = 0; j < width; ++j) {
-      for (size_t c = 4 * i; c < 4 * i + 4 && c < k; ++c) {
+      for (size_t c = 2 * i; c < 2 * i + 2 && c < k; ++c) {
+        if (c == 0) continue;  // 32 bits hold its products
         int32_t magnitudes[16];
         put_magnitudes(weights.from(j * 9 * k + c), k, magnitudes);
         for (size_t e = 0; e < 16; ++e) here[e][j] += magnitudes[e];
       }
     }
     for (size_t e = 0; e < 16; ++e) {
-      uint64_t* const words_here = notes + e * words;
-      const auto end_run = [&](size_t four) {
-        words_here[four / kWord] |= uint64_t{1} << (kWord - 1 - four % kWord);
-      };
-      bool joins = i % kWord != 0;
+      const int32_t most = e == kPlain ? 63 : 64;
+      bool joins = length[e] != 0 && length[e] != kWinogradRunPairs;
       for (size_t j = 0; j < width; ++j) {
-        fit[e] = fit[e] && here[e][j] <= kMost;
-        joins = joins && sums[e][j] + here[e][j] <= kMost;
+        fit[e] = fit[e] && here[e][j] <= most;
+        joins = joins && sums[e][j] + here[e][j] <= most;
       }
       for (size_t j = 0; j < width; ++j) sums[e][j] = here[e][j] + (joins ? sums[e][j] : 0);
-      if (!joins && i != 0) end_run(i - 1);
-      if (i + 1 == fours) end_run(i);
+      if (!joins && i != 0) end_run(e, i - 1);
+      ++length[e];
+      if (i + 1 == pairs) end_run(e, i);
     }
   }
-  for (size_t e = 0; e < 16; ++e) {
-    if (!fit[e]) std::memset(notes + e * words, 0, words * sizeof(uint64_t));
+  std::memset(notes, 0, winograd_note_bytes(k));
+  const uint8_t* const end = notes + winograd_note_bytes(k);
+  for (size_t e = 0; e < 16; ++e, ++notes) {
+    // The elements behind it have a byte at least.
+    if (!fit[e] || runs[e].size() + 16 - e > static_cast<size_t>(end - notes)) continue;
+    notes = std::copy(runs[e].begin(), runs[e].end(), notes);
   }
 }
 
@@ -156,15 +161,15 @@ bool has_notes(const WinogradVariant& variant) {
 }
 
 size_t all_note_bytes(const WinogradVariant& variant, size_t n, size_t k) {
-  return has_notes(variant) ? winograd_panels(variant, n) * note_bytes(k) : 0;
+  return has_notes(variant) ? winograd_panels(variant, n) * winograd_note_bytes(k) : 0;
 }
 
 void put_all_notes(const WinogradVariant& variant, size_t n, size_t k, WeightView weights, uint8_t* notes) {
   if (!has_notes(variant)) return;
-  for (size_t panel = 0; panel < winograd_panels(variant, n); ++panel, notes += note_bytes(k)) {
+  for (size_t panel = 0; panel < winograd_panels(variant, n); ++panel, notes += winograd_note_bytes(k)) {
     const size_t first = panel * WinogradLanes::kChannels;
     const size_t width = n - first < WinogradLanes::kChannels ? n - first : WinogradLanes::kChannels;
-    put_notes(weights.from(first * 9 * k), width, k, reinterpret_cast<uint64_t*>(notes));
+    put_notes(weights.from(first * 9 * k), width, k, notes);
   }
 }
 
@@ -172,8 +177,8 @@ void put_all_notes(const WinogradVariant& variant, size_t n, size_t k, WeightVie
 bool neon_is_faster(const WinogradShape& shape) {
   // Executed instructions of both ways, fitted to counts. Of eight channels, a block takes 16 multiplications
   // a panel for each of the 16 products, or of 4-bit weights 8 and about 1.2 that widen; loads and branches,
-  // 6 or 8, are shared among a tile. Its input is transformed in 117, a filter in 50. A block's sums are
-  // stored, transformed back and finished in 310 a panel.
+  // 6 or 8, are shared among a tile. Its input is transformed in 117, a filter in 50 or 40. A block's sums
+  // are stored, transformed back and finished in 310 a panel.
   const WinogradLanes lanes = winograd_lanes(shape.k, shape.n);
   const double outputs = static_cast<double>(shape.height_out * shape.width_out);
   const double blocks = static_cast<double>((shape.height_out + 1) / 2 * ((shape.width_out + 1) / 2));
@@ -186,7 +191,7 @@ bool neon_is_faster(const WinogradShape& shape) {
   const double of_block = 16 * (narrow ? 9.2 : 16.0);
   const double of_tile = 16 * (narrow ? 8.0 : 6.0);
   const double winograd = panels * (blocks * (of_block * groups + 310) + tiles * of_tile * groups) +
-                          blocks * groups * 117 + rounds * panels * 8 * groups * 50;
+                          blocks * groups * 117 + rounds * panels * 8 * groups * (narrow ? 40 : 50);
   const double width = static_cast<double>((shape.n + 3) / 4 * 4);
   const double step = narrow ? 0.165 : 0.187;
   const double product = outputs * 9 * width * (static_cast<double>(shape.k) * step + 0.94);
