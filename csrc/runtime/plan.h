@@ -85,8 +85,8 @@ struct ArenaLayout {
   uint64_t bytes = 0;
 };
 
-/// The better of two orders of placing them; buffers are 64-byte aligned and end in kReadSlack spare bytes. An
-/// error when the arena would exceed `limit`.
+/// The better of two orders of placing them; buffers are 64-byte aligned and end in kReadSlack spare bytes.
+/// An error when the arena would exceed `limit`.
 Result<ArenaLayout> layout_arena(const std::vector<Buffer>& buffers, int64_t batch, uint64_t limit);
 
 }  // namespace edgeq
