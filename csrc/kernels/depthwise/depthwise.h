@@ -51,6 +51,17 @@ struct DepthwiseParams {
   uint8_t* scratch = nullptr;
 };
 
+/// Looks a row of outputs up in the table.
+static inline void look_up_row(const DepthwiseParams& p, act_t* row) {
+  LutParams lut;
+  lut.rows = p.width_out;
+  lut.channels = p.channels;
+  lut.src = lut.dst = reinterpret_cast<uint8_t*>(row);
+  lut.src_row_stride = lut.dst_row_stride = p.dst_pixel_stride;
+  lut.table = reinterpret_cast<const uint8_t*>(p.table);
+  p.lut->run(lut);
+}
+
 /// What selection looks at.
 struct DepthwiseShape {
   size_t channels;

@@ -26,7 +26,6 @@
 
 #include "kernels/depthwise/depthwise.h"
 #include "kernels/depthwise/pack.h"
-#include "kernels/lut/lut.h"
 #include "kernels/x86_vectors.h"
 
 namespace edgeq {
@@ -69,7 +68,7 @@ class MinimalConvolution {
         }
       }
       for (size_t r = 0; r < rows && p_.table != nullptr; ++r) {
-        look_up_row(dst + static_cast<ptrdiff_t>(r) * p_.dst_row_stride);
+        look_up_row(p_, dst + static_cast<ptrdiff_t>(r) * p_.dst_row_stride);
       }
     }
   }
@@ -329,16 +328,6 @@ class MinimalConvolution {
     if constexpr (!kPlain) bytes = V::min_bytes(V::max_bytes(bytes, least_), most_);
     // Channels 0 .. 3 and 8 .. 11 of both outputs, then the others.
     return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-  }
-
-  void look_up_row(act_t* row) const {
-    LutParams lut;
-    lut.rows = p_.width_out;
-    lut.channels = p_.channels;
-    lut.src = lut.dst = reinterpret_cast<uint8_t*>(row);
-    lut.src_row_stride = lut.dst_row_stride = p_.dst_pixel_stride;
-    lut.table = reinterpret_cast<const uint8_t*>(p_.table);
-    p_.lut->run(lut);
   }
 
   const DepthwiseParams p_;

@@ -15,7 +15,6 @@
 
 #include "kernels/depthwise/depthwise.h"
 #include "kernels/depthwise/pack.h"
-#include "kernels/lut/lut.h"
 #include "kernels/x86_vectors.h"
 
 namespace edgeq {
@@ -58,7 +57,7 @@ class PairConvolution {
         }
       }
       for (size_t r = 0; r < rows && p_.table != nullptr; ++r) {
-        look_up_row(dst + static_cast<ptrdiff_t>(r) * p_.dst_row_stride);
+        look_up_row(p_, dst + static_cast<ptrdiff_t>(r) * p_.dst_row_stride);
       }
       y += rows;
     }
@@ -304,16 +303,6 @@ class PairConvolution {
     if (dense && p_.kernel_w == 3) return &PairConvolution::run_tiles<kOutputs, 3>;
     if (dense && p_.kernel_w == 5) return &PairConvolution::run_tiles<kOutputs, 5>;
     return &PairConvolution::run_tiles<kOutputs, 0>;
-  }
-
-  void look_up_row(act_t* row) const {
-    LutParams lut;
-    lut.rows = p_.width_out;
-    lut.channels = p_.channels;
-    lut.src = lut.dst = reinterpret_cast<uint8_t*>(row);
-    lut.src_row_stride = lut.dst_row_stride = p_.dst_pixel_stride;
-    lut.table = reinterpret_cast<const uint8_t*>(p_.table);
-    p_.lut->run(lut);
   }
 
   const DepthwiseParams p_;
