@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "base/act.h"
@@ -50,6 +51,20 @@ struct DepthwiseParams {
   const LutVariant* lut = nullptr;  // looks the table up; needed where there is one
   uint8_t* scratch = nullptr;
 };
+
+/// Writes a row of padding to `row`, if output rows [row_begin, row_end) read one; `last_bytes` of its last
+/// pixel.
+static inline void fill_zero_row(const DepthwiseParams& p, size_t row_begin, size_t row_end,
+                                 size_t last_bytes, uint8_t* row) {
+  if (row_begin >= row_end) return;
+  const size_t last = (row_end - 1) * p.stride_h + (p.kernel_h - 1) * p.dilation_h;
+  for (size_t i = row_begin * p.stride_h; i <= last; ++i) {
+    if (p.rows[i] != nullptr) continue;
+    std::memset(row, static_cast<uint8_t>(p.zero_pixel[0]),
+                (p.width_in - 1) * static_cast<size_t>(p.src_pixel_stride) + last_bytes);
+    return;
+  }
+}
 
 /// Looks a row of outputs up in the table.
 static inline void look_up_row(const DepthwiseParams& p, act_t* row) {

@@ -52,7 +52,10 @@ class MinimalConvolution {
   }
 
   void run(size_t row_begin, size_t row_end) {
-    fill_zero_row(row_begin, row_end);
+    // Rows of padding are read like any other.
+    uint8_t* const zeros = sums_ + 2 * sums_bytes_;
+    fill_zero_row(p_, row_begin, row_end, p_.channels, zeros);
+    zero_row_ = reinterpret_cast<const act_t*>(zeros);
     for (size_t y = row_begin; y < row_end; y += 2) {
       const size_t rows = row_end - y < 2 ? 1 : 2;
       for (size_t i = 0; i < kRows; ++i) {
@@ -90,18 +93,6 @@ class MinimalConvolution {
     size_t channels;  // that exist
   };
   using PutRow = void (MinimalConvolution::*)(const Outputs&, size_t row) const;
-
-  /// Rows of padding are read like any other.
-  void fill_zero_row(size_t row_begin, size_t row_end) {
-    zero_row_ = reinterpret_cast<act_t*>(sums_ + 2 * sums_bytes_);
-    if (row_begin >= row_end) return;
-    for (size_t i = row_begin; i < row_end + kKernel - 1; ++i) {
-      if (p_.rows[i] != nullptr) continue;
-      std::memset(zero_row_, static_cast<uint8_t>(p_.zero_pixel[0]),
-                  (p_.width_in - 1) * static_cast<size_t>(p_.src_pixel_stride) + p_.channels);
-      return;
-    }
-  }
 
   /// `outputs` outputs from x on of each row, of up to 16 channels.
   void run_block(act_t* dst, size_t rows, size_t x, size_t outputs, size_t first) const {
@@ -340,7 +331,7 @@ class MinimalConvolution {
   const __m256i least_;  // bytes
   const __m256i most_;   // bytes
   bool large_;           // sums may overflow when doubled, or results before the clamp
-  act_t* zero_row_ = nullptr;
+  const act_t* zero_row_ = nullptr;
   const act_t* rows_[kRows] = {};
 };
 

@@ -45,7 +45,10 @@ class PairConvolution {
   }
 
   void run(size_t row_begin, size_t row_end) {
-    fill_zero_row(row_begin, row_end);
+    // Rows of padding are read like any other.
+    uint8_t* const zeros = p_.scratch + 2 * block_columns_;
+    fill_zero_row(p_, row_begin, row_end, p_.channels, zeros);
+    zero_row_ = reinterpret_cast<const act_t*>(zeros);
     for (size_t y = row_begin; y < row_end;) {
       const size_t rows = row_end - y < pairs_.rows ? row_end - y : pairs_.rows;
       find_rows(y, rows);
@@ -79,19 +82,6 @@ class PairConvolution {
     size_t channels;  // that exist
   };
   using RunTiles = void (PairConvolution::*)(const Outputs&) const;
-
-  /// Rows of padding are read like any other.
-  void fill_zero_row(size_t row_begin, size_t row_end) {
-    zero_row_ = reinterpret_cast<act_t*>(p_.scratch + 2 * block_columns_);
-    if (row_begin >= row_end) return;
-    const size_t last = (row_end - 1) * p_.stride_h + (p_.kernel_h - 1) * p_.dilation_h;
-    for (size_t i = row_begin * p_.stride_h; i <= last; ++i) {
-      if (p_.rows[i] != nullptr) continue;
-      std::memset(zero_row_, static_cast<uint8_t>(p_.zero_pixel[0]),
-                  (p_.width_in - 1) * static_cast<size_t>(p_.src_pixel_stride) + p_.channels);
-      return;
-    }
-  }
 
   /// The rows that output rows y to y + rows read, two for each pair.
   void find_rows(size_t y, size_t rows) {
@@ -318,7 +308,7 @@ class PairConvolution {
   const __m256i most_;   // bytes
   size_t chunk_;         // outputs
   bool large_;           // results may overflow before the clamp
-  act_t* zero_row_ = nullptr;
+  const act_t* zero_row_ = nullptr;
   size_t live_ = 0;  // pairs that the output rows need
   const act_t* rows_[kMaxRows] = {};
 };

@@ -697,7 +697,8 @@ class Depthwise {
   }
 
   void run(size_t row_begin, size_t row_end) {
-    fill_zero_row(row_begin, row_end);
+    // Rows of padding are read like any other.
+    fill_zero_row(p_, row_begin, row_end, V::kBytes, p_.scratch + scratch_.zero_row);
     const size_t quads_bytes = quads_.count * kQuadBytes<V> * static_cast<size_t>(shape_.weight_bits) / 8;
     const uint8_t* packed = p_.packed + kDepthwiseHeader;
     for (size_t first = 0; first < p_.channels && row_begin < row_end;) {
@@ -714,18 +715,6 @@ class Depthwise {
   }
 
  private:
-  /// Rows of padding are read like any other.
-  void fill_zero_row(size_t row_begin, size_t row_end) {
-    if (row_begin >= row_end) return;
-    const size_t last = (row_end - 1) * p_.stride_h + (p_.kernel_h - 1) * p_.dilation_h;
-    for (size_t i = row_begin * p_.stride_h; i <= last; ++i) {
-      if (p_.rows[i] != nullptr) continue;
-      std::memset(p_.scratch + scratch_.zero_row, static_cast<uint8_t>(p_.zero_pixel[0]),
-                  (p_.width_in - 1) * static_cast<size_t>(p_.src_pixel_stride) + V::kBytes);
-      return;
-    }
-  }
-
   void start_block(size_t first, size_t width, const uint8_t* packed, size_t quads_bytes) {
     const size_t pieces = V::kBytes / width;
     frame_.bias = packed;

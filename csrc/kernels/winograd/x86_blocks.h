@@ -44,8 +44,6 @@ class BlockConvolution {
         panel_begin_(panel_begin),
         panel_end_(panel_end),
         blocks_across_((params.width_out + kBlock - 1) / kBlock) {
-    output_.n = p_.n;
-    output_.packed = p_.packed;
     output_.dst_row_stride = p_.dst_pixel_stride;
     output_.range = p_.range;
     output_.table = p_.table;
