@@ -36,6 +36,21 @@ namespace {
 // cache.
 constexpr size_t kResidentRows = 12 * 1024;
 
+/// Packed weights that are fetched while tiles are computed: the next panel's. Widening them is all loads and
+/// stores, and would wait for a cache that every core shares, while the products keep memory idle.
+struct Ahead {
+  const uint8_t* next = nullptr;
+  const uint8_t* end = nullptr;
+  size_t tile_bytes = 0;  // to fetch in a tile, at least
+
+  EDGEQ_INLINE void fetch() {
+    constexpr size_t kLine = 64;
+    for (size_t got = 0; got < tile_bytes && next < end; got += kLine, next += kLine) {
+      _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T1);
+    }
+  }
+};
+
 // ---- W8 ----
 
 struct Words {
@@ -65,8 +80,9 @@ struct Words {
   /// `count` tiles, one below the other.
   template <int kRows, int kVectors>
   static void tiles(const TileEpilogue& epilogue, Place place, const uint8_t* rows, size_t row_stride,
-                    const uint8_t* w, const uint8_t*, size_t steps, size_t count) {
+                    const uint8_t* w, const uint8_t*, size_t steps, size_t count, Ahead& ahead) {
     for (; count > 0; --count) {
+      ahead.fetch();
       __m256i acc[kRows][kVectors];
       unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
         unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { acc[r][v] = load(place.header + v * kVectorBytes); });
@@ -150,8 +166,9 @@ struct CrossedWords : Words {
   /// `count` tiles, one below the other.
   template <int kRows, int kVectors>
   static void tiles(const TileEpilogue& epilogue, Place place, const uint8_t* rows, size_t row_stride,
-                    const uint8_t* w, const uint8_t* sums, size_t steps, size_t count) {
+                    const uint8_t* w, const uint8_t* sums, size_t steps, size_t count, Ahead& ahead) {
     for (; count > 0; --count) {
+      ahead.fetch();
       __m256i acc[kRows][kVectors];
       const uint8_t* next = rows;
       unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
@@ -272,12 +289,13 @@ struct Nibbles {
   /// `count` tiles, one below the other.
   template <int kRows, int kVectors>
   static void tiles(const TileEpilogue& epilogue, Place place, const uint8_t* rows, size_t row_stride,
-                    const uint8_t* w, const uint8_t* notes, size_t steps, size_t count) {
+                    const uint8_t* w, const uint8_t* notes, size_t steps, size_t count, Ahead& ahead) {
     const uint32_t* const runs = reinterpret_cast<const uint32_t*>(notes);
     // The 32-bit sums wait in memory: registers hold only what the inner loop adds to. Before the first
     // widening they are the bias, the same for every row.
     alignas(32) uint8_t sums[kRows * kVectors * kVectorBytes];
     for (; count > 0; --count) {
+      ahead.fetch();
       const uint8_t* before = place.header;
       size_t before_stride = 0;
       const uint8_t* upper = rows;
@@ -373,7 +391,8 @@ struct Nibbles {
 // ---- loops ----
 
 using TilesFunction = void (*)(const TileEpilogue&, Place, const uint8_t* rows, size_t row_stride,
-                               const uint8_t* w, const uint8_t* notes, size_t steps, size_t count);
+                               const uint8_t* w, const uint8_t* notes, size_t steps, size_t count,
+                               Ahead& ahead);
 
 /// Tiles by vectors and rows, less one each.
 template <typename Kernel, typename RowsLessOne = std::make_integer_sequence<int, Kernel::kMr>>
@@ -450,14 +469,20 @@ class Product {
       put_rows(row_of(tile), row_of(tile_end));
       for (size_t panel = panel_begin_; panel < panel_end_; panel += layout_.panels) {
         const size_t panel_end = panel_end_ - panel < layout_.panels ? panel_end_ : panel + layout_.panels;
-        if (kept != panel) {
-          for (size_t i = panel; i < panel_end; ++i) put_weights(i, i - panel);
-          kept = panel;
-        }
         const size_t block_row = row_of(tile);
+        if (kept != panel) {
+          for (size_t i = panel; i < panel_end; ++i) {
+            put_weights(i, i - panel);
+            Ahead next = ahead(i + 1, tile_end - tile);
+            multiply(tile, tile_end, block_row, i, i - panel, next);
+          }
+          kept = panel;
+          continue;
+        }
+        Ahead nothing;
         for (size_t first = tile; first < tile_end; first += resident) {
           const size_t last = tile_end - first < resident ? tile_end : first + resident;
-          for (size_t i = panel; i < panel_end; ++i) multiply(first, last, block_row, i, i - panel);
+          for (size_t i = panel; i < panel_end; ++i) multiply(first, last, block_row, i, i - panel, nothing);
         }
       }
     }
@@ -520,6 +545,13 @@ class Product {
     }
   }
 
+  /// The weights of panel `panel`, if it is one of the call's, over `tiles` tiles.
+  Ahead ahead(size_t panel, size_t tiles) const {
+    if (panel >= panel_end_) return Ahead{};
+    const size_t bytes = panel_width(p_.n, panel, kNr, 8) * channel_bytes_;
+    return Ahead{header(panel), header(panel) + bytes, bytes / tiles + 1};
+  }
+
   uint8_t* weights(size_t slot) const {
     return p_.scratch + layout_.row_bytes() + slot * layout_.panel_bytes;
   }
@@ -527,7 +559,7 @@ class Product {
   uint8_t* notes(size_t slot) const { return weights(slot) + layout_.weight_bytes; }
 
   /// Tiles [first, last) of the block that begins with row `block_row`, times the panel in place `slot`.
-  void multiply(size_t first, size_t last, size_t block_row, size_t panel, size_t slot) const {
+  void multiply(size_t first, size_t last, size_t block_row, size_t panel, size_t slot, Ahead& ahead) const {
     const uint8_t* source = p_.scratch;
     size_t stride = layout_.row_stride;
     if (stride == 0) {
@@ -540,13 +572,13 @@ class Product {
     Place at = place(row, panel);
     if (first < higher_) {
       const size_t count = (last < higher_ ? last : higher_) - first;
-      run[height_ + 1](epilogue_, at, source, stride, weights(slot), notes(slot), steps(), count);
+      run[height_ + 1](epilogue_, at, source, stride, weights(slot), notes(slot), steps(), count, ahead);
       source += count * (height_ + 1) * stride;
       at.advance(count * (height_ + 1));
       first += count;
     }
     if (first < last)
-      run[height_](epilogue_, at, source, stride, weights(slot), notes(slot), steps(), last - first);
+      run[height_](epilogue_, at, source, stride, weights(slot), notes(slot), steps(), last - first, ahead);
   }
 
   const GemmParams& p_;
