@@ -3,6 +3,7 @@
 #include "kernels/gemm/widened.h"
 #include "kernels/gemm/x86_avx2_steps.h"
 #include "kernels/gemm/x86_avx2_tile.h"
+#include "kernels/x86_ahead.h"
 
 // Without VNNI there are two instructions to build on:
 //
@@ -35,21 +36,6 @@ namespace {
 // Bytes of a block of rows that are walked over all panels before the next: they stay in the first-level
 // cache.
 constexpr size_t kResidentRows = 12 * 1024;
-
-/// Packed weights that are fetched while tiles are computed: the next panel's. Widening them is all loads and
-/// stores, and would wait for a cache that every core shares, while the products keep memory idle.
-struct Ahead {
-  const uint8_t* next = nullptr;
-  const uint8_t* end = nullptr;
-  size_t tile_bytes = 0;  // to fetch in a tile, at least
-
-  EDGEQ_INLINE void fetch() {
-    constexpr size_t kLine = 64;
-    for (size_t got = 0; got < tile_bytes && next < end; got += kLine, next += kLine) {
-      _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T1);
-    }
-  }
-};
 
 // ---- W8 ----
 
@@ -547,9 +533,9 @@ class Product {
 
   /// The weights of panel `panel`, if it is one of the call's, over `tiles` tiles.
   Ahead ahead(size_t panel, size_t tiles) const {
-    if (panel >= panel_end_) return Ahead{};
+    if (panel >= panel_end_) return Ahead();
     const size_t bytes = panel_width(p_.n, panel, kNr, 8) * channel_bytes_;
-    return Ahead{header(panel), header(panel) + bytes, bytes / tiles + 1};
+    return Ahead(header(panel), bytes, tiles);
   }
 
   uint8_t* weights(size_t slot) const {

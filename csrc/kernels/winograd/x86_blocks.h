@@ -20,6 +20,7 @@
 #include "kernels/gemm/x86_tile.h"
 #include "kernels/winograd/transformed.h"
 #include "kernels/winograd/winograd.h"
+#include "kernels/x86_ahead.h"
 
 namespace edgeq {
 namespace {
@@ -65,8 +66,9 @@ class BlockConvolution {
       for (size_t panel = panel_begin_; panel < panel_end_; ++panel) {
         uint8_t* filters = p_.scratch + layout_.block_bytes * layout_.blocks;
         if (all) filters += (panel - panel_begin_) * layout_.panel_bytes;
-        if (round == 0 || !all) put_filters(header(panel) + kHeader, filters);
-        run_panel(first, last, panel, filters);
+        const bool puts = round == 0 || !all;
+        if (puts) put_filters(header(panel) + kHeader, filters);
+        run_panel(first, last, panel, filters, puts && panel + 1 < panel_end_);
       }
     }
   }
@@ -288,9 +290,12 @@ class BlockConvolution {
     multiply<kBlocks>(source, layout, w, sums);
   }
 
-  /// Blocks [first, last), which are in scratch, times a panel.
-  void run_panel(size_t first, size_t last, size_t panel, const uint8_t* filters) {
+  /// Blocks [first, last), which are in scratch, times a panel. `fetches`: and the next panel's filters,
+  /// which will be transformed after that.
+  void run_panel(size_t first, size_t last, size_t panel, const uint8_t* filters, bool fetches) {
     const size_t tiles = (last - first + kMr - 1) / kMr;
+    Ahead next;
+    if (fetches) next = Ahead(header(panel + 1), kNr * channel_bytes_, tiles);
     alignas(64) uint8_t sums[kMr * kSumBytes];
     Tile at{};
     at.panel = header(panel);
@@ -299,6 +304,7 @@ class BlockConvolution {
     size_t block = first;
     for (size_t tile = 0; tile < tiles; ++tile) {
       const size_t end = first + (last - first) * (tile + 1) / tiles;
+      next.fetch();
       multiply_blocks<kMr>(end - block, p_.scratch + (block - first) * layout_.block_bytes, layout_, filters,
                            sums);
       for (const uint8_t* here = sums; block < end; ++block, here += kSumBytes) put_outputs(here, block, at);
