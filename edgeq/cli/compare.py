@@ -104,4 +104,5 @@ def format_several(found: Several) -> str:
         marked.append((f"{row[0].text} {marks}".rstrip(), *(cell.whole for cell in row[1:])))
     text = format_columns(header, marked, right=range(1, len(header)))
     text += f"\n\nn = {found.n}; in brackets 95 % intervals; * on the Pareto front of accuracy over size"
-    return text + (", + over latency" if "latency" in fronts else "")
+    text += ", + over latency" if "latency" in fronts else ""
+    return "\n".join((text, *(f"note: {note}" for note in found.notes())))

@@ -83,6 +83,14 @@ class Several:
         """The float model's figures, or None without labels."""
         return self.models[0].verification.comparison.reference
 
+    def notes(self) -> tuple[str, ...]:
+        """What each model's verification notes, with the names of the models that it is true of."""
+        models: dict[str, list[str]] = {}
+        for one in self.models:
+            for note in one.verification.notes:
+                models.setdefault(note, []).append(one.name)
+        return tuple(f"{', '.join(names)}: {note}" for note, names in models.items())
+
     def names(self) -> tuple[str, ...]:
         """Of the float model and then of the others."""
         return (FLOAT_NAME, *(one.name for one in self.models))

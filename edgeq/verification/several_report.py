@@ -50,6 +50,7 @@ def render(several: Several) -> str:
         "shift_charts": _shift_charts(several, keys),
         "keys": list(zip(keys, several.names(), strict=True)),
         "n": several.n,
+        "notes": several.notes(),
         "labelled": several.float_quality is not None,
         "command": command_words(several.command),
         "facts": _facts(several),

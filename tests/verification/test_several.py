@@ -113,6 +113,18 @@ def test_command_line(folders: dict[str, Path], tmp_path: Path) -> None:
     assert values["command"].endswith("--no-latency")
 
 
+def test_inputs_that_look_wrong_are_noted_once(found: Several, folders: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    assert found.notes() == ()
+    assert "<p class=\"note\">Note:" not in found.html()
+    images = np.random.default_rng(0).uniform(0, 255, (20, 1, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "pixels.npz", x=images, y=np.zeros(20, np.int64))
+    words = ["compare", *map(str, folders.values()), "--data", str(tmp_path / "pixels.npz"), "--no-latency"]
+    result = CliRunner().invoke(cli, [*words, "--report", str(tmp_path / "a.html")], catch_exceptions=False)
+    assert result.output.count("note: w8a8, w4a4: the inputs look unlike") == 1
+    assert "Note: w8a8, w4a4: the inputs look unlike" in (tmp_path / "a.html").read_text()
+
+
 def test_float_models_that_differ_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     import shutil
 
