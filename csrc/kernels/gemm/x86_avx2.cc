@@ -41,21 +41,23 @@ constexpr size_t kResidentRows = 12 * 1024;
 
 struct Words {
   static constexpr int kBits = 8;
+  static constexpr bool kCrosses = false;
   static constexpr size_t kStepDepth = 2;  // channels of one step
   // 12 sums, two vectors of weights, one of the row, one product: 16 registers.
   static constexpr int kMr = 6;
+
+  static EDGEQ_INLINE __m256i widen(const act_t* from) {
+    return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  }
 
   /// Zero-extends `count` bytes to int16, whole vectors of 16.
   static EDGEQ_INLINE void put_row(const act_t* from, size_t count, uint8_t* to) {
     size_t i = 0;
     do {
-      const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
-      store(to + 2 * i, _mm256_cvtepu8_epi16(bytes));
+      store(to + 2 * i, widen(from + i));
       i += 16;
     } while (i < count);
   }
-
-  static EDGEQ_INLINE void end_row(uint8_t*, size_t, size_t) {}
 
   /// Sign-extends the weights of a panel.
   template <int kVectors>
@@ -116,14 +118,26 @@ struct Words {
 // ---- W8, one multiplication for two ----
 
 struct CrossedWords : Words {
+  static constexpr bool kCrosses = true;
   // 8 sums, four vectors of weights, two of the row, two sums of both: 16 registers.
   static constexpr int kMr = 4;
 
-  /// Writes the sum of the row's x0 * x2, negative, to the end of its stride. What lies between the depth and
-  /// the next whole four meets weights of zero, and counts.
-  static EDGEQ_INLINE void end_row(uint8_t* row, size_t depth, size_t stride) {
-    const int32_t sum = minus_crossed_products<Vector256>(row, depth);
-    std::memcpy(row + stride - sizeof sum, &sum, sizeof sum);
+  /// Zero-extends `count` bytes and returns the sum of x0 * x2, negative, modulo 2^32. What lies between the
+  /// count and the next whole four meets weights of zero, and counts.
+  static EDGEQ_INLINE uint32_t put_row(const act_t* from, size_t count, uint8_t* to) {
+    __m256i sums = _mm256_setzero_si256();
+    size_t i = 0;
+    for (; i + 16 <= count; i += 16) {
+      const __m256i x = widen(from + i);
+      store(to + 2 * i, x);
+      sums = _mm256_sub_epi32(sums, _mm256_madd_epi16(x, _mm256_srli_epi64(x, 32)));
+    }
+    uint32_t sum = static_cast<uint32_t>(Vector256::sum_dwords(sums));
+    if (i < count) {
+      store(to + 2 * i, widen(from + i));
+      sum += static_cast<uint32_t>(minus_crossed_products<Vector256>(to + 2 * i, count - i));
+    }
+    return sum;
   }
 
   /// Sign-extends the weights of a panel and writes what its sums begin with: the bias less the sum of w0 *
@@ -202,6 +216,7 @@ EDGEQ_INLINE GroupPair decode(__m256i raw) {
 
 struct Nibbles {
   static constexpr int kBits = 4;
+  static constexpr bool kCrosses = false;
   static constexpr size_t kStepDepth = 4;
   // 12 sums, two vectors of weights, one of the row, one product: 16 registers.
   static constexpr int kMr = 6;
@@ -222,8 +237,6 @@ struct Nibbles {
       i += kVectorBytes;
     } while (i < count);
   }
-
-  static EDGEQ_INLINE void end_row(uint8_t*, size_t, size_t) {}
 
   /// Decodes the weights of a panel, one group after the other, and finds out how many groups may be added in
   /// 16 bits: `runs` gets the lengths of the runs, each but the last a multiple of kLeastRun.
@@ -509,13 +522,30 @@ class Product {
     }
   }
 
+  /// The same, and behind it what crossed products take off its sums.
+  void put_crossed_row(size_t row, uint8_t* to) const {
+    uint32_t sum = 0;
+    for (size_t t = 0; t < p_.taps; ++t) {
+      sum += Kernel::put_row(lhs_row(p_.lhs, t, row_begin_ + row), layout_.tap_depth,
+                             to + t * layout_.tap_depth * 2);
+    }
+    // Where taps end within a four, the next tap's words are in it.
+    if (p_.taps > 1 && layout_.tap_depth % 4 != 0) {
+      sum = static_cast<uint32_t>(minus_crossed_products<Vector256>(to, layout_.depth));
+    }
+    std::memcpy(to + layout_.row_stride - sizeof sum, &sum, sizeof sum);
+  }
+
   /// Brings rows [first, last) into scratch, unless they are used where they lie.
   void put_rows(size_t first, size_t last) const {
     if (layout_.row_stride == 0) return;
     uint8_t* to = p_.scratch;
     for (size_t i = first; i < last; ++i, to += layout_.row_stride) {
-      put_row(i, to);
-      Kernel::end_row(to, layout_.depth, layout_.row_stride);
+      if constexpr (Kernel::kCrosses) {
+        put_crossed_row(i, to);
+      } else {
+        put_row(i, to);
+      }
     }
   }
 
