@@ -160,8 +160,8 @@ void fill_weights(Random& random, Fill fill, int bits, std::vector<int8_t>& weig
       case Fill::kLowest:
         weights[i] = static_cast<int8_t>(-top);
         break;
-      case Fill::kMiddle:
-        weights[i] = static_cast<int8_t>(bits == 4 ? 4 : 64);
+      case Fill::kMiddle:  // 128 in whole groups, and in one channel one more
+        weights[i] = static_cast<int8_t>((bits == 4 ? 4 : 64) + (i == 0));
         break;
       case Fill::kHalf:
         weights[i] = static_cast<int8_t>(-top / 2 - (random.between(0, 3) == 0));

@@ -1,6 +1,7 @@
 #include "kernels/gemm/pack.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -23,10 +24,16 @@ bool is_by_lanes(const GemmVariant& variant) {
   return variant.kr == 1 && variant.isa == Isa::kNeon && variant.max_depth != 0;
 }
 
+/// Whether runs of nibbles are noted (pack.h). Winograd's kernels take them apart.
+bool has_runs(const GemmVariant& variant) {
+  return variant.isa == Isa::kAvx2 && variant.weight_bits == 4 && variant.kr == 4;
+}
+
 /// Bytes before the weights.
 size_t header_bytes(const GemmVariant& variant, size_t width, size_t k, size_t taps) {
   const size_t channels = width * (sizeof(int32_t) + sizeof(float));
   if (is_by_lanes(variant)) return channels + kGemmLaneNotes;
+  if (has_runs(variant)) return channels + gemm_run_note_bytes(gemm_padded_k(variant, k) * taps);
   if (variant.kr != 16) return channels;
   return channels + gemm_note_bytes(variant.weight_bits, gemm_padded_k(variant, k) / 16, taps);
 }
@@ -150,6 +157,47 @@ void put_lane_notes(const uint8_t* weights, size_t width, size_t padded_k, size_
       // Half of the last eight is left out where weights are zero, but not if that is all of a run.
       *out = static_cast<uint8_t>(*out + (taps == 1 && count <= kFour && *out != 0 ? 1 : 2));
     }
+  }
+}
+
+/// Writes the runs of a panel of kWidth channels of nibbles, `pairs` pairs of groups of all taps. Compilers
+/// make vectors of its loops, bytes and words.
+template <size_t kWidth>
+void put_run_notes(const uint8_t* weights, size_t pairs, uint8_t* out) {
+  constexpr uint16_t kMost = 128;
+  constexpr size_t kBytes = 4 * kWidth;  // of a pair of groups
+  using Magnitudes = std::array<uint8_t, kBytes>;
+  const auto exceeds = [](const Magnitudes& sums) {
+    std::array<uint16_t, kBytes / 2> lanes;
+    std::memcpy(lanes.data(), sums.data(), kBytes);
+    uint16_t any = 0;
+    for (uint16_t two : lanes) {
+      const uint16_t sum = static_cast<uint16_t>((two & 0xFF) + (two >> 8));
+      any = static_cast<uint16_t>(any | static_cast<uint16_t>(kMost - sum) >> 15);
+    }
+    return any != 0;
+  };
+  std::memset(out, 0, gemm_run_note_bytes(8 * pairs));
+  Magnitudes above = {};
+  Magnitudes below = {};
+  for (; pairs > 0; --pairs, weights += kBytes) {
+    Magnitudes more;
+    Magnitudes less;
+    for (size_t i = 0; i < kBytes; ++i) {
+      const uint8_t even = static_cast<uint8_t>((weights[i] & 0x0F) ^ 8);  // plus 8
+      const uint8_t odd = static_cast<uint8_t>((weights[i] >> 4) ^ 8);
+      const uint8_t zero = 8;
+      more[i] = static_cast<uint8_t>(std::max(even, zero) + std::max(odd, zero) - 2 * zero);
+      less[i] = static_cast<uint8_t>(2 * zero - std::min(even, zero) - std::min(odd, zero));
+      above[i] = static_cast<uint8_t>(above[i] + more[i]);
+      below[i] = static_cast<uint8_t>(below[i] + less[i]);
+    }
+    if (*out == 255 || exceeds(above) || exceeds(below)) {
+      ++out;
+      above = more;
+      below = less;
+    }
+    ++*out;
   }
 }
 
@@ -366,6 +414,9 @@ void gemm_pack(const GemmVariant& variant, size_t n, size_t k, size_t taps, Weig
     const size_t channel_bytes = width * (sizeof(int32_t) + sizeof(float));
     if (is_by_lanes(variant)) {
       put_lane_notes(out, width, padded_k, taps, packed + channel_bytes);
+    } else if (has_runs(variant)) {
+      const auto put = width == 8 ? put_run_notes<8> : put_run_notes<16>;
+      put(out, padded_k * taps / 8, packed + channel_bytes);
     } else if (header > channel_bytes) {
       put_notes(out, variant.weight_bits, width, k, padded_k, taps, packed + channel_bytes);
     }

@@ -55,7 +55,10 @@ namespace edgeq {
 // is padded to an even number of groups.
 //
 // Where the instruction set multiplies unsigned by signed bytes without VNNI (kAvx2), each nibble has its top
-// bit flipped: it holds the weight + 8, a number without a sign.
+// bit flipped: it holds the weight + 8, a number without a sign. Panels with kr = 4 have notes behind the
+// scales: a byte for each run of pairs of groups whose products 16 bits hold, its pairs. The magnitudes of
+// the positive weights that meet in a lane, two channels of each group, add up to 128 at most, and those of
+// the negative ones (128 * 255 = 32,640). Padded to whole cache lines.
 //
 // Padding weights (channels beyond n, depth beyond k) are zero, padding biases and scales too. The bias is
 // bias(j) - zp_lhs * sum of the weights of j: lhs enters the kernel without its zero point taken off.
@@ -86,6 +89,10 @@ constexpr size_t kGemmNarrowPartBytes = 8;
 static inline bool gemm_has_parts(size_t k, size_t taps) { return taps == 1 || (k + 7) / 8 % 4 == 0; }
 
 constexpr size_t kGemmLaneMost = 16;
+
+/// Bytes of the notes of a panel of kAvx2's nibbles, of `depth` channels of all taps. A run ends before a
+/// pair that does not fit, and four pairs always do: 4 * 4 * 7 <= 128.
+static inline size_t gemm_run_note_bytes(size_t depth) { return ((depth + 31) / 32 + 63) / 64 * 64; }
 
 /// Bytes of the packed form.
 size_t gemm_packed_bytes(const GemmVariant& variant, size_t n, size_t k, size_t taps);

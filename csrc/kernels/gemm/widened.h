@@ -17,13 +17,12 @@
 namespace edgeq {
 
 struct WidenedLayout {
-  size_t tap_depth;     // channels of one tap, padded as the packed weights are
-  size_t depth;         // of all taps, as packed
-  size_t row_stride;    // bytes; 0: rows are used where they lie
-  size_t block_rows;    // rows that are kept at a time
-  size_t weight_bytes;  // of one panel of 16 channels
-  size_t panel_bytes;   // the weights and what x86_avx2.cc notes of them
-  size_t panels;        // panels that are kept at a time
+  size_t tap_depth;    // channels of one tap, padded as the packed weights are
+  size_t depth;        // of all taps, as packed
+  size_t row_stride;   // bytes; 0: rows are used where they lie
+  size_t block_rows;   // rows that are kept at a time
+  size_t panel_bytes;  // the weights of 16 channels, and what their sums begin with
+  size_t panels;       // panels that are kept at a time
 
   size_t row_bytes() const { return row_stride * block_rows; }
   size_t bytes() const { return row_bytes() + panel_bytes * panels; }
@@ -52,10 +51,7 @@ static inline WidenedLayout widened_layout(size_t k, size_t taps, int weight_bit
     layout.block_rows = rows < mr ? mr : rows / mr * mr;
   }
   const size_t depth = (layout.depth + 3) / 4 * 4;
-  layout.weight_bytes = (depth * 16 * element + kLine - 1) / kLine * kLine;
-  // Sums of a panel; or runs, each of at least 8 groups of 4 channels.
-  const size_t notes = weight_bits == 8 ? kLine : (layout.depth / 32 + 1) * sizeof(uint32_t);
-  layout.panel_bytes = layout.weight_bytes + (notes + kLine - 1) / kLine * kLine;
+  layout.panel_bytes = depth * 16 * element + (weight_bits == 8 ? kLine : 0);
   layout.panels = 96 * 1024 / layout.panel_bytes;
   if (layout.panels == 0) layout.panels = 1;
   return layout;

@@ -1,5 +1,6 @@
 #include "kernels/gemm/gemm.h"
 #include "kernels/gemm/lhs.h"
+#include "kernels/gemm/pack.h"
 #include "kernels/gemm/widened.h"
 #include "kernels/gemm/x86_avx2_steps.h"
 #include "kernels/gemm/x86_avx2_tile.h"
@@ -59,16 +60,19 @@ struct Words {
     } while (i < count);
   }
 
+  /// Bytes of the notes of a panel (pack.h).
+  static constexpr size_t note_bytes(size_t, size_t) { return 0; }
+
   /// Sign-extends the weights of a panel.
   template <int kVectors>
-  static void put_weights(const uint8_t* from, size_t bytes, uint8_t* to, uint8_t*) {
+  static void put_weights(const uint8_t* from, size_t bytes, uint8_t* to) {
     for (size_t i = 0; i < bytes; i += 16) store(to + 2 * i, Vector256::widen_signed_bytes(from + i));
   }
 
   /// `count` tiles, one below the other.
   template <int kRows, int kVectors>
   static void tiles(const TileEpilogue& epilogue, Place place, const uint8_t* rows, size_t row_stride,
-                    const uint8_t* w, const uint8_t*, size_t steps, size_t count, Ahead& ahead) {
+                    const uint8_t* w, size_t steps, size_t count, Ahead& ahead) {
     for (; count > 0; --count) {
       ahead.fetch();
       __m256i acc[kRows][kVectors];
@@ -140,10 +144,10 @@ struct CrossedWords : Words {
     return sum;
   }
 
-  /// Sign-extends the weights of a panel and writes what its sums begin with: the bias less the sum of w0 *
-  /// w2.
+  /// Sign-extends the weights of a panel and writes behind them what its sums begin with: the bias less the
+  /// sum of w0 * w2.
   template <int kVectors>
-  static void put_weights(const uint8_t* from, size_t bytes, uint8_t* to, uint8_t* sums) {
+  static void put_weights(const uint8_t* from, size_t bytes, uint8_t* to) {
     __m256i begin[kVectors];
     unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
       begin[v] = load(from - 2 * kVectors * kVectorBytes + v * kVectorBytes);
@@ -160,13 +164,14 @@ struct CrossedWords : Words {
       from += 2 * kVectors * 16;
       to += 2 * kVectors * kVectorBytes;
     }
-    unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { store(sums + v * kVectorBytes, begin[v]); });
+    unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { store(to + v * kVectorBytes, begin[v]); });
   }
 
   /// `count` tiles, one below the other.
   template <int kRows, int kVectors>
   static void tiles(const TileEpilogue& epilogue, Place place, const uint8_t* rows, size_t row_stride,
-                    const uint8_t* w, const uint8_t* sums, size_t steps, size_t count, Ahead& ahead) {
+                    const uint8_t* w, size_t steps, size_t count, Ahead& ahead) {
+    const uint8_t* const sums = w + (steps + 1) / 2 * 2 * kVectors * kVectorBytes;
     for (; count > 0; --count) {
       ahead.fetch();
       __m256i acc[kRows][kVectors];
@@ -221,14 +226,7 @@ struct Nibbles {
   // 12 sums, two vectors of weights, one of the row, one product: 16 registers.
   static constexpr int kMr = 6;
 
-  // A pair sum of vpmaddubsw is at most 2 * 255 * 7 = 3,570 for weights in [-7, 7], so that the int16 lanes
-  // hold eight of them before they must be widened: 8 * 3,570 = 28,560 < 32,767. (Nine would still do,
-  // 32,130; groups come in pairs.)
-  static constexpr size_t kLeastRun = 8;
-  // Most weights are smaller, and activations have no sign: weights of both signs keep a lane's sum between
-  // what either would make alone. A run of groups may be as long as the magnitudes of the positive weights
-  // that meet in any lane sum to at most this, and those of the negative ones: 255 * 128 = 32,640 < 32,767.
-  static constexpr int kMostMagnitude = 128;
+  static size_t note_bytes(size_t, size_t depth) { return gemm_run_note_bytes(depth); }
 
   static EDGEQ_INLINE void put_row(const act_t* from, size_t count, uint8_t* to) {
     size_t i = 0;
@@ -238,58 +236,30 @@ struct Nibbles {
     } while (i < count);
   }
 
-  /// Decodes the weights of a panel, one group after the other, and finds out how many groups may be added in
-  /// 16 bits: `runs` gets the lengths of the runs, each but the last a multiple of kLeastRun.
+  /// Decodes the weights of a panel, one group after the other.
   template <int kVectors>
-  static void put_weights(const uint8_t* from, size_t bytes, uint8_t* to, uint8_t* notes) {
-    size_t pairs = bytes / (kVectors * kVectorBytes);
-    uint32_t* runs = reinterpret_cast<uint32_t*>(notes);
-    const __m256i ones = _mm256_set1_epi8(1);
-    // Magnitudes in each lane, of positive weights and of negative ones.
-    __m256i run[2 * kVectors];
-    unroll<2 * kVectors>([&](auto v) EDGEQ_UNROLLED { run[v] = _mm256_setzero_si256(); });
-    uint32_t length = 0;
-    while (pairs > 0) {
-      const size_t count = pairs < kLeastRun / 2 ? pairs : kLeastRun / 2;
-      pairs -= count;
-      __m256i part[2 * kVectors];
-      unroll<2 * kVectors>([&](auto v) EDGEQ_UNROLLED { part[v] = _mm256_setzero_si256(); });
-      for (size_t i = 0; i < count; ++i) {
-        unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
-          const GroupPair groups = decode(load(from + v * kVectorBytes));
-          store(to + v * kVectorBytes, groups.even);
-          store(to + (kVectors + v) * kVectorBytes, groups.odd);
-          const __m256i zero = _mm256_setzero_si256();
-          const __m256i even = _mm256_max_epi8(groups.even, zero);
-          const __m256i odd = _mm256_max_epi8(groups.odd, zero);
-          const __m256i above = _mm256_add_epi8(even, odd);
-          const __m256i below = _mm256_sub_epi8(above, _mm256_add_epi8(groups.even, groups.odd));
-          part[v] = _mm256_add_epi16(part[v], _mm256_maddubs_epi16(above, ones));
-          part[kVectors + v] = _mm256_add_epi16(part[kVectors + v], _mm256_maddubs_epi16(below, ones));
-        });
-        from += kVectors * kVectorBytes;
-        to += 2 * kVectors * kVectorBytes;
-      }
-      __m256i above = _mm256_setzero_si256();
-      unroll<2 * kVectors>([&](auto v) EDGEQ_UNROLLED {
-        run[v] = _mm256_add_epi16(run[v], part[v]);
-        above = _mm256_or_si256(above, _mm256_cmpgt_epi16(run[v], _mm256_set1_epi16(kMostMagnitude)));
+  static void put_weights(const uint8_t* from, size_t bytes, uint8_t* to) {
+    for (size_t pairs = bytes / (kVectors * kVectorBytes); pairs > 0; --pairs) {
+      unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
+        const GroupPair groups = decode(load(from + v * kVectorBytes));
+        store(to + v * kVectorBytes, groups.even);
+        store(to + (kVectors + v) * kVectorBytes, groups.odd);
       });
-      if (_mm256_testz_si256(above, above) == 0) {
-        *runs++ = length;
-        length = 0;
-        unroll<2 * kVectors>([&](auto v) EDGEQ_UNROLLED { run[v] = part[v]; });
-      }
-      length += static_cast<uint32_t>(2 * count);
+      from += kVectors * kVectorBytes;
+      to += 2 * kVectors * kVectorBytes;
     }
-    *runs = length;
   }
 
   /// `count` tiles, one below the other.
+  ///
+  /// A pair sum of vpmaddubsw is at most 2 * 255 * 7 = 3,570 for weights in [-7, 7], so that the int16 lanes
+  /// hold at least nine of them before they must be widened. Most weights are smaller, and activations have
+  /// no sign: weights of both signs keep a lane's sum between what either would make alone. The panel's notes
+  /// say how long the runs may be, 255 * 128 = 32,640 < 32,767.
   template <int kRows, int kVectors>
   static void tiles(const TileEpilogue& epilogue, Place place, const uint8_t* rows, size_t row_stride,
-                    const uint8_t* w, const uint8_t* notes, size_t steps, size_t count, Ahead& ahead) {
-    const uint32_t* const runs = reinterpret_cast<const uint32_t*>(notes);
+                    const uint8_t* w, size_t steps, size_t count, Ahead& ahead) {
+    const uint8_t* const runs = place.header + 2 * kVectors * kVectorBytes;
     // The 32-bit sums wait in memory: registers hold only what the inner loop adds to. Before the first
     // widening they are the bias, the same for every row.
     alignas(32) uint8_t sums[kRows * kVectors * kVectorBytes];
@@ -300,13 +270,14 @@ struct Nibbles {
       const uint8_t* upper = rows;
       const uint8_t* lower = rows + 3 * row_stride;
       const uint8_t* b_next = w;
-      const uint32_t* run = runs;
+      const uint8_t* run = runs;
       __m256i acc[kRows][kVectors];
       for (size_t left = steps;; ++run) {
         unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
           unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { acc[r][v] = _mm256_setzero_si256(); });
         });
-        const uint8_t* run_end = upper + 4 * static_cast<size_t>(*run);
+        const size_t length = 2 * static_cast<size_t>(*run);
+        const uint8_t* run_end = upper + 4 * length;
         do {
           __m256i b[kVectors];
           unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { b[v] = load(b_next + v * kVectorBytes); });
@@ -324,7 +295,7 @@ struct Nibbles {
                                          _mm256_madd_epi16(acc[r][v], ones));
           });
         });
-        left -= *run;
+        left -= length;
         if (left == 0) break;
         unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
           unroll<kVectors>(
@@ -349,14 +320,15 @@ struct Nibbles {
                      size_t steps, int32_t row_sum) {
     const __m256i ones = _mm256_set1_epi16(1);
     const __m256i low = _mm256_set1_epi8(0x0F);
-    const int32_t runs = static_cast<int32_t>((steps + kLeastRun - 1) / kLeastRun);
+    constexpr size_t kRun = 8;
+    const int32_t runs = static_cast<int32_t>((steps + kRun - 1) / kRun);
     const __m256i correction = _mm256_set1_epi32(2 * 32768 * runs - 8 * row_sum);
     __m256i sums[1][kVectors];
     unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
       sums[0][v] = _mm256_add_epi32(load(place.header + v * kVectorBytes), correction);
     });
     while (steps > 0) {
-      const size_t run = steps < kLeastRun ? steps : kLeastRun;
+      const size_t run = steps < kRun ? steps : kRun;
       __m256i acc[kVectors];
       unroll<kVectors>([&](auto v) EDGEQ_UNROLLED { acc[v] = _mm256_set1_epi16(-32768); });
       const auto pair = [&](size_t s) EDGEQ_UNROLLED {
@@ -372,7 +344,7 @@ struct Nibbles {
         });
         w += kVectors * kVectorBytes;
       };
-      if (run == kLeastRun) {
+      if (run == kRun) {
         unroll<4>([&](auto i) EDGEQ_UNROLLED { pair(2 * i); });
       } else {
         for (size_t s = 0; s < run; s += 2) pair(s);
@@ -390,8 +362,7 @@ struct Nibbles {
 // ---- loops ----
 
 using TilesFunction = void (*)(const TileEpilogue&, Place, const uint8_t* rows, size_t row_stride,
-                               const uint8_t* w, const uint8_t* notes, size_t steps, size_t count,
-                               Ahead& ahead);
+                               const uint8_t* w, size_t steps, size_t count, Ahead& ahead);
 
 /// Tiles by vectors and rows, less one each.
 template <typename Kernel, typename RowsLessOne = std::make_integer_sequence<int, Kernel::kMr>>
@@ -411,7 +382,7 @@ class Product {
       : p_(params),
         layout_(
             widened_layout(params.k, params.taps, Kernel::kBits, params.lhs.pixel_offset == nullptr, kMr)),
-        channel_bytes_(8 + layout_.depth * Kernel::kBits / 8),
+        panel_bytes_(kNr * kChannelHeader + Kernel::note_bytes(kNr, layout_.depth) + weight_bytes(kNr)),
         row_begin_(row_begin),
         panel_begin_(panel_begin),
         panel_end_(panel_end),
@@ -444,9 +415,9 @@ class Product {
       const size_t width = panel_width(p_.n, panel, kNr, 8);
       const Place at = place(0, panel);
       if (width == kNr) {
-        Kernel::template vector<2>(epilogue_, at, p_.scratch, at.header + width * 8, steps(), row_sum);
+        Kernel::template vector<2>(epilogue_, at, p_.scratch, packed_weights(panel), steps(), row_sum);
       } else {
-        Kernel::template vector<1>(epilogue_, at, p_.scratch, at.header + width * 8, steps(), row_sum);
+        Kernel::template vector<1>(epilogue_, at, p_.scratch, packed_weights(panel), steps(), row_sum);
       }
     }
   }
@@ -489,6 +460,7 @@ class Product {
 
  private:
   static constexpr size_t kMr = static_cast<size_t>(Kernel::kMr);
+  static constexpr size_t kChannelHeader = sizeof(int32_t) + sizeof(float);  // bias and scale
 
   size_t steps() const { return layout_.depth / Kernel::kStepDepth; }
 
@@ -496,7 +468,15 @@ class Product {
   /// row or two.
   size_t row_of(size_t tile) const { return tile * height_ + (tile < higher_ ? tile : higher_); }
 
-  const uint8_t* header(size_t panel) const { return p_.packed + panel * kNr * channel_bytes_; }
+  /// Bytes of the packed weights of `width` channels.
+  size_t weight_bytes(size_t width) const { return width * layout_.depth * Kernel::kBits / 8; }
+
+  const uint8_t* header(size_t panel) const { return p_.packed + panel * panel_bytes_; }
+
+  const uint8_t* packed_weights(size_t panel) const {
+    const size_t width = panel_width(p_.n, panel, kNr, 8);
+    return header(panel) + width * kChannelHeader + Kernel::note_bytes(width, layout_.depth);
+  }
 
   /// The place of the tile at row `row`, counted from row_begin_.
   Place place(size_t row, size_t panel) const {
@@ -552,27 +532,22 @@ class Product {
   /// Brings the weights of panel `panel` into place `slot` of scratch.
   void put_weights(size_t panel, size_t slot) const {
     const size_t width = panel_width(p_.n, panel, kNr, 8);
-    const uint8_t* const from = header(panel) + width * 8;
-    const size_t bytes = width * (channel_bytes_ - 8);
     if (width == kNr) {
-      Kernel::template put_weights<2>(from, bytes, weights(slot), notes(slot));
+      Kernel::template put_weights<2>(packed_weights(panel), weight_bytes(width), weights(slot));
     } else {
-      Kernel::template put_weights<1>(from, bytes, weights(slot), notes(slot));
+      Kernel::template put_weights<1>(packed_weights(panel), weight_bytes(width), weights(slot));
     }
   }
 
   /// The weights of panel `panel`, if it is one of the call's, over `tiles` tiles.
   Ahead ahead(size_t panel, size_t tiles) const {
     if (panel >= panel_end_) return Ahead();
-    const size_t bytes = panel_width(p_.n, panel, kNr, 8) * channel_bytes_;
-    return Ahead(header(panel), bytes, tiles);
+    return Ahead(packed_weights(panel), weight_bytes(panel_width(p_.n, panel, kNr, 8)), tiles);
   }
 
   uint8_t* weights(size_t slot) const {
     return p_.scratch + layout_.row_bytes() + slot * layout_.panel_bytes;
   }
-
-  uint8_t* notes(size_t slot) const { return weights(slot) + layout_.weight_bytes; }
 
   /// Tiles [first, last) of the block that begins with row `block_row`, times the panel in place `slot`.
   void multiply(size_t first, size_t last, size_t block_row, size_t panel, size_t slot, Ahead& ahead) const {
@@ -588,18 +563,18 @@ class Product {
     Place at = place(row, panel);
     if (first < higher_) {
       const size_t count = (last < higher_ ? last : higher_) - first;
-      run[height_ + 1](epilogue_, at, source, stride, weights(slot), notes(slot), steps(), count, ahead);
+      run[height_ + 1](epilogue_, at, source, stride, weights(slot), steps(), count, ahead);
       source += count * (height_ + 1) * stride;
       at.advance(count * (height_ + 1));
       first += count;
     }
     if (first < last)
-      run[height_](epilogue_, at, source, stride, weights(slot), notes(slot), steps(), last - first, ahead);
+      run[height_](epilogue_, at, source, stride, weights(slot), steps(), last - first, ahead);
   }
 
   const GemmParams& p_;
   const WidenedLayout layout_;
-  const size_t channel_bytes_;  // packed, of one output channel
+  const size_t panel_bytes_;  // packed, of a full panel
   const size_t row_begin_;
   const size_t panel_begin_;
   const size_t panel_end_;
