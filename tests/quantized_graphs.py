@@ -389,6 +389,11 @@ for _coordinates in Coordinates:
                 "resize", [b.input(3, 4, 6)], ResizeAttrs((7, 4), ResizeMode.NEAREST, c, r)
             ),
         )
+for _mode in ResizeMode:
+    _one(
+        f"resize {_mode.name.lower()} 3 to 7",
+        lambda b, m=_mode: b.node("resize", [b.input(3, 3, 3)], ResizeAttrs((7, 7), m, Coordinates.ASYMMETRIC)),
+    )
 _one(
     "resize bilinear smaller", lambda b: b.node("resize", [b.input(17, 9, 7)], ResizeAttrs((4, 3), ResizeMode.BILINEAR))
 )

@@ -32,11 +32,11 @@ from edgeq.ops.resize import ResizeAttrs, ResizeMode
 if TYPE_CHECKING:
     import onnx
 
-OPSET, OPSET_GELU, OPSET_INT4 = 17, 20, 21
-"""The lowest opset that a model needs is declared: 17 is read by every runtime of the last years, 20 has Gelu, and
-only 21 has 4-bit integers."""
+OPSET, OPSET_SIZES, OPSET_GELU, OPSET_INT4 = 17, 18, 20, 21
+"""The lowest opset that a model needs is declared: 17 is read by every runtime of the last years, 18 resizes some axes
+to sizes, 20 has Gelu, and only 21 has 4-bit integers."""
 
-IR_VERSIONS = {OPSET: 8, OPSET_GELU: 9, OPSET_INT4: 10}
+IR_VERSIONS = {OPSET: 8, OPSET_SIZES: 8, OPSET_GELU: 9, OPSET_INT4: 10}
 
 RAW, CODES = ".raw", ".codes"
 """Suffixes of what an operator computes before it is quantized, and of its codes."""
@@ -308,7 +308,10 @@ class _Writer:
         four = (onnx.TensorProto.INT4, onnx.TensorProto.UINT4)
         if any(tensor.data_type in four for tensor in self.sink.initializers):
             return OPSET_INT4
-        return OPSET_GELU if any(isinstance(node.attrs, GeluAttrs) for node in self.graph.nodes) else OPSET
+        if any(isinstance(node.attrs, GeluAttrs) for node in self.graph.nodes):
+            return OPSET_GELU
+        by_sizes = any(node.op_type == "Resize" and len(node.input) == 4 for node in self.sink.nodes)
+        return OPSET_SIZES if by_sizes else OPSET
 
     # --- the ends ---
 

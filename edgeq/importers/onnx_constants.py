@@ -225,6 +225,18 @@ def _reduce(function: Callable[..., Array]) -> Fold:
     return run
 
 
+def _batch_norm(inputs: Sequence[Any], attributes: Attributes) -> Array:
+    """Standardized weights are a batch normalization of constants (Qiao et al., Weight Standardization, 2019)."""
+    x, scale, shift, mean, variance = inputs
+    per_channel = (1, -1) + (1,) * (x.ndim - 2)
+    if attributes.get("training_mode", 0):
+        others = tuple(axis for axis in range(x.ndim) if axis != 1)
+        mean, variance = x.mean(axis=others), x.var(axis=others)
+    factor = scale / np.sqrt(variance + attributes.get("epsilon", 1e-5))
+    y = (x - mean.reshape(per_channel)) * factor.reshape(per_channel) + shift.reshape(per_channel)
+    return np.asarray(y).astype(x.dtype)
+
+
 def _erf(x: Array) -> Array:
     return np.asarray(np.vectorize(math.erf, otypes=[np.float64])(x))
 
@@ -233,6 +245,7 @@ _FOLDS: dict[str, Fold] = {
     "Abs": _unary(np.abs),
     "Add": _binary(np.add),
     "And": _binary(np.logical_and),
+    "BatchNormalization": _batch_norm,
     "Cast": _cast,
     "CastLike": lambda inputs, attributes: np.asarray(inputs[0]).astype(inputs[1].dtype),
     "Ceil": _unary(np.ceil),

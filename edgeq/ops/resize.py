@@ -192,15 +192,23 @@ class Resize(Operator):
     def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
         attrs, shape = attrs_of(node, ResizeAttrs), graph.tensor(node.inputs[0]).shape
         scales = np.array([1, 1, attrs.size[0] / shape[2], attrs.size[1] / shape[3]], np.float32)
-        name = sink.initializer(f"{node.name}.scales", scales)
+        # Runtimes take the scale times the size, rounded down: 2.3333333 * 3 is less than 7. Sizes of two axes alone,
+        # which leave the batch open, need opset 18.
+        exact = all(float(scales[axis]) * shape[axis] == attrs.size[axis - 2] for axis in (2, 3))
+        sizes: dict[str, Any] = {} if exact else {"axes": [2, 3]}
+        if exact:
+            extent = ["", sink.initializer(f"{node.name}.scales", scales)]
+        else:
+            extent = ["", "", sink.initializer(f"{node.name}.sizes", np.array(attrs.size, np.int64))]
         sink.emit(
             "Resize",
-            [node.inputs[0], "", name],
+            [node.inputs[0], *extent],
             list(node.outputs),
             node.name,
             mode="nearest" if attrs.mode is ResizeMode.NEAREST else "linear",
             coordinate_transformation_mode=attrs.coordinates.name.lower(),
             nearest_mode=attrs.rounding.name.lower(),
+            **sizes,
         )
 
     def to_tflite(self, sink: TfliteSink, node: Node, graph: Graph) -> None:

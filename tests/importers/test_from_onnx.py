@@ -414,6 +414,12 @@ def test_resize(rng: np.random.Generator, mode: str, position: str) -> None:
     assert_imports(by_scale, rng, {"resize": 1})
     nodes = f"a = Shape<start=0, end=2>(x) b = Concat<axis=0>(a, size) y = Resize<{settings}>(x, , , b)"
     assert_imports(onnx_model(f"{IMAGE} {{ {nodes} }}", size=np.array([14, 3])), rng, {"resize": 1})
+    # 7 / 3 and 31 / 7 in 32 bits are too little: sizes are counted, not the scale multiplied.
+    for small, large in ((3, 7), (7, 31)):
+        nodes = f"m = Relu(x) r = Resize<{settings}>(m, , , size) y = Add(r, c)"
+        image = f"(float[1, 4, {small}, {small}] x) => (float[] y)"
+        constants = {"size": np.array([1, 4, large, large]), "c": weights(rng, large, large)}
+        assert_imports(onnx_model(f"{image} {{ {nodes} }}", **constants), rng, batch=1)
 
 
 def test_outputs_of_nodes_that_change_nothing(rng: np.random.Generator) -> None:
@@ -433,6 +439,20 @@ def test_constants_are_folded(rng: np.random.Generator) -> None:
     }  # fmt: skip
     model = onnx_model(f"(float[N, 4] x) => (float[] y) {{ {nodes} }}", **constants)
     assert_imports(model, rng, {"linear": 1})
+
+
+@pytest.mark.parametrize("mode", [0, 1])
+def test_standardized_weights_are_folded(rng: np.random.Generator, mode: int) -> None:
+    """As torch exports a batch normalization of weights, whose statistics are their own."""
+    outputs = "n, m1, v1" if mode else "n"
+    nodes = (
+        f"r = Reshape(w, flat) {outputs} = BatchNormalization<training_mode={mode}, epsilon=0.01>(r, g, b, m, v)"
+        " u = Reshape(n, square) y = Conv(x, u)"
+    )
+    constants = norm_constants(rng, 4) | {
+        "w": weights(rng, 4, 4, 3, 3), "flat": np.array([1, 4, 36]), "square": np.array([4, 4, 3, 3]),
+    }  # fmt: skip
+    assert_imports(onnx_model(f"{IMAGE} {{ {nodes} }}", **constants), rng, {"conv": 1})
 
 
 # --- refusals ---
