@@ -2,6 +2,7 @@
 
 `edgeq.export` makes a folder from a float model, `edgeq.Session` runs a .edgeq file, `edgeq.verify` compares it with
 the float model. `edgeq.prepare_qat` makes a torch module that trains with quantization and exports as the rest does.
+All raise `edgeq.EdgeqError` for what the user can mend.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgeq.deployment.export import export
+    from edgeq.errors import EdgeqError
     from edgeq.qat.prepare import prepare_qat
     from edgeq.session import Session
     from edgeq.verification.guard import guard
@@ -17,9 +19,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Session", "__version__", "export", "guard", "prepare_qat", "verify"]
+__all__ = ["EdgeqError", "Session", "__version__", "export", "guard", "prepare_qat", "verify"]
 
 _HOMES = {
+    "EdgeqError": "edgeq.errors",
     "Session": "edgeq.session",
     "export": "edgeq.deployment",
     "guard": "edgeq.verification.guard",

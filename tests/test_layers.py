@@ -122,3 +122,12 @@ def test_native_layers_include_only_those_below() -> None:
                 if line.startswith('#include "') and line.split('"')[1].split("/")[0] in above
             ]
     assert not upwards, "\n".join(upwards)
+
+
+def test_public_names_are_there() -> None:
+    import edgeq
+    from edgeq.errors import EdgeqError, UsageError
+
+    assert all(hasattr(edgeq, name) for name in edgeq.__all__)
+    assert edgeq.EdgeqError is EdgeqError
+    assert issubclass(UsageError, edgeq.EdgeqError)

@@ -557,7 +557,8 @@ def _write(
     with whole_folder(out, FILES) as scratch:
         for name, content in contents.items():
             (scratch / name).write_bytes(content)
-        agreements = check_agreement(scratch, graph, list(files.contents), samples)
+        real = source.file if source.file == REFERENCE_FILE else None
+        agreements = check_agreement(scratch, graph, list(files.contents), samples, real)
         manifest = {
             **stored,
             "preprocessing": None if source.preprocessing is None else source.preprocessing.to_dict(),
