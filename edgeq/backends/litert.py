@@ -76,8 +76,16 @@ class LitertBackend:
         Raises:
             BackendError: If the model has several inputs or takes another shape, or the runtime fails.
         """
-        outputs = self.run_arrays([self._encoded(x)])
-        return self._logits(outputs[0], len(x))
+        return as_logits(self.run_all(x)[0], len(x), str(self.path))
+
+    def run_all(self, x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """All outputs of a batch, float32 with the channels of images first, in the model's order.
+
+        Raises:
+            BackendError: As `run`.
+        """
+        found = self.run_arrays([self._encoded(x)])
+        return [_decode(values, end).astype(np.float32) for values, end in zip(found, self.outputs, strict=True)]
 
     def bind(self, x: NDArray[np.float32]) -> Bound:
         """See `TimedBackend.bind`: the input has the file's type and layout already, and so has the result.
@@ -88,10 +96,7 @@ class LitertBackend:
         if not isinstance(self._runner, _InProcess):
             raise BackendError(f"{self.name} runs in the Python of {PYTHON_VARIABLE}: it cannot be timed from here.")
         once = self._runner.bind(self._encoded(x))
-        return Bound(once, lambda result: self._logits(result, len(x)))
-
-    def _logits(self, output: NDArray[Any], count: int) -> Logits:
-        return as_logits(_decode(output, self.outputs[0]), count, str(self.path))
+        return Bound(once, lambda result: as_logits(_decode(result, self.outputs[0]), len(x), str(self.path)))
 
     def _encoded(self, x: NDArray[np.float32]) -> NDArray[Any]:
         """Returns a batch in the file's type and layout."""

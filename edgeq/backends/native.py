@@ -45,9 +45,16 @@ class NativeBackend:
         Raises:
             DataError: If the model takes another shape.
         """
+        return as_logits(self.run_all(x)[0], len(x), str(self.path))
+
+    def run_all(self, x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """All outputs of a batch, float32, in the model's order.
+
+        Raises:
+            DataError: If the model takes another shape.
+        """
         output = self._session.run(in_layout(x, self._session.inputs[0].shape))
-        first = output[0] if isinstance(output, (list, tuple)) else output
-        return as_logits(first, len(x), str(self.path))
+        return list(output) if isinstance(output, (list, tuple)) else [output]
 
     def bind(self, x: NDArray[np.float32]) -> Bound:
         """See `TimedBackend.bind`."""

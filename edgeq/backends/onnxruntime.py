@@ -63,12 +63,17 @@ class OnnxRuntimeBackend:
         Raises:
             BackendError: If the model takes another shape, or the runtime fails.
         """
-        self._check_shape(x.shape)
-        fixed = self._input.shape[0]
-        step = fixed if isinstance(fixed, int) and fixed > 0 else len(x)
-        values = x.astype(_FLOAT_TYPES[self._input.type], copy=False)
-        parts = [self._run_part(values[start : start + step], step) for start in range(0, len(values), step)]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        [output] = self._run_outputs(x, [self._output])
+        return as_logits(output, len(x), str(self.path))
+
+    def run_all(self, x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """All outputs of a batch, float32, in the model's order.
+
+        Raises:
+            BackendError: As `run`.
+        """
+        names = [one.name for one in self._session.get_outputs()]
+        return [np.asarray(output, np.float32) for output in self._run_outputs(x, names)]
 
     def bind(self, x: NDArray[np.float32]) -> Bound:
         """See `TimedBackend.bind`: input and output are bound to memory once.
@@ -90,14 +95,23 @@ class OnnxRuntimeBackend:
 
         return Bound(once, lambda result: as_logits(result, len(given), str(self.path)))
 
-    def _run_part(self, values: NDArray[Any], step: int) -> Logits:
+    def _run_outputs(self, x: NDArray[np.float32], names: list[str]) -> list[NDArray[Any]]:
+        """The outputs of those names, in parts of the size that the model takes."""
+        self._check_shape(x.shape)
+        fixed = self._input.shape[0]
+        step = fixed if isinstance(fixed, int) and fixed > 0 else len(x)
+        values = x.astype(_FLOAT_TYPES[self._input.type], copy=False)
+        parts = [self._run_part(values[start : start + step], step, names) for start in range(0, len(values), step)]
+        return parts[0] if len(parts) == 1 else [np.concatenate(part) for part in zip(*parts, strict=True)]
+
+    def _run_part(self, values: NDArray[Any], step: int, names: list[str]) -> list[NDArray[Any]]:
         missing = step - len(values)
         padded = np.concatenate([values, np.repeat(values[-1:], missing, axis=0)]) if missing else values
         try:
-            (output,) = self._session.run([self._output], {self._input.name: padded})
+            outputs = self._session.run(names, {self._input.name: padded})
         except Exception as error:  # the runtime raises its own types, all derived from Exception
             raise BackendError(f"{self.path}: ONNX Runtime failed ({_first_line(error)}).") from error
-        return as_logits(output, step, str(self.path))[: len(values)]
+        return [output[: len(values)] for output in outputs] if missing else outputs
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         wanted = self._input.shape

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeq.backends.protocol import Backend
 from edgeq.errors import BackendError, QuantizationError, UsageError
 from edgeq.exporters.edgeq_file import encode
 from edgeq.exporters.edgeq_format import ModelInfo
@@ -19,6 +18,10 @@ from edgeq.ir import Graph
 from edgeq.ops.base import Int4Storage
 from edgeq.passes import channels_last, lower
 from edgeq.quantize import Change
+
+if TYPE_CHECKING:
+    from edgeq.backends.litert import LitertBackend
+    from edgeq.backends.onnxruntime import OnnxRuntimeBackend
 
 FORMATS = {"edgeq": MODEL_FILE, "onnx": ONNX_FILE, "tflite": TFLITE_FILE}
 """What `--to` takes, and the file that it makes."""
@@ -70,11 +73,11 @@ class Agreement:
 
     Attributes:
         file: The file.
-        runtime: Who ran it; None when no runtime for it is installed, or the model is no classifier with one input.
+        runtime: Who ran it; None when no runtime for it is installed, or the model has not one float input.
         samples: How many inputs were compared.
-        mean_steps: Mean difference in steps of the output's quantization.
+        mean_steps: Mean difference in steps of the outputs' quantization.
         largest_steps: Largest difference.
-        same_top1: Share of samples with the same highest output.
+        same_top1: Share of samples with the same highest output; None where the model is no classifier.
     """
 
     file: str
@@ -86,10 +89,11 @@ class Agreement:
 
     def __str__(self) -> str:
         if self.runtime is None:
-            return f"{self.file}: not compared (no runtime for it is installed, or it is no classifier with one input)"
+            return f"{self.file}: not compared (no runtime for it is installed, or it has not one float input)"
+        same = "" if self.same_top1 is None else f", {self.same_top1:.0%} same top-1"
         return (
             f"{self.file} in {self.runtime}: {self.mean_steps:.3f} steps from native on average, "
-            f"{self.largest_steps:.0f} at most, {self.same_top1:.0%} same top-1 over {self.samples} samples"
+            f"{self.largest_steps:.0f} at most{same} over {self.samples} samples"
         )
 
 
@@ -191,24 +195,26 @@ def check_agreement(
         QuantizationError: If one of them does not compute the same thing.
     """
     others = [name for name in names if name != MODEL_FILE]
-    if not others or len(graph.inputs) != 1 or not _is_classifier(graph):
+    if not others or len(graph.inputs) != 1:
         return [Agreement(name, None, 0) for name in others]
-    expected = _expected(folder, graph, names, inputs)
-    quant = graph.tensor(graph.outputs[0]).quant
-    step = float(quant.scale) if quant is not None else 1.0 / 256
+    quants = [graph.tensor(name).quant for name in graph.outputs]
+    steps = [1.0 / 256 if quant is None else float(quant.scale) for quant in quants]
+    expected = _in_steps(_expected(folder, graph, names, inputs), steps)
     found = []
     for name in others:
         try:
             runner = _runner(folder / name)
+            outputs = _in_steps(_as_source(graph, name, runner.run_all(inputs)), steps)
         except BackendError:
             found.append(Agreement(name, None, 0))
             continue
-        outputs = runner.run(inputs)
-        steps = np.abs(outputs.astype(np.float64) - expected) / step
-        same = float((outputs.argmax(axis=1) == expected.argmax(axis=1)).mean())
-        agreement = Agreement(name, runner.name, len(inputs), float(steps.mean()), float(steps.max()), same)
-        if agreement.mean_steps is not None and agreement.mean_steps > LARGEST_MEAN_STEPS:
-            real = None if reference is None else _runner(folder / reference).run(inputs)
+        off = np.abs(outputs - expected)
+        same = None
+        if _is_classifier(graph):
+            same = float((outputs.argmax(axis=1) == expected.argmax(axis=1)).mean())
+        agreement = Agreement(name, runner.name, len(inputs), float(off.mean()), float(off.max()), same)
+        if float(off.mean()) > LARGEST_MEAN_STEPS:
+            real = None if reference is None else _in_steps(_runner(folder / reference).run_all(inputs), steps)
             if real is None or not is_rounding(outputs, expected, real):
                 raise QuantizationError(
                     f"{agreement}; that is not the same model. Leave this format out with --to, and report the model."
@@ -217,8 +223,23 @@ def check_agreement(
     return found
 
 
+def _as_source(graph: Graph, name: str, outputs: list[npt.NDArray[np.float32]]) -> list[npt.NDArray[np.float32]]:
+    """A file's outputs as the source model has them: LiteRT's backend turns every image, a .tflite source none."""
+    if name != TFLITE_FILE or all(output.ndim != 4 for output in outputs):
+        return outputs
+    plain = channels_last(graph).plain_ends
+    pairs = zip(graph.outputs, outputs, strict=True)
+    return [np.moveaxis(output, 1, 3) if end in plain and output.ndim == 4 else output for end, output in pairs]
+
+
+def _in_steps(outputs: Sequence[npt.NDArray[Any]], steps: Sequence[float]) -> npt.NDArray[np.float64]:
+    """All outputs side by side, [samples, values], each in steps of its quantization."""
+    pairs = zip(outputs, steps, strict=True)
+    return np.concatenate([np.float64(output.reshape(len(output), -1)) / step for output, step in pairs], axis=1)
+
+
 def is_rounding(
-    outputs: npt.NDArray[np.float32], expected: npt.NDArray[np.float32], real: npt.NDArray[np.float32]
+    outputs: npt.NDArray[np.float64], expected: npt.NDArray[np.float64], real: npt.NDArray[np.float64]
 ) -> bool:
     """Whether a file's outputs differ from the native engine's as little as rounding may make them in this network.
 
@@ -227,7 +248,7 @@ def is_rounding(
     something else than the same model is farther away than that.
 
     Args:
-        outputs: Of the file, [samples, outputs].
+        outputs: Of the file, [samples, values].
         expected: Of the native engine.
         real: Of the float model.
     """
@@ -235,29 +256,27 @@ def is_rounding(
     def size(difference: npt.NDArray[np.float64]) -> float:
         return float(np.sqrt(np.mean(np.square(difference))))
 
-    native = expected.astype(np.float64)
-    off = size(outputs.astype(np.float64) - native)
-    return off <= 2 * size(native - real.astype(np.float64)) and off < size(native - native.mean(axis=0))
+    off = size(outputs - expected)
+    return off <= 2 * size(expected - real) and off < size(expected - expected.mean(axis=0))
 
 
 def _is_classifier(graph: Graph) -> bool:
-    return sum(size > 1 for size in graph.tensor(graph.outputs[0]).shape[1:]) <= 1
+    return len(graph.outputs) == 1 and sum(size > 1 for size in graph.tensor(graph.outputs[0]).shape[1:]) <= 1
 
 
 def _expected(
     folder: Path, graph: Graph, names: Sequence[str], inputs: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
+) -> list[npt.NDArray[np.float32]]:
     if MODEL_FILE in names:
         from edgeq.backends.native import NativeBackend
 
-        return NativeBackend(folder / MODEL_FILE).run(inputs)
-    from edgeq.backends.protocol import as_logits
+        return NativeBackend(folder / MODEL_FILE).run_all(inputs)
     from edgeq.simulate import simulate
 
-    return as_logits(simulate(graph, inputs)[0], len(inputs), "simulate")
+    return simulate(graph, inputs)
 
 
-def _runner(path: Path) -> Backend:
+def _runner(path: Path) -> OnnxRuntimeBackend | LitertBackend:
     if path.suffix == ".onnx":
         from edgeq.backends.onnxruntime import OnnxRuntimeBackend
 

@@ -72,8 +72,8 @@ def test_without_a_float_model_nothing_explains_a_difference(tmp_path: Path, inp
 
 
 def test_what_rounding_may_do(rng: np.random.Generator) -> None:
-    native = rng.normal(5.0, 1.0, (64, 10)).astype(np.float32)
-    noise = rng.normal(0.0, 1.0, (2, 64, 10)).astype(np.float32)
+    native = rng.normal(5.0, 1.0, (64, 10))
+    noise = rng.normal(0.0, 1.0, (2, 64, 10))
     assert is_rounding(native + 0.5 * noise[0], native, native + 0.3 * noise[1])
     # Much farther than quantization has gone.
     assert not is_rounding(native + 0.5 * noise[0], native, native + 0.2 * noise[1])
@@ -82,3 +82,38 @@ def test_what_rounding_may_do(rng: np.random.Generator) -> None:
     assert not is_rounding(native[::-1].copy(), native, native + 3.0 * noise[1])
     # Of one sample nothing is known.
     assert not is_rounding(native[:1] + 0.01, native[:1], native[:1] + 1)
+
+
+def dense(seed: int) -> Any:
+    """Two images of different sizes."""
+
+    class Net(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = torch.nn.Conv2d(3, 8, 3, stride=2, padding=1)
+            self.small = torch.nn.Conv2d(8, 4, 1)
+            self.large = torch.nn.ConvTranspose2d(8, 4, 2, stride=2)
+
+        def forward(self, x: Any) -> Any:
+            found = self.head(x).relu()
+            return self.small(found), self.large(found)
+
+    torch.manual_seed(seed)
+    return Net().eval()
+
+
+def test_images_and_several_outputs_are_compared(tmp_path: Path, inputs: np.ndarray) -> None:
+    done = edgeq.export(dense(0), calibration=inputs, out=tmp_path / "one")
+    edgeq.export(dense(1), calibration=inputs, out=tmp_path / "other")
+    # A file that takes and gives channels last itself, as a source.
+    again = edgeq.export(tmp_path / "one" / "model.tflite", out=tmp_path / "again")
+    for result in (done, again):
+        assert [one.file for one in result.agreements] == ["model.onnx", "model.tflite"]
+        for one in result.agreements:
+            assert one.runtime is not None
+            assert one.same_top1 is None
+            assert one.mean_steps is not None
+            assert one.mean_steps < 0.1
+    shutil.copy(tmp_path / "other" / "model.tflite", tmp_path / "one" / "model.tflite")
+    with pytest.raises(QuantizationError, match=r"model\.tflite in .*not the same model"):
+        check_agreement(tmp_path / "one", done.graph, ["model.edgeq", "model.tflite"], inputs, REFERENCE_FILE)
