@@ -18,9 +18,11 @@ from edgeq.errors import EdgeqError, ImportModelError, UnsupportedOperatorError
 from edgeq.importers.onnx_constants import fold, number_type
 from edgeq.importers.onnx_file import MAX_NODES, read_model, tensor_value
 from edgeq.importers.onnx_joins import join_activations
+from edgeq.importers.onnx_signals import lifted, lifts
 from edgeq.ir import BATCH, Attrs, Graph, Node, Tensor
 from edgeq.ir.tensor import Array
 from edgeq.ops import Operator, all_operators, check_graph, get
+from edgeq.ops.pooling import reduced_axes
 from edgeq.ops.reshape import ReshapeAttrs
 
 OLDEST_OPSET = 13
@@ -229,6 +231,9 @@ class OnnxImporter:
                 self._pass_through(node)
             elif node.op_type == "LogSoftmax" and self._ranks_classes(node):
                 self._leave_out(node)
+            elif lifts(node, self.graph):
+                for part in self._lifted(node):
+                    self._real_node(part)
             elif node.op_type in self.rows:
                 self.rows[node.op_type].from_onnx(self, node)
             else:
@@ -239,6 +244,10 @@ class OnnxImporter:
             raise self.fail(node, str(error)) from None
         except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
             raise self.fail(node, f"its inputs or attributes are malformed ({error})") from None
+
+    def _real_node(self, node: Any) -> None:
+        """Reads a node whose inputs are real values by the names that they have in the graph."""
+        OnnxImporter._node(self, node)
 
     def _resolved(self, node: Any) -> Any:
         if not any(name in self.aliases for name in node.input):
@@ -339,6 +348,17 @@ class OnnxImporter:
         if len(node.output) > 1 and node.output[1]:
             raise self.fail(node, "its second output is not supported")
         self.aliases[node.output[0]] = node.input[0]
+
+    def _lifted(self, node: Any) -> list[Any]:
+        reduced = reduced_axes(self, node) if node.op_type.startswith("Reduce") else None
+
+        def rank_of(name: str) -> int | None:
+            return self.known[name][0].ndim if name in self.known else None
+
+        found = lifted(node, self._attributes(node), reduced, rank_of, self._fresh)
+        if isinstance(found, str):
+            raise self.fail(node, found)
+        return found
 
     def _ranks_classes(self, node: Any) -> bool:
         """Whether a node turns the scores of a whole sample into others, which an output gives as they are."""

@@ -257,7 +257,10 @@ class _QuantizedImporter(OnnxImporter):
             return
         if node.op_type in ("Max", "Min") and node.op_type not in self.rows:
             node = self._as_clip(self._resolved(node))
-        super()._node(node)
+        self._real_node(node)
+
+    def _real_node(self, node: Any) -> None:
+        super()._real_node(node)
         source = node.input[0] if node.input else ""
         if node.op_type in ("Cast", "Identity") and source in self.four_bits and node.output[0] in self.known:
             self.four_bits.add(node.output[0])

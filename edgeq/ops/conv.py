@@ -192,7 +192,11 @@ class Conv(Operator):
         weights = source.require_constant(node, 1, "weights")
         x = source.graph.tensor(node.input[0])
         if weights.ndim != 4 or len(x.shape) != 4:
-            raise source.fail(node, f"only 2-D convolution is supported, weights have shape {list(weights.shape)}")
+            raise source.fail(
+                node,
+                "only 1-D and 2-D convolution is supported, with one or two axes behind the channels of input and "
+                f"weights alike; they have the shapes {list(x.shape)} and {list(weights.shape)}",
+            )
         window = window_from_onnx(source, node, (weights.shape[2], weights.shape[3]), x.shape[2:])
         name = source.name_of(node)
         inputs = [node.input[0], source.add_constant(f"{name}.weight", weights.astype(np.float32))]

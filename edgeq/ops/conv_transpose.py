@@ -182,7 +182,11 @@ class ConvTranspose(Operator):
         weights = source.require_constant(node, 1, "weights").astype(np.float32)
         x = source.graph.tensor(node.input[0])
         if weights.ndim != 4 or len(x.shape) != 4:
-            raise source.fail(node, f"only 2-D convolution is supported, weights have shape {list(weights.shape)}")
+            raise source.fail(
+                node,
+                "only 1-D and 2-D convolution is supported, with one or two axes behind the channels of input and "
+                f"weights alike; they have the shapes {list(x.shape)} and {list(weights.shape)}",
+            )
         groups = int(source.attribute(node, "group", 1))
         inputs_, per_group, kh, kw = weights.shape
         if groups < 1 or inputs_ % groups:

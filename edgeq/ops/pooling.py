@@ -65,7 +65,11 @@ def pool_window(source: OnnxSource, node: Any) -> tuple[Window, Window]:
     shape = source.graph.tensor(node.input[0]).shape
     kernel = tuple(int(v) for v in source.attribute(node, "kernel_shape", []))
     if len(kernel) != 2 or len(shape) != 4:
-        raise source.fail(node, f"only 2-D pooling is supported, kernel_shape is {list(kernel)}")
+        raise source.fail(
+            node,
+            "only 1-D and 2-D pooling is supported, with one or two axes behind the channels; the input has the shape "
+            f"{list(shape)}, kernel_shape is {list(kernel)}",
+        )
     declared = window_from_onnx(source, node, kernel, shape[2:])
     if not source.attribute(node, "ceil_mode", 0):
         return declared, declared

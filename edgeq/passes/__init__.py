@@ -8,6 +8,7 @@ from edgeq.passes.fold_affine import fold_affine
 from edgeq.passes.fold_batchnorm import fold_batchnorm
 from edgeq.passes.fold_pad import fold_pad
 from edgeq.passes.fuse_activation import fuse_activation
+from edgeq.passes.lift_signals import lift_signals
 from edgeq.passes.lower import lower
 from edgeq.passes.recognise_activations import recognise_activations
 from edgeq.passes.recognise_shuffle import recognise_shuffle
@@ -20,6 +21,7 @@ __all__ = [
     "fold_batchnorm",
     "fold_pad",
     "fuse_activation",
+    "lift_signals",
     "lower",
     "recognise_activations",
     "recognise_shuffle",

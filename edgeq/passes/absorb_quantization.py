@@ -32,6 +32,7 @@ from edgeq.ops.unary import Unary
 from edgeq.passes.editing import NodeList, with_inputs_renamed
 from edgeq.passes.fold_pad import fold_pad
 from edgeq.passes.fuse_activation import fuse_activation, interval
+from edgeq.passes.lift_signals import lift
 from edgeq.passes.recognise_activations import recognise_activations
 from edgeq.passes.recognise_shuffle import recognise_shuffle
 from edgeq.passes.remove_identities import remove_identities
@@ -88,6 +89,7 @@ def absorb_quantization(
         ImportModelError: If a node's numbers cannot be expressed, naming it, the reason and the cure.
     """
     integers = dict(constants)
+    graph = _with_signals_lifted(graph, integers)
     graph = _with_biases(_without_idle_rounding(graph), integers)
     for transform in (remove_identities, recognise_shuffle, fold_pad, recognise_activations, fuse_activation):
         graph = transform(graph)
@@ -110,6 +112,16 @@ def absorb_quantization(
     result = remove_identities(fuse_activation(result))
     check_graph(result)
     return Absorbed(result, tuple(build.notes))
+
+
+def _with_signals_lifted(graph: Graph, integers: dict[str, QuantizedConstant]) -> Graph:
+    """The graph as `lift_signals` leaves it; the integers of reshaped operands are added."""
+    lifted = lift(graph)
+    for name, source in lifted.constants.items():
+        if source in integers:
+            steps = integers[source].steps.reshape(lifted.graph.tensor(name).shape)
+            integers[name] = replace(integers[source], steps=steps)
+    return remove_identities(lifted.graph) if lifted.graph is not graph else graph
 
 
 def _with_ranges(graph: Graph, names: Sequence[str], samples: Mapping[str, Array]) -> Graph:

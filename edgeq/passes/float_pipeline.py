@@ -10,11 +10,14 @@ from edgeq.passes.fold_affine import fold_affine
 from edgeq.passes.fold_batchnorm import fold_batchnorm
 from edgeq.passes.fold_pad import fold_pad
 from edgeq.passes.fuse_activation import fuse_activation
+from edgeq.passes.lift_signals import lift_signals
 from edgeq.passes.recognise_activations import recognise_activations
 from edgeq.passes.recognise_shuffle import recognise_shuffle
 from edgeq.passes.remove_identities import remove_identities
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
+    remove_identities,
+    lift_signals,
     remove_identities,  # Neighbours become neighbours.
     recognise_shuffle,
     recognise_activations,  # Before the constants inside the patterns are folded away.
