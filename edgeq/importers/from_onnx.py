@@ -231,7 +231,7 @@ class OnnxImporter:
                 self._pass_through(node)
             elif node.op_type == "LogSoftmax" and self._ranks_classes(node):
                 self._leave_out(node)
-            elif lifts(node, self.graph):
+            elif lifts(node, self.graph, self.known):
                 for part in self._lifted(node):
                     self._real_node(part)
             elif node.op_type in self.rows:
@@ -351,11 +351,7 @@ class OnnxImporter:
 
     def _lifted(self, node: Any) -> list[Any]:
         reduced = reduced_axes(self, node) if node.op_type.startswith("Reduce") else None
-
-        def rank_of(name: str) -> int | None:
-            return self.known[name][0].ndim if name in self.known else None
-
-        found = lifted(node, self._attributes(node), reduced, rank_of, self._fresh)
+        found = lifted(node, self._attributes(node), reduced, self.known, self._fresh)
         if isinstance(found, str):
             raise self.fail(node, found)
         return found

@@ -1,6 +1,6 @@
 """ONNX's 1-D operators over [N, C, L] as 2-D ones over [N, C, 1, L].
 
-A node becomes three: an Unsqueeze of its input (and of its weights), the same node with a height of 1 in its
+A node becomes three: an Unsqueeze of its input (and of its weights or slopes), the same node with a height of 1 in its
 attributes, and a Squeeze. So the operators' rows know images alone, and the tensors that a model names keep the shapes
 that it gives them. `passes.lift_signals` removes what stands between neighbours.
 """
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgeq.ir import Graph
+from edgeq.ir.tensor import Array
 
 HEIGHT = 2
 """Where the axis of size 1 stands in [N, C, 1, L]."""
@@ -28,20 +29,29 @@ _SPATIAL = {
 """Attributes with one number an axis (pads: one before and one after it), and the number that leaves a height of 1."""
 _WEIGHTED = ("Conv", "ConvTranspose")
 _REDUCTIONS = ("ReduceMax", "ReduceMean")
-_TYPES = (*_WEIGHTED, *_REDUCTIONS, "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "Resize")
+_TYPES = (*_WEIGHTED, *_REDUCTIONS, "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "PRelu", "Resize")
 
 
-def lifts(node: Any, graph: Graph) -> bool:
-    """Whether a node is a 1-D operator, which `lifted` writes as a 2-D one: whether its input is a signal of `graph`."""
+def lifts(node: Any, graph: Graph, known: Mapping[str, Sequence[Array]]) -> bool:
+    """Whether a node is a 1-D operator, which `lifted` writes as a 2-D one: whether its input is a signal of `graph`.
+
+    Args:
+        node: The onnx.NodeProto.
+        graph: What has been read.
+        known: The constants, in one or more versions each.
+    """
     signal = graph.tensors.get(node.input[0]) if node.op_type in _TYPES and node.input else None
-    return signal is not None and len(signal.shape) == 3
+    if signal is None or len(signal.shape) != 3:
+        return False
+    # One slope for all is a function of one number, whatever the rank.
+    return node.op_type != "PRelu" or (node.input[1] in known and known[node.input[1]][0].size > 1)
 
 
 def lifted(
     node: Any,
     attributes: Mapping[str, Any],
     reduced: Sequence[int] | None,
-    rank_of: Callable[[str], int | None],
+    known: Mapping[str, Sequence[Array]],
     fresh: Callable[[str], str],
 ) -> list[Any] | str:
     """Returns the nodes (onnx.NodeProto) that compute a 1-D node in 2-D, or a sentence that says why there are none.
@@ -50,7 +60,7 @@ def lifted(
         node: `lifts` is true of it.
         attributes: Its attributes by name.
         reduced: The axes that a reduction goes over, ascending; None for other nodes.
-        rank_of: The rank of a constant by its name; None for others.
+        known: The constants.
         fresh: Returns an unused name with that stem.
     """
     import onnx
@@ -61,7 +71,8 @@ def lifted(
             f"of a tensor [N, C, L] only the {done} over the length (axis 2) is supported, got axes {list(reduced)}; "
             "put a Transpose before it that makes the axis the last one"
         )
-    one = onnx.helper.make_tensor(fresh("height"), onnx.TensorProto.INT64, [1], [HEIGHT])
+    # Counted from the end, which fits slopes of any rank too.
+    one = onnx.helper.make_tensor(fresh("height"), onnx.TensorProto.INT64, [1], [HEIGHT - 4])
     nodes = [onnx.helper.make_node("Constant", [], [one.name], value=one)]
 
     def unsqueezed(name: str) -> str:
@@ -77,12 +88,12 @@ def lifted(
         neutral = _SPATIAL[name]
         changes[name] = [neutral, values[0], neutral, values[1]] if name == "pads" else [neutral, *values]
     inputs, squeezed = [unsqueezed(node.input[0]), *node.input[1:]], [HEIGHT]
-    if node.op_type in _WEIGHTED and len(inputs) > 1:
-        rank = rank_of(inputs[1])
-        if rank not in (None, 3):
-            return f"weights with {rank} axes do not fit an input with one axis behind the channels"
+    if node.op_type in (*_WEIGHTED, "PRelu") and len(inputs) > 1 and inputs[1] in known:
         # Weights that are not constant are left to the row, which says so.
-        inputs[1] = inputs[1] if rank is None else unsqueezed(inputs[1])
+        rank = known[inputs[1]][0].ndim
+        if node.op_type in _WEIGHTED and rank != 3:
+            return f"weights with {rank} axes do not fit an input with one axis behind the channels"
+        inputs[1] = unsqueezed(inputs[1])
     elif node.op_type in _REDUCTIONS:
         # The axes are an attribute here whatever the opset: rows read either.
         inputs, changes["axes"] = inputs[:1], [HEIGHT, HEIGHT + 1]

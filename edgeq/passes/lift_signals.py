@@ -18,7 +18,7 @@ from edgeq.ops.reshape import ReshapeAttrs
 from edgeq.ops.slice import SliceAttrs
 from edgeq.ops.unary import Unary
 
-_IMAGE_OPS = ("avg_pool", "conv", "conv_transpose", "max_pool", "mean", "resize")
+_IMAGE_OPS = ("avg_pool", "conv", "conv_transpose", "max_pool", "mean", "prelu", "resize")
 """What only images have: where a signal meets one of these it is worth lifting."""
 _POINTWISE = ("batch_norm", "fake_quant", "lut")
 """Beside `Unary`: one activation, and constants that do not depend on its rank."""
