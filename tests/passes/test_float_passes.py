@@ -29,6 +29,7 @@ from edgeq.passes import (
     fold_batchnorm,
     fold_pad,
     fuse_activation,
+    lift_signals,
     recognise_activations,
     recognise_shuffle,
     remove_identities,
@@ -37,8 +38,8 @@ from edgeq.passes.fuse_activation import composed
 from edgeq.simulate.executor import run_float_graph
 
 ALL = (
-    fold_affine, fold_batchnorm, fold_pad, fuse_activation, recognise_activations, recognise_shuffle, remove_identities,
-    float_pipeline,
+    fold_affine, fold_batchnorm, fold_pad, fuse_activation, lift_signals, recognise_activations, recognise_shuffle,
+    remove_identities, float_pipeline,
 )  # fmt: skip
 
 
