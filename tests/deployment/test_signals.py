@@ -93,8 +93,8 @@ def test_exported_networks(name: str, bits: str, tmp_path: Path, rng: np.random.
         assert np.abs(found - stated).max() <= 1.01 * step, runner
     with torch.no_grad():
         wanted = module(torch.from_numpy(x)).numpy()
-    # Sixteen tensors at most are rounded to 8 bits, each over about 8 standard deviations, and the weights add less than
-    # that again: 2 * 16 * 8e-5 = 2.6e-3 of the variance. A mean over the length leaves a twentieth of the variance and
+    # Sixteen tensors at most are rounded to 8 bits, each over about 8 standard deviations, and weights add less
+    # again: 2 * 16 * 8e-5 = 2.6e-3 of the variance. A mean over the length leaves a twentieth of the variance and
     # what rounded weights do to the constant part: 0.05. The first layer's pads swapped make it 0.4.
     assert np.square(stated - wanted).mean() < 0.05 * wanted.var(axis=0).mean()
 
