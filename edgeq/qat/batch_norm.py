@@ -18,7 +18,7 @@ from edgeq.qat.layers import Norm
 TOLERANCE = 1e-4
 """Of the largest weight: how far folded weights may be from the graph's, which were folded in another order."""
 
-_LAYERS = (nn.Conv2d, nn.Linear)
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
@@ -39,6 +39,8 @@ def find_norms(
             continue
         values = _norm_of(layer, norm)
         weight = layer.weight.detach().clone()
+        if isinstance(layer, nn.Conv1d):
+            weight = weight.unsqueeze(2)  # The graph's layers are 2-D, over a height of 1.
         folded = weight * values.factor().reshape(-1, *[1] * (weight.ndim - 1))
         bias = values.beta - values.mean * values.factor()
         for node in layers:

@@ -133,3 +133,22 @@ def test_verified(backend: str, tmp_path: Path, rng: np.random.Generator) -> Non
     np.savez(tmp_path / "test.npz", x=x, y=np.arange(48) % 7)
     found = edgeq.verify(tmp_path / "out", data=tmp_path / "test.npz", backend=backend, blame_samples=8)
     assert found.comparison.n == 48
+
+
+@pytest.mark.parametrize("batch_norm", ["fold", "train"])
+def test_trained_with_quantization(batch_norm: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    x = rng.standard_normal((32, CHANNELS, LENGTH)).astype(np.float32)
+    batch = torch.from_numpy(x)
+    module = edgeq.prepare_qat(trained("plain"), batch, "w4a8", calibration=x, batch_norm=batch_norm)
+    optimizer = torch.optim.SGD(module.parameters(), 1e-3)
+    for _ in range(2):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(module(batch), torch.arange(32) % 7).backward()
+        optimizer.step()
+    done = edgeq.export(module.eval(), out=tmp_path / "out")
+    with torch.no_grad():
+        emulated = module(batch).numpy()
+    [stated] = simulate(done.graph, x)
+    np.testing.assert_array_equal(edgeq.Session(tmp_path / "out" / "model.edgeq").run(x), stated)
+    # The emulation's sums are floats: a tie may fall the other way.
+    assert np.abs(emulated - stated).max() <= 1.01 * float(done.graph.quant(done.graph.outputs[0]).scale)
