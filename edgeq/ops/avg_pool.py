@@ -138,7 +138,7 @@ class AvgPool(Operator):
 
     def to_onnx(self, sink: OnnxSink, node: Node, graph: Graph) -> None:
         attrs = attrs_of(node, AvgPoolAttrs)
-        window = attrs.window
+        window = _reached(attrs.window, *graph.tensor(node.inputs[0]).shape[2:])
         sink.emit(
             "AveragePool",
             list(node.inputs),
@@ -190,6 +190,20 @@ class AvgPool(Operator):
         sink.emit("AVERAGE_POOL_2D", [x], [average], version=2, **pool_options(window, padding))
         if not same:
             requantized(sink, average, y.name)
+
+
+def _reached(window: Window, height: int, width: int) -> Window:
+    """The window without the padding behind its last position: runtimes refuse padding as large as the kernel.
+
+    What is left is smaller, because no window lies wholly in the padding.
+    """
+    top, left = window.pads[:2]
+    sizes = zip((height, width), window.output_size(height, width, "avg_pool"), (top, left), strict=True)
+    bottom, right = (
+        max(0, (outputs - 1) * window.strides[axis] + window.kernel[axis] - before - size)
+        for axis, (size, outputs, before) in enumerate(sizes)
+    )
+    return replace(window, pads=(top, left, bottom, right))
 
 
 WEIGHT_CODE = 64

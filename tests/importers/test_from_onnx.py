@@ -323,6 +323,7 @@ def test_reduce_mean(rng: np.random.Generator, opset: int, keep: int) -> None:
         ("t = Pad(x, p) y = AveragePool<kernel_shape=[3, 3], pads=[1, 1, 1, 1]>(t)", {"pad": 1, "avg_pool": 1}),
         ("t = Pad(x, small) y = AveragePool<kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1>(t)",
          {"avg_pool": 1}),
+        ("t = Pad(x, behind) y = AveragePool<kernel_shape=[2, 2], strides=[3, 3]>(t)", {"avg_pool": 1}),
         ("r = Pad(x, p) y = Pad(r, q)", {"pad": 2}),
     ],
 )  # fmt: skip
@@ -330,7 +331,7 @@ def test_padding_folds_where_it_may(rng: np.random.Generator, nodes: str, expect
     constants = {
         "p": np.array([0, 0, 1, 0, 0, 0, 0, 2]), "q": np.array([0, 1, 0, 0, 0, 1, 0, 0]), "w": weights(rng, 4, 4, 3, 3),
         "small": np.array([0, 0, 1, 0, 0, 0, 0, 1]), "seven": np.float32(7),
-        "low": np.float32(np.finfo(np.float32).min),
+        "low": np.float32(np.finfo(np.float32).min), "behind": np.array([0, 0, 0, 0, 0, 0, 2, 1]),
     }  # fmt: skip
     assert_imports(onnx_model(f"{IMAGE} {{ {nodes} }}", **constants), rng, expected)
 
