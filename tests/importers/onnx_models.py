@@ -10,6 +10,7 @@ import onnx
 import onnx.parser
 import onnxruntime
 
+from edgeq.exporters.onnx_float import to_float_onnx
 from edgeq.importers.from_onnx import load
 from edgeq.ir import Graph
 from edgeq.passes import float_pipeline
@@ -40,7 +41,8 @@ def run_onnx(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> list[np
 def assert_imports(
     model: onnx.ModelProto, rng: np.random.Generator, expected: Mapping[str, int] | None = None, batch: int = 2
 ) -> Graph:
-    """Checks that a model imports, agrees with ONNX Runtime before and after the passes, and what it became.
+    """Checks that a model imports, agrees with ONNX Runtime before and after the passes, as it is stated and as it is
+    written again, and what it became.
 
     Args:
         model: Every input is float.
@@ -57,9 +59,11 @@ def assert_imports(
     wanted = run_onnx(model, feeds)
     for candidate in (graph, done):
         assert candidate.outputs == [info.name for info in model.graph.output]
-        for found, reference in zip(run_float_graph(candidate, feeds), wanted, strict=True):
-            assert found.shape == reference.shape
+        written = run_onnx(to_float_onnx(candidate).proto, feeds)
+        for found, rewritten, reference in zip(run_float_graph(candidate, feeds), written, wanted, strict=True):
+            assert found.shape == rewritten.shape == reference.shape
             assert np.abs(found - reference).max() <= TOLERANCE * np.abs(reference).max()
+            assert np.abs(rewritten - reference).max() <= TOLERANCE * np.abs(reference).max()
     if expected is not None:
         assert Counter(node.op for node in done.nodes) == Counter(expected)
     return done
