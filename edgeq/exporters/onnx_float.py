@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeq.errors import GraphError
 from edgeq.ir import BATCH, Graph, Tensor
+from edgeq.ir.names import take_name
 from edgeq.ir.tensor import Array
 from edgeq.ops import get
 
@@ -57,11 +58,7 @@ class ModelSink:
         """Appends a node; its name gets a number where another node has it already."""
         import onnx
 
-        unique, count = name, 0
-        while unique in self.node_names:
-            count += 1
-            unique = f"{name}_{count}"
-        self.node_names.add(unique)
+        unique = take_name(name, self.node_names)
         self.nodes.append(onnx.helper.make_node(op_type, list(inputs), list(outputs), unique, **attributes))
 
     def initializer(self, stem: str, value: Array) -> str:
@@ -74,11 +71,7 @@ class ModelSink:
 
     def fresh(self, stem: str) -> str:
         """Returns an unused value name: the stem, or the stem and a number."""
-        name, count = stem, 0
-        while name in self.taken:
-            count += 1
-            name = f"{stem}_{count}"
-        self.taken.add(name)
+        name = take_name(stem, self.taken)
         self.renamed[stem] = name
         return name
 

@@ -20,6 +20,7 @@ from edgeq.importers.onnx_file import MAX_NODES, read_model, tensor_value
 from edgeq.importers.onnx_joins import join_activations
 from edgeq.importers.onnx_signals import lifted, lifts
 from edgeq.ir import BATCH, Attrs, Graph, Node, Tensor
+from edgeq.ir.names import take_name
 from edgeq.ir.tensor import Array
 from edgeq.ops import Operator, all_operators, check_graph, get
 from edgeq.ops.pooling import reduced_axes
@@ -467,12 +468,7 @@ class OnnxImporter:
         return found
 
     def _fresh(self, stem: str) -> str:
-        name, count = stem, 0
-        while name in self.taken or name in self.graph.tensors:
-            count += 1
-            name = f"{stem}_{count}"
-        self.taken.add(name)
-        return name
+        return take_name(stem, self.taken, self.graph.tensors)
 
     def _unsupported(self, node: Any, op_type: str) -> UnsupportedOperatorError:
         cure = _CURES.get(op_type, "Replace it in the model, or export the part before it.")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import ImportModelError, UnsupportedOperatorError
+from edgeq.ir.names import take_name
 from edgeq.ir.tensor import Array
 
 CONTRIB = "com.microsoft"
@@ -48,12 +49,7 @@ class Rewriter:
 
     def fresh(self, stem: str) -> str:
         """Returns an unused value name."""
-        name, count = stem, 0
-        while name in self.taken:
-            count += 1
-            name = f"{stem}_{count}"
-        self.taken.add(name)
-        return name
+        return take_name(stem, self.taken)
 
     def add(self, node: Any) -> None:
         """Appends a node, rewritten where it is an integer operator.

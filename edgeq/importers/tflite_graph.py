@@ -19,6 +19,7 @@ from edgeq.errors import ImportModelError
 from edgeq.exporters.tflite.builder import fused_codes
 from edgeq.importers.tflite_file import FileOperator, FileTensor, TfliteFile
 from edgeq.ir import BATCH, Attrs, Graph, Node, QuantParams, Tensor
+from edgeq.ir.names import take_name
 from edgeq.ir.tensor import Array
 from edgeq.ops import get
 from edgeq.ops.base import NO_CLAMP, Clamp, Shape, clamp_codes
@@ -321,12 +322,7 @@ class TfliteSource:
 
     def fresh(self, stem: str) -> str:
         """Returns an unused name."""
-        name, count = stem, 0
-        while name in self.taken:
-            count += 1
-            name = f"{stem}_{count}"
-        self.taken.add(name)
-        return name
+        return take_name(stem, self.taken)
 
     def fail(self, node: FileOperator, why: str) -> ImportModelError:
         """Returns (does not raise) an error naming an operator of the file and the reason."""

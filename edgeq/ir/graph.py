@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from edgeq.errors import GraphError
+from edgeq.ir.names import unused_name
 from edgeq.ir.tensor import Array, QuantParams, Tensor
 
 Layout = Literal["nchw", "nhwc"]
@@ -110,11 +111,7 @@ class Graph:
     def fresh_name(self, stem: str) -> str:
         """Returns `stem`, or `stem_1`, ... : a name that neither a tensor nor a node has."""
         taken = {node.name for node in self.nodes} | self.tensors.keys()
-        name, count = stem, 0
-        while name in taken:
-            count += 1
-            name = f"{stem}_{count}"
-        return name
+        return unused_name(stem, taken)
 
     def producers(self) -> dict[str, Node]:
         """Maps each computed tensor to the node that computes it."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from edgeq.errors import GraphError, ImportModelError
 from edgeq.ir import Attrs, Graph, Node, QuantParams, Tensor
+from edgeq.ir.names import take_name
 from edgeq.ir.tensor import Array
 from edgeq.ops import QuantRule, check_graph, get, unary_table
 from edgeq.ops.avg_pool import AvgPoolAttrs
@@ -485,12 +486,7 @@ class _Build:
         return min(found, key=len) if found else self.fresh(name)
 
     def fresh(self, stem: str) -> str:
-        name, count = stem, 0
-        while name in self.taken or name in self.result.tensors:
-            count += 1
-            name = f"{stem}_{count}"
-        self.taken.add(name)
-        return name
+        return take_name(stem, self.taken, self.result.tensors)
 
     def define(self, name: str, quant: QuantParams, shape: tuple[int, ...]) -> str:
         """Adds the codes of a float tensor; its roundings to the same parameters are these codes too."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from edgeq.errors import GraphError
 from edgeq.ir import Graph, Node, Tensor
+from edgeq.ir.names import take_name
 from edgeq.ops import get
 from edgeq.ops.base import attrs_of
 from edgeq.ops.pad import PadAttrs
@@ -89,12 +90,7 @@ class _Rewrite:
         return bool(name) and not self.source.tensor(name).is_constant
 
     def fresh(self, stem: str) -> str:
-        name, count = stem, 0
-        while name in self.taken:
-            count += 1
-            name = f"{stem}_{count}"
-        self.taken.add(name)
-        return name
+        return take_name(stem, self.taken)
 
     def define(self, name: str, permutation: Permutation) -> None:
         """Adds the activation `name` with its axes permuted."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from edgeq.ir import Attrs, Graph, Node, Tensor
+from edgeq.ir.names import take_name
 from edgeq.ops import get
 from edgeq.ops.concat import ConcatAttrs
 from edgeq.ops.elementwise import Elementwise
@@ -201,12 +202,7 @@ class _Rewrite:
         return out
 
     def fresh(self, stem: str) -> str:
-        name, count = stem, 0
-        while name in self.taken:
-            count += 1
-            name = f"{stem}_{count}"
-        self.taken.add(name)
-        return name
+        return take_name(stem, self.taken)
 
 
 def _moved(attrs: Attrs) -> Attrs:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from edgeq.errors import BackendError, GraphError, QuantizationError
 from edgeq.ir import BATCH, Graph, Node, QuantParams, Tensor
 from edgeq.ir.int4 import pack_int4
+from edgeq.ir.names import take_name
 from edgeq.ir.tensor import Array
 from edgeq.ops.base import NO_CLAMP, Clamp, Int4Storage, clamp_codes
 
@@ -295,12 +296,7 @@ class ModelBuilder:
         return outside
 
     def _fresh(self, stem: str) -> str:
-        name, count = stem, 0
-        while name in self._names:
-            count += 1
-            name = f"{stem}_{count}"
-        self._names.add(name)
-        return name
+        return take_name(stem, self._names)
 
     def _add(self, tensor: Tensor) -> str:
         self._own[tensor.name] = tensor
