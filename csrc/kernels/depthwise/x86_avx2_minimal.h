@@ -280,13 +280,16 @@ class MinimalConvolution {
     size_t count = out.count;
     if (out.channels == kChannels) {
       for (; count >= 2; count -= 2, from += 4 * kVector, dst += 2 * pixel) {
-        const __m256i codes = codes_of<kPlain>(block, from);
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(dst), V::low_half(codes));
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(dst + pixel), V::high_half(codes));
+        __m128i codes[2];
+        put_codes<kPlain>(block, from, codes);
+        Vector128::store_all(dst, codes[0]);
+        Vector128::store_all(dst + pixel, codes[1]);
       }
     }
     for (; count > 0; --count, from += 2 * kVector, dst += pixel) {
-      V::store(reinterpret_cast<uint8_t*>(dst), codes_of<kPlain>(block, from), out.channels);
+      __m128i codes[2];
+      put_codes<kPlain>(block, from, codes);
+      Vector128::store(dst, codes[0], out.channels);
     }
   }
 
@@ -300,7 +303,7 @@ class MinimalConvolution {
 
   /// Requantizes two outputs.
   template <bool kPlain>
-  EDGEQ_INLINE __m256i codes_of(const uint8_t* block, const uint8_t* sums) const {
+  EDGEQ_INLINE void put_codes(const uint8_t* block, const uint8_t* sums, __m128i (&codes)[2]) const {
     __m256 value[4];
     unroll<4>([&](auto i) EDGEQ_UNROLLED {
       const __m256 scale = V::load_float(block + (2 + i % 2) * kVector);
@@ -317,8 +320,7 @@ class MinimalConvolution {
     });
     __m256i bytes = V::pack_words(words[0], words[1]);
     if constexpr (!kPlain) bytes = V::min_bytes(V::max_bytes(bytes, least_), most_);
-    // Channels 0 .. 3 and 8 .. 11 of both outputs, then the others.
-    return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    V::order_packed_halves(bytes, &codes[0], &codes[1]);
   }
 
   const DepthwiseParams p_;

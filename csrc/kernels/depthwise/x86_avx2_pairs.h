@@ -42,6 +42,7 @@ class PairConvolution {
     uint32_t large;
     std::memcpy(&large, params.packed, sizeof large);
     large_ = large != 0;
+    plain_ = params.range.zp == 0 && params.range.min == kActMin && params.range.max == kActMax;
   }
 
   void run(size_t row_begin, size_t row_end) {
@@ -248,12 +249,16 @@ class PairConvolution {
         constexpr int kLast = kOutputs - 1;
         const __m256i first = V::round(value[2 * i < kLast ? 2 * i : kLast]);
         const __m256i second = V::round(value[2 * i + 1 < kLast ? 2 * i + 1 : kLast]);
-        words[i] = V::add_saturated_words(V::pack_dwords(first, second), zp_);
+        words[i] = V::pack_dwords(first, second);
       });
-      __m256i codes[2];
+      if (!plain_) {
+        unroll<4>([&](auto i) EDGEQ_UNROLLED { words[i] = V::add_saturated_words(words[i], zp_); });
+      }
+      __m128i codes[4];
       unroll<2>([&](auto half) EDGEQ_UNROLLED {
-        const __m256i bytes = V::pack_words(words[2 * half], words[2 * half + 1]);
-        codes[half] = V::order_packed(V::min_bytes(V::max_bytes(bytes, least_), most_));
+        __m256i bytes = V::pack_words(words[2 * half], words[2 * half + 1]);
+        if (!plain_) bytes = V::min_bytes(V::max_bytes(bytes, least_), most_);
+        V::order_packed_halves(bytes, &codes[2 * half], &codes[2 * half + 1]);
       });
       if (__builtin_expect(count < kOutputs || out.channels < kChannels, 0)) {
         put_some(codes, dst, count < kOutputs ? count : kOutputs, out.channels);
@@ -268,21 +273,19 @@ class PairConvolution {
 
   /// Stores eight channels of each output.
   template <int kOutputs>
-  static EDGEQ_INLINE void put_tile(const __m256i (&codes)[2], act_t* dst, ptrdiff_t pixel) {
+  static EDGEQ_INLINE void put_tile(const __m128i (&codes)[4], act_t* dst, ptrdiff_t pixel) {
     unroll<4>([&](auto i) EDGEQ_UNROLLED {
-      const __m128i two = i % 2 == 0 ? V::low_half(codes[i / 2]) : V::high_half(codes[i / 2]);
-      _mm_storel_epi64(reinterpret_cast<__m128i*>(dst), two);
+      _mm_storel_epi64(reinterpret_cast<__m128i*>(dst), codes[i]);
       if constexpr (2 * i + 1 < kOutputs) {
-        _mm_storeh_pi(reinterpret_cast<__m64*>(dst + pixel), _mm_castsi128_ps(two));
+        _mm_storeh_pi(reinterpret_cast<__m64*>(dst + pixel), _mm_castsi128_ps(codes[i]));
       }
       dst += 2 * pixel;
     });
   }
 
-  EDGEQ_NOINLINE void put_some(const __m256i (&codes)[2], act_t* dst, size_t count, size_t channels) const {
-    alignas(32) uint8_t bytes[8][kChannels];
-    V::store_all(bytes[0], codes[0]);
-    V::store_all(bytes[4], codes[1]);
+  EDGEQ_NOINLINE void put_some(const __m128i (&codes)[4], act_t* dst, size_t count, size_t channels) const {
+    uint8_t bytes[8][kChannels];
+    unroll<4>([&](auto i) EDGEQ_UNROLLED { Vector128::store_all(bytes[2 * i], codes[i]); });
     for (size_t o = 0; o < count; ++o, dst += p_.dst_pixel_stride) std::memcpy(dst, bytes[o], channels);
   }
 
@@ -308,6 +311,7 @@ class PairConvolution {
   const __m256i most_;   // bytes
   size_t chunk_;         // outputs
   bool large_;           // results may overflow before the clamp
+  bool plain_;           // codes have no zero point and any value, so that saturation clamps them
   const act_t* zero_row_ = nullptr;
   size_t live_ = 0;  // pairs that the output rows need
   const act_t* rows_[kMaxRows] = {};

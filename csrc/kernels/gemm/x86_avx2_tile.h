@@ -28,6 +28,8 @@ struct TileEpilogue {
   const act_t* table;
   const GemmResidual* residual;  // null: none
   bool large_scales;
+  bool shifts;  // by a zero point
+  bool clamps;  // more than the saturation to bytes
 
   TileEpilogue(OutputRange output, const act_t* lut, const GemmResidual& added, bool large)
       : zp(_mm256_set1_epi16(static_cast<int16_t>(output.zp))),
@@ -36,7 +38,9 @@ struct TileEpilogue {
         range(output),
         table(lut),
         residual(added.src == nullptr ? nullptr : &added),
-        large_scales(large) {}
+        large_scales(large),
+        shifts(output.zp != 0),
+        clamps(output.min != kActMin || output.max != kActMax) {}
 
   bool plain() const { return table == nullptr && residual == nullptr; }
 };
@@ -111,21 +115,31 @@ __attribute__((noinline, noclone)) void finish_codes(const TileEpilogue& epilogu
   const __m256 multiplier_acc = _mm256_set1_ps(r.multiplier_acc);
   const __m256 multiplier_src = _mm256_set1_ps(r.multiplier_src);
   const act_t* src = place.residual;
-  for (size_t i = 0; i < rows; ++i) {
-    __m256i q[kVectors];
-#pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) {
-      const __m256i left = _mm256_sub_epi32(V::widen_bytes(codes + i * kWidth + 8 * v), zp_acc);
-      const __m256i right = _mm256_sub_epi32(V::widen_bytes(src + 8 * v), zp_src);
+  // As many rows as a vector of codes holds; the last one again where there are fewer.
+  constexpr size_t kRowsACode = 4 / kVectors;
+  for (size_t i = 0; i < rows; i += kRowsACode) {
+    __m256i q[4];
+    unroll<4>([&](auto j) EDGEQ_UNROLLED {
+      constexpr size_t kRow = static_cast<size_t>(j) / kVectors;
+      constexpr size_t kAt = static_cast<size_t>(j) % kVectors * 8;
+      const act_t* const other =
+          src + (i + kRow < rows ? static_cast<ptrdiff_t>(kRow) * place.residual_stride : 0);
+      const __m256i left = _mm256_sub_epi32(V::widen_bytes(codes + (i + kRow) * kWidth + kAt), zp_acc);
+      const __m256i right = _mm256_sub_epi32(V::widen_bytes(other + kAt), zp_src);
       const __m256 sum = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(left), multiplier_acc),
                                        _mm256_mul_ps(_mm256_cvtepi32_ps(right), multiplier_src));
-      q[v] = round_below<V>(sum, hi);
-    }
-    const __m256i second = q[kVectors - 1];
-    const __m256i bytes = V::order_packed(pack_codes<V>(q[0], second, q[0], second, r.range));
-    store_codes(dst, _mm256_castsi256_si128(bytes), place.columns);
-    src += place.residual_stride;
-    dst += place.dst_stride;
+      q[j] = round_below<V>(sum, hi);
+    });
+    __m128i part[2];
+    V::order_packed_halves(pack_codes<V>(q[0], q[1], q[2], q[3], r.range), &part[0], &part[1]);
+    unroll<static_cast<int>(kRowsACode)>([&](auto row) EDGEQ_UNROLLED {
+      if (i + static_cast<size_t>(row) >= rows) return;
+      __m128i bytes = part[row * kVectors / 2];
+      if (kVectors == 1 && row % 2 != 0) bytes = _mm_unpackhi_epi64(bytes, bytes);
+      store_codes(dst, bytes, place.columns);
+      dst += place.dst_stride;
+    });
+    src += static_cast<ptrdiff_t>(kRowsACode) * place.residual_stride;
   }
 }
 
@@ -169,44 +183,50 @@ EDGEQ_INLINE void finish_tile(const TileEpilogue& epilogue, const Place& place,
   }
   const uint8_t* scale = place.header + kVectors * kVectorBytes;
   // Words i of the tile: of row i, or of rows 2 * i and 2 * i + 1. What lies beyond the last row repeats it.
-  const auto words = [&](auto i) EDGEQ_UNROLLED {
+  __m256i words[2 * kCodes];
+  unroll<2 * kCodes>([&](auto i) EDGEQ_UNROLLED {
+    constexpr int kLast = kRows - 1;
     constexpr int kFirst = i * kRowsACode / 2;
     constexpr int kSecond = kVectors == 2 ? kFirst : kFirst + 1;
-    constexpr int kLast = kRows - 1;
     const auto product = [&](__m256i sum, size_t v) EDGEQ_UNROLLED {
       return _mm256_cvtps_epi32(
           _mm256_mul_ps(_mm256_cvtepi32_ps(sum), Vector256::load_float(scale + v * kVectorBytes)));
     };
     const __m256i first = product(sums[kFirst < kLast ? kFirst : kLast][0], 0);
     const __m256i second = product(sums[kSecond < kLast ? kSecond : kLast][kVectors - 1], kVectors - 1);
-    return _mm256_adds_epi16(_mm256_packs_epi32(first, second), epilogue.zp);
-  };
-  __m256i codes[kCodes];
+    words[i] = _mm256_packs_epi32(first, second);
+  });
+  // Most ranges need neither: branches that are always predicted for instructions that are always executed.
+  if (epilogue.shifts) {
+    unroll<2 * kCodes>([&](auto i) EDGEQ_UNROLLED { words[i] = _mm256_adds_epi16(words[i], epilogue.zp); });
+  }
+  __m256i bytes[kCodes];
+  unroll<kCodes>([&](auto c)
+                     EDGEQ_UNROLLED { bytes[c] = _mm256_packus_epi16(words[2 * c], words[2 * c + 1]); });
+  if (epilogue.clamps) {
+    unroll<kCodes>([&](auto c) EDGEQ_UNROLLED {
+      bytes[c] = _mm256_min_epu8(_mm256_max_epu8(bytes[c], epilogue.lowest), epilogue.highest);
+    });
+  }
+  // Packing works within 128-bit lanes. Each of these is a row, or two.
+  __m128i codes[2 * kCodes];
   unroll<kCodes>([&](auto c) EDGEQ_UNROLLED {
-    const __m256i first = words(std::integral_constant<int, 2 * c>());
-    // Packing works within 128-bit lanes; the permutation puts the rows one after the other.
-    const __m256i bytes = _mm256_packus_epi16(first, words(std::integral_constant<int, 2 * c + 1>()));
-    const __m256i clamped = _mm256_min_epu8(_mm256_max_epu8(bytes, epilogue.lowest), epilogue.highest);
-    codes[c] = _mm256_permutevar8x32_epi32(clamped, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    Vector256::order_packed_halves(bytes[c], &codes[2 * c], &codes[2 * c + 1]);
   });
   if (!epilogue.plain() || place.columns < 8 * kVectors) {
-    alignas(32) uint8_t bytes[kCodes * kVectorBytes];
-    unroll<kCodes>([&](auto c) EDGEQ_UNROLLED { store(bytes + c * kVectorBytes, codes[c]); });
-    finish_codes<kVectors>(epilogue, place, bytes, kRows);
+    alignas(32) uint8_t rows[kCodes * kVectorBytes];
+    unroll<2 * kCodes>([&](auto i) EDGEQ_UNROLLED { Vector128::store_all(rows + 16 * i, codes[i]); });
+    finish_codes<kVectors>(epilogue, place, rows, kRows);
     return;
   }
   act_t* dst = place.dst;
   unroll<kRows>([&](auto r) EDGEQ_UNROLLED {
-    constexpr int kPart = r % kRowsACode;
-    const __m256i code = codes[r / kRowsACode];
-    const __m128i half =
-        kPart < kRowsACode / 2 ? _mm256_castsi256_si128(code) : _mm256_extracti128_si256(code, 1);
-    if (kVectors == 2) {
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(dst), half);
-    } else if (kPart % 2 == 0) {
-      _mm_storel_epi64(reinterpret_cast<__m128i*>(dst), half);
+    if constexpr (kVectors == 2) {
+      Vector128::store_all(dst, codes[r]);
+    } else if constexpr (r % 2 == 0) {
+      _mm_storel_epi64(reinterpret_cast<__m128i*>(dst), codes[r / 2]);
     } else {
-      _mm_storel_epi64(reinterpret_cast<__m128i*>(dst), _mm_unpackhi_epi64(half, half));
+      _mm_storeh_pi(reinterpret_cast<__m64*>(dst), _mm_castsi128_ps(codes[r / 2]));
     }
     dst += place.dst_stride;
   });

@@ -229,6 +229,15 @@ EDGEQ_INLINE void store_tile(const GemmParams& p, const Tile& tile,
       if (kAdd) q[i] = add(q[i], V::widen_bytes(other));
     }
     Int bytes = pack_quad<V, kFinish == Finish::kSaturate>(q[0], q[1], q[2], q[3], range);
+    if constexpr (V::kBytes == 32 && Layout::kQuadRows == 2) {
+      __m128i both[2];
+      V::order_packed_halves(bytes, &both[0], &both[1]);
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i, dst += p.dst_row_stride) {
+        if (r + i < kRows) Vector128::store(dst, both[i], tile.columns);
+      }
+      continue;
+    }
     if constexpr (Layout::kJoined && kVectors == 2) {
       bytes = V::order_packed_pairs(bytes);
     } else {
@@ -252,14 +261,14 @@ EDGEQ_INLINE bool adds_in_quads(const GemmParams& p) {
 
 template <typename V, int kRows, int kVectors>
 EDGEQ_INLINE void finish_in_memory(const GemmParams& p, const Tile& tile,
-                                   const typename V::Int (&sums)[kRows][kVectors]) {
+                                   const typename V::Int (&sums)[kRows][kVectors], size_t rows = kRows) {
   typename V::Int stored[kRows * kVectors];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) stored[r * kVectors + v] = sums[r][v];
   }
-  finish_rows<V, kVectors>(p, tile, stored, kRows);
+  finish_rows<V, kVectors>(p, tile, stored, rows);
 }
 
 /// Requantizes, finishes and stores a tile from its sums (bias included). A tile of few rows is the rest of

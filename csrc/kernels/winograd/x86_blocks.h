@@ -325,15 +325,14 @@ class BlockConvolution {
     out[3] = V::add(minus, V::add(last, last));
   }
 
-  /// A^T m A of a block, and its epilogue.
+  /// A^T m A of a block, and its epilogue. `at` is the tile's panel.
   EDGEQ_NOINLINE void put_outputs(const uint8_t* sums, size_t block, const Tile& at) {
     const ptrdiff_t y = static_cast<ptrdiff_t>(row_of(block));
     const ptrdiff_t x = static_cast<ptrdiff_t>(column_of(block));
-    // 576 = 9 * 2^6 times the sum: times the inverse of 9 modulo 2^32, and 6 bits less.
-    const Int ninth = V::set1_dword(0x38E38E39);
-    Int out[kBlock][kBlock][kVectors];
+    // Registers do not hold a block: what the first dimension leaves waits in memory, and each row of outputs
+    // goes through the second and the epilogue by itself.
+    Int columns[kBlock][kVectors][kWindow];
     for (size_t v = 0; v < kVectors; ++v) {
-      Int columns[kBlock][kWindow];
       unroll<kWindow>([&](auto j) EDGEQ_UNROLLED {
         Int m[kWindow];
         Int four[kBlock];
@@ -341,15 +340,7 @@ class BlockConvolution {
           m[i] = V::load(sums + ((kWindow * i + j) * kVectors + v) * kVectorBytes);
         });
         transform_back(m, four);
-        unroll<kBlock>([&](auto i) EDGEQ_UNROLLED { columns[i][j] = four[i]; });
-      });
-      const Int bias = V::load(at.panel + v * kVectorBytes);
-      unroll<kBlock>([&](auto i) EDGEQ_UNROLLED {
-        Int four[kBlock];
-        transform_back(columns[i], four);
-        unroll<kBlock>([&](auto j) EDGEQ_UNROLLED {
-          out[i][j][v] = V::add(V::template shift_right_signed<6>(V::mul_dwords(four[j], ninth)), bias);
-        });
+        unroll<kBlock>([&](auto i) EDGEQ_UNROLLED { columns[i][v][j] = four[i]; });
       });
     }
     const size_t rows =
@@ -359,13 +350,24 @@ class BlockConvolution {
     if (p_.residual.src != nullptr) {
       output_.residual.src = p_.residual.src + y * p_.residual_row_stride + x * p_.residual.row_stride;
     }
+    // 576 = 9 * 2^6 times the sum: times the inverse of 9 modulo 2^32, and 6 bits less.
+    const Int ninth = V::set1_dword(0x38E38E39);
     for (size_t i = 0; i < rows; ++i) {
+      Int out[kBlock][kVectors];
+      unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
+        Int four[kBlock];
+        transform_back(columns[i][v], four);
+        const Int bias = V::load(at.panel + v * kVectorBytes);
+        unroll<kBlock>([&](auto j) EDGEQ_UNROLLED {
+          out[j][v] = V::add(V::template shift_right_signed<6>(V::mul_dwords(four[j], ninth)), bias);
+        });
+      });
       if (across < kBlock || !quads_) {
-        finish_rows<V, kVectors>(output_, at, &out[i][0][0], across < kBlock ? across : kBlock);
+        finish_in_memory<V, kBlock, kVectors>(output_, at, out, across < kBlock ? across : kBlock);
       } else if (p_.residual.src != nullptr) {
-        store_tile<V, kBlock, kVectors, false, Finish::kAdd>(output_, at, out[i]);
+        store_tile<V, kBlock, kVectors, false, Finish::kAdd>(output_, at, out);
       } else {
-        store_tile<V, kBlock, kVectors, false, Finish::kClamp>(output_, at, out[i]);
+        store_tile<V, kBlock, kVectors, false, Finish::kClamp>(output_, at, out);
       }
       output_.dst += p_.dst_row_stride;
       if (p_.residual.src != nullptr) output_.residual.src += p_.residual_row_stride;
