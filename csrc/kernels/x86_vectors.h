@@ -240,6 +240,7 @@ struct Vector256 {
   static EDGEQ_INLINE Int high_words(Int a, Int b) { return _mm256_unpackhi_epi16(a, b); }
   static EDGEQ_INLINE Int shuffle(Int table, Int index) { return _mm256_shuffle_epi8(table, index); }
   static EDGEQ_INLINE Int add_saturated_bytes(Int a, Int b) { return _mm256_adds_epu8(a, b); }
+  static EDGEQ_INLINE Int add_bytes(Int a, Int b) { return _mm256_add_epi8(a, b); }
   static EDGEQ_INLINE Int sub_bytes(Int a, Int b) { return _mm256_sub_epi8(a, b); }
   /// Of signed bytes.
   static EDGEQ_INLINE Int sub_saturated_bytes(Int a, Int b) { return _mm256_subs_epi8(a, b); }
@@ -251,6 +252,8 @@ struct Vector256 {
   static EDGEQ_INLINE Int max_dwords(Int a, Int b) { return _mm256_max_epi32(a, b); }
   static EDGEQ_INLINE Int pack_dwords(Int a, Int b) { return _mm256_packs_epi32(a, b); }
   static EDGEQ_INLINE Int pack_words(Int a, Int b) { return _mm256_packus_epi16(a, b); }
+  /// The bytes of b where those of `mask` have their top bit set, else of a.
+  static EDGEQ_INLINE Int select_bytes(Int a, Int b, Int mask) { return _mm256_blendv_epi8(a, b, mask); }
   static EDGEQ_INLINE Int repeat128(const void* from) {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(from)));
   }
@@ -388,6 +391,7 @@ struct Vector512 {
   static EDGEQ_INLINE Int high_words(Int a, Int b) { return _mm512_unpackhi_epi16(a, b); }
   static EDGEQ_INLINE Int shuffle(Int table, Int index) { return _mm512_shuffle_epi8(table, index); }
   static EDGEQ_INLINE Int add_saturated_bytes(Int a, Int b) { return _mm512_adds_epu8(a, b); }
+  static EDGEQ_INLINE Int add_bytes(Int a, Int b) { return _mm512_add_epi8(a, b); }
   static EDGEQ_INLINE Int sub_bytes(Int a, Int b) { return _mm512_sub_epi8(a, b); }
   /// Of signed bytes.
   static EDGEQ_INLINE Int sub_saturated_bytes(Int a, Int b) { return _mm512_subs_epi8(a, b); }
@@ -399,6 +403,10 @@ struct Vector512 {
   static EDGEQ_INLINE Int max_dwords(Int a, Int b) { return _mm512_max_epi32(a, b); }
   static EDGEQ_INLINE Int pack_dwords(Int a, Int b) { return _mm512_packs_epi32(a, b); }
   static EDGEQ_INLINE Int pack_words(Int a, Int b) { return _mm512_packus_epi16(a, b); }
+  /// The bytes of b where those of `mask` have their top bit set, else of a.
+  static EDGEQ_INLINE Int select_bytes(Int a, Int b, Int mask) {
+    return _mm512_mask_blend_epi8(_mm512_movepi8_mask(mask), a, b);
+  }
   static EDGEQ_INLINE Int repeat128(const void* from) {
     return _mm512_broadcast_i32x4(_mm_loadu_si128(static_cast<const __m128i*>(from)));
   }
@@ -485,17 +493,34 @@ EDGEQ_INLINE typename V::Float upper_bound(OutputRange range) {
   return V::set1(static_cast<float>(range.max - range.zp));
 }
 
-/// table[byte] by sixteen 16-entry shuffles.
-template <typename V>
-EDGEQ_INLINE typename V::Int look_up(typename V::Int bytes, const void* table) {
-  auto result = V::zero();
-  for (int high = 0; high < 16; ++high) {
-    const auto part = V::repeat128(static_cast<const uint8_t*>(table) + 16 * high);
-    // Indices of other sixteenths get bit 7, with which the shuffle yields zero.
-    const auto index = V::add_saturated_bytes(V::bit_xor(bytes, V::set1_byte(high << 4)), V::set1_byte(0x70));
-    result = V::bit_or(result, V::shuffle(part, index));
+/// Among the 2^kBits results of part(i) from kFirst on, by the lowest of `bits`, whose top bits count.
+template <typename V, int kFirst, int kBits, typename Part>
+EDGEQ_INLINE typename V::Int select_part(const Part& part, const typename V::Int (&bits)[4]) {
+  if constexpr (kBits == 0) {
+    return part(std::integral_constant<int, kFirst>());
+  } else {
+    const auto without = select_part<V, kFirst, kBits - 1>(part, bits);
+    const auto with = select_part<V, kFirst + (1 << (kBits - 1)), kBits - 1>(part, bits);
+    return V::select_bytes(without, with, bits[kBits - 1]);
   }
-  return result;
+}
+
+/// A table of 256 bytes at the bytes of `index`; part(i) is its i-th sixteenth, repeated in all lanes.
+/// Sixteen shuffles by the lower four bits, and a tree of selections by the others: 36 instructions, of which
+/// the shuffles bind, as CPUs have one or two pipes for them and others for most of the rest.
+template <typename V, typename Part>
+EDGEQ_INLINE typename V::Int look_up_parts(typename V::Int index, const Part& part) {
+  typename V::Int bits[4];
+  bits[3] = index;
+  unroll<3>([&](auto i) EDGEQ_UNROLLED { bits[2 - i] = V::add_bytes(bits[3 - i], bits[3 - i]); });
+  const auto low = V::bit_and(index, V::set1_byte(0x0F));
+  return select_part<V, 0, 4>([&](auto i) EDGEQ_UNROLLED { return V::shuffle(part(i), low); }, bits);
+}
+
+/// table[byte].
+template <typename V>
+EDGEQ_INLINE typename V::Int look_up(typename V::Int bytes, const uint8_t* table) {
+  return look_up_parts<V>(bytes, [&](auto i) EDGEQ_UNROLLED { return V::repeat128(table + 16 * i); });
 }
 
 /// Less the sum, modulo 2^32, of x0 * x2 + x1 * x3 over the fours of words at `words`, up to the next whole

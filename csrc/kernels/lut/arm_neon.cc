@@ -12,6 +12,8 @@ namespace {
 /// there: seven instructions for 16 bytes.
 class Lookup : public Bytes16 {
  public:
+  static constexpr bool kIsChain = true;
+
   explicit Lookup(const uint8_t* table) {
     for (int i = 0; i < 4; ++i) part_[i] = vld1q_u8_x4(table + 64 * i);
   }
@@ -37,6 +39,8 @@ class Lookup : public Bytes16 {
 /// byte, and the table needs all registers.
 class Lookup : public Bytes16 {
  public:
+  static constexpr bool kIsChain = true;
+
   explicit Lookup(const uint8_t* table) : table_(table) {}
   EDGEQ_INLINE Int operator()(Int bytes) const {
     uint32_t words[4];

@@ -2,7 +2,8 @@
 #define EDGEQ_KERNELS_LUT_RUNS_H_
 
 // Table look-up by runs of bytes, for every architecture. Included after x86_bytes.h or arm_bytes.h. Lookup
-// is a vector type that is built from a table of 256 bytes and maps Lookup::kBytes indices.
+// is a vector type that is built from a table of 256 bytes and maps Lookup::kBytes indices; kIsChain: by a
+// chain of instructions.
 
 #include <cstring>
 
@@ -17,12 +18,15 @@ namespace {
 template <typename Lookup>
 EDGEQ_NOINLINE void look_up_run(const Lookup& lookup, const uint8_t* src, size_t count, uint8_t* dst) {
   size_t i = 0;
-  // Two at a time: the shuffles of one wait for each other.
-  for (; i + 2 * Lookup::kBytes <= count; i += 2 * Lookup::kBytes) {
+  // Two at a time where the steps of one wait for each other.
+  for (; Lookup::kIsChain && i + 2 * Lookup::kBytes <= count; i += 2 * Lookup::kBytes) {
     const auto low = lookup(Lookup::load(src + i));
     const auto high = lookup(Lookup::load(src + i + Lookup::kBytes));
     Lookup::store_all(dst + i, low);
     Lookup::store_all(dst + i + Lookup::kBytes, high);
+  }
+  for (; !Lookup::kIsChain && i + Lookup::kBytes <= count; i += Lookup::kBytes) {
+    Lookup::store_all(dst + i, lookup(Lookup::load(src + i)));
   }
 #if defined(__SANITIZE_THREAD__)
   // In place, the bytes behind the last one may be another thread's to write: what is read of them is

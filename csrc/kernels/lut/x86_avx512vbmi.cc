@@ -5,6 +5,8 @@ namespace {
 
 /// Two permutes of 128 entries, one for each half of the table, chosen by the index's top bit.
 struct Permutes : Vector512 {
+  static constexpr bool kIsChain = true;
+
   explicit Permutes(const uint8_t* table)
       : part0_(load(table)), part1_(load(table + 64)), part2_(load(table + 128)), part3_(load(table + 192)) {}
   EDGEQ_INLINE Int operator()(Int bytes) const {
