@@ -364,14 +364,15 @@ struct Nibbles {
 using TilesFunction = void (*)(const TileEpilogue&, Place, const uint8_t* rows, size_t row_stride,
                                const uint8_t* w, size_t steps, size_t count, Ahead& ahead);
 
-/// Tiles by vectors and rows, less one each.
-template <typename Kernel, typename RowsLessOne = std::make_integer_sequence<int, Kernel::kMr>>
+/// Tiles by vectors, less one, and rows, less two: no tile has a single row, because rows are shared out
+/// evenly and a product of one row goes another way.
+template <typename Kernel, typename RowsLessTwo = std::make_integer_sequence<int, Kernel::kMr - 1>>
 struct Tiles;
 
-template <typename Kernel, int... kRowsLessOne>
-struct Tiles<Kernel, std::integer_sequence<int, kRowsLessOne...>> {
-  static constexpr TilesFunction kTable[2][Kernel::kMr] = {{Kernel::template tiles<kRowsLessOne + 1, 1>...},
-                                                           {Kernel::template tiles<kRowsLessOne + 1, 2>...}};
+template <typename Kernel, int... kRowsLessTwo>
+struct Tiles<Kernel, std::integer_sequence<int, kRowsLessTwo...>> {
+  static constexpr TilesFunction kTable[2][Kernel::kMr - 1] = {
+      {Kernel::template tiles<kRowsLessTwo + 2, 1>...}, {Kernel::template tiles<kRowsLessTwo + 2, 2>...}};
 };
 
 /// One call: rows [row_begin, row_end) of panels [panel_begin, panel_end).
@@ -557,19 +558,19 @@ class Product {
       source = lhs_row(p_.lhs, 0, row_begin_ + block_row);
       stride = static_cast<size_t>(p_.lhs.row_stride);
     }
-    const TilesFunction* run = Tiles<Kernel>::kTable[panel_width(p_.n, panel, kNr, 8) / 8 - 1] - 1;
+    const auto& run = Tiles<Kernel>::kTable[panel_width(p_.n, panel, kNr, 8) / 8 - 1];
     const size_t row = row_of(first);
     source += (row - block_row) * stride;
     Place at = place(row, panel);
     if (first < higher_) {
       const size_t count = (last < higher_ ? last : higher_) - first;
-      run[height_ + 1](epilogue_, at, source, stride, weights(slot), steps(), count, ahead);
+      run[height_ - 1](epilogue_, at, source, stride, weights(slot), steps(), count, ahead);
       source += count * (height_ + 1) * stride;
       at.advance(count * (height_ + 1));
       first += count;
     }
     if (first < last)
-      run[height_](epilogue_, at, source, stride, weights(slot), steps(), last - first, ahead);
+      run[height_ - 2](epilogue_, at, source, stride, weights(slot), steps(), last - first, ahead);
   }
 
   const GemmParams& p_;
