@@ -657,7 +657,7 @@ void test_gemm(IsaSet isas) {
   if (gemm_variants(avx2).front()->isa == Isa::kAvx2) {
     expect(select_gemm({196, 384, 256, 1, 8, true}, avx2)->mr == 4, "select_gemm", "deep and wide");
     expect(select_gemm({12544, 96, 16, 1, 8, true}, avx2)->mr == 6, "select_gemm", "shallow");
-    expect(select_gemm({784, 16, 256, 1, 8, true}, avx2)->mr == 6, "select_gemm", "narrow");
+    expect(select_gemm({784, 8, 256, 1, 8, true}, avx2)->mr == 6, "select_gemm", "narrow");
   }
 }
 

@@ -93,17 +93,22 @@ double predicted_cost(const GemmVariant& variant, const GemmShape& shape) {
   return cycles > streaming ? cycles : streaming;
 }
 
-/// Cycles of the AVX2 kernels of 8-bit weights, within 4 % of measurements where it decides between them
-/// (x86_avx2.cc). The one that halves the multiplications has smaller tiles, and must sum up every row first.
+/// Cycles of the AVX2 kernels of 8-bit weights, fitted to measurements within 2 % (x86_avx2.cc). The one that
+/// halves the multiplications has smaller tiles, and must sum up every row first.
 double avx2_words_cost(const GemmVariant& variant, const GemmShape& shape) {
   const bool crossed = variant.mr == 4;
-  const double rows = static_cast<double>(shape.m);
-  const double panels = static_cast<double>((shape.n + 15) / 16);
-  const double depth = static_cast<double>(gemm_padded_k(variant, shape.k) * shape.taps);
-  const double place = crossed ? 0.555 : 0.609;  // of a row of a panel
-  const double tile = crossed ? 7.5 : 6.0;
-  const double row = crossed ? 0.3 * depth + 8.0 : 0.2 * depth;
-  return rows * (panels * (place * depth + tile) + row);
+  const size_t k = gemm_padded_k(variant, shape.k);
+  const double depth = static_cast<double>(k * shape.taps);
+  const double taps = static_cast<double>(shape.taps);
+  // A row of a panel of 16 channels, and of a last one of 8.
+  const size_t rest = shape.n % 16;
+  const double panels = static_cast<double>(shape.n / 16 + (rest > 8 ? 1 : 0));
+  const double full = crossed ? 0.557 * depth + 6.1 : 0.633 * depth + 4.4;
+  const double half = crossed ? 0.344 * depth + 4.6 : 0.335 * depth + 4.7;
+  double row = crossed ? 0.113 * depth + 7.4 * taps : 0.065 * depth + 4.6 * taps;
+  if (crossed && k % 16 != 0) row += 5.6 * taps;
+  const bool has_half = rest != 0 && rest <= 8;
+  return static_cast<double>(shape.m) * (panels * full + (has_half ? half : 0.0) + row);
 }
 
 /// Instructions of a plain NEON kernel: those of the products and loads for each place of the depth, and
