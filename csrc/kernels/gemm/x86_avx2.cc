@@ -517,10 +517,28 @@ class Product {
     std::memcpy(to + layout_.row_stride - sizeof sum, &sum, sizeof sum);
   }
 
+  /// The same for `count` rows of one tap, which follow each other and whose depth is kVectors vectors.
+  template <size_t kVectors>
+  EDGEQ_INLINE void put_short_rows(const act_t* from, size_t count, uint8_t* to) const {
+    for (; count > 0; --count, from += p_.lhs.row_stride, to += layout_.row_stride) {
+      unroll<kVectors>([&](auto v)
+                           EDGEQ_UNROLLED { store(to + v * kVectorBytes, Words::widen(from + v * 16)); });
+    }
+  }
+
   /// Brings rows [first, last) into scratch, unless they are used where they lie.
   void put_rows(size_t first, size_t last) const {
     if (layout_.row_stride == 0) return;
     uint8_t* to = p_.scratch;
+    if constexpr (Kernel::kBits == 8 && !Kernel::kCrosses) {
+      // First layers and the ends of bottlenecks: where a row is so short, finding it would take most of the
+      // time.
+      if (p_.taps == 1 && p_.lhs.pixel_offset == nullptr && layout_.tap_depth <= 32) {
+        const act_t* const from = lhs_row(p_.lhs, 0, row_begin_ + first);
+        if (layout_.tap_depth <= 16) return put_short_rows<1>(from, last - first, to);
+        return put_short_rows<2>(from, last - first, to);
+      }
+    }
     for (size_t i = first; i < last; ++i, to += layout_.row_stride) {
       if constexpr (Kernel::kCrosses) {
         put_crossed_row(i, to);
