@@ -36,6 +36,12 @@ size_t no_scratch(const DepthwiseShape&, size_t, size_t, size_t) { return 0; }
          shape.stride_h == 1 && shape.stride_w == 1 && shape.dilation_h == 1 && shape.dilation_w == 1;
 }
 
+// Of 4-bit weights: 5x5 filters of some channels. Products of bytes are as fast for 3x3 filters; the packed
+// form takes 168 bytes a channel, and of many channels that is more than the faster products win.
+[[maybe_unused]] bool takes_some_planes5(const DepthwiseShape& shape) {
+  return shape.kernel_w == 5 && shape.channels <= 600 && takes_planes(shape);
+}
+
 size_t quads_scratch(const DepthwiseShape& shape, size_t width_in, size_t width_out, size_t src_pixel_stride,
                      size_t vector_bytes) {
   const DepthwiseScratch scratch(shape, DepthwiseQuads(shape), width_out, vector_bytes);

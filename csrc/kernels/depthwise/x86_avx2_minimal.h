@@ -26,6 +26,7 @@
 
 #include "kernels/depthwise/depthwise.h"
 #include "kernels/depthwise/pack.h"
+#include "kernels/x86_ahead.h"
 #include "kernels/x86_vectors.h"
 
 namespace edgeq {
@@ -56,23 +57,21 @@ class MinimalConvolution {
     uint8_t* const zeros = sums_ + 2 * sums_bytes_;
     fill_zero_row(p_, row_begin, row_end, p_.channels, zeros);
     zero_row_ = reinterpret_cast<const act_t*>(zeros);
-    for (size_t y = row_begin; y < row_end; y += 2) {
-      const size_t rows = row_end - y < 2 ? 1 : 2;
-      for (size_t i = 0; i < kRows; ++i) {
-        // What only a second output row would read may be any row.
-        const act_t* row = p_.rows[y + (i < kKernel + rows - 1 ? i : 0)];
-        rows_[i] = row == nullptr ? zero_row_ : row;
+    // The weights of a block of 5x5 filters take 2,688 bytes, and are worth fetching. Of small images, whose
+    // pixels stay in the first-level cache, all rows go over a block before the next.
+    constexpr size_t kFewPixels = 256;
+    const bool by_blocks = kKernel == 5 && (row_end - row_begin + kKernel - 1) * p_.width_in <= kFewPixels;
+    const size_t step = by_blocks ? kChannels : p_.channels;
+    for (size_t first = 0; first < p_.channels; first += step) {
+      for (size_t y = row_begin; y < row_end; y += 2) {
+        const size_t rows = row_end - y < 2 ? 1 : 2;
+        find_rows(y, rows);
+        run_rows(p_.dst + static_cast<ptrdiff_t>(y) * p_.dst_row_stride, rows, first, first + step,
+                 kKernel == 5 && y == row_begin);
       }
-      act_t* const dst = p_.dst + static_cast<ptrdiff_t>(y) * p_.dst_row_stride;
-      for (size_t x = 0; x < p_.width_out; x += chunk_) {
-        const size_t outputs = p_.width_out - x < chunk_ ? p_.width_out - x : chunk_;
-        for (size_t first = 0; first < p_.channels; first += kChannels) {
-          run_block(dst, rows, x, outputs, first);
-        }
-      }
-      for (size_t r = 0; r < rows && p_.table != nullptr; ++r) {
-        look_up_row(p_, dst + static_cast<ptrdiff_t>(r) * p_.dst_row_stride);
-      }
+    }
+    for (size_t y = row_begin; y < row_end && p_.table != nullptr; ++y) {
+      look_up_row(p_, p_.dst + static_cast<ptrdiff_t>(y) * p_.dst_row_stride);
     }
   }
 
@@ -94,14 +93,45 @@ class MinimalConvolution {
   };
   using PutRow = void (MinimalConvolution::*)(const Outputs&, size_t row) const;
 
+  /// The rows that output rows y to y + rows read.
+  void find_rows(size_t y, size_t rows) {
+    for (size_t i = 0; i < kRows; ++i) {
+      // What only a second output row would read may be any row.
+      const act_t* row = p_.rows[y + (i < kKernel + rows - 1 ? i : 0)];
+      rows_[i] = row == nullptr ? zero_row_ : row;
+    }
+  }
+
+  /// Channels [begin, end) of one or two output rows, those below `end` that there are. `fetches`: the
+  /// weights of each block of them are fetched during the block before.
+  void run_rows(act_t* dst, size_t rows, size_t begin, size_t end, bool fetches) const {
+    if (end > p_.channels) end = p_.channels;
+    for (size_t x = 0; x < p_.width_out; x += chunk_, fetches = false) {
+      const size_t outputs = p_.width_out - x < chunk_ ? p_.width_out - x : chunk_;
+      for (size_t first = begin; first < end; first += kChannels) {
+        if (fetches && first + kChannels < p_.channels) {
+          Ahead(block(first + kChannels), layout_.block_bytes(), 1).fetch();
+        }
+        run_block(dst, rows, x, outputs, first);
+      }
+    }
+  }
+
+  /// The packed weights of the channels from `first` on.
+  const uint8_t* block(size_t first) const {
+    return p_.packed + kDepthwiseHeader + first / kChannels * layout_.block_bytes();
+  }
+
   /// `outputs` outputs from x on of each row, of up to 16 channels.
   void run_block(act_t* dst, size_t rows, size_t x, size_t outputs, size_t first) const {
     put_planes(first, static_cast<ptrdiff_t>(x) - static_cast<ptrdiff_t>(p_.pad_left),
                (outputs + 1) / 2 + kTaps - 1);
-    const uint8_t* const block = p_.packed + kDepthwiseHeader + first / kChannels * layout_.block_bytes();
+    const uint8_t* const weights = block(first);
     const size_t channels = p_.channels - first < kChannels ? p_.channels - first : kChannels;
-    for (size_t half = 0; half < (channels > 8 ? 2 : 1); ++half) sum_up_rows(block, half * kVector, outputs);
-    const Outputs out{block,
+    for (size_t half = 0; half < (channels > 8 ? 2 : 1); ++half) {
+      sum_up_rows(weights, half * kVector, outputs);
+    }
+    const Outputs out{weights,
                       dst + static_cast<ptrdiff_t>(x) * p_.dst_pixel_stride + static_cast<ptrdiff_t>(first),
                       outputs, channels};
     for (size_t r = 0; r < rows; ++r) (this->*put_row_)(out, r);
