@@ -115,7 +115,7 @@ __attribute__((noinline, noclone)) void finish_codes(const TileEpilogue& epilogu
   const __m256 multiplier_acc = _mm256_set1_ps(r.multiplier_acc);
   const __m256 multiplier_src = _mm256_set1_ps(r.multiplier_src);
   const act_t* src = place.residual;
-  // As many rows as a vector of codes holds; the last one again where there are fewer.
+  // As many rows as a vector of codes holds. Of fewer, what is computed beyond the last is not stored.
   constexpr size_t kRowsACode = 4 / kVectors;
   for (size_t i = 0; i < rows; i += kRowsACode) {
     __m256i q[4];
