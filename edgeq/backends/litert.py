@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.backends import tflite_runner
-from edgeq.backends.protocol import Bound, Logits, as_logits, one_line
+from edgeq.backends.protocol import Bound, Logits, as_logits, one_line, where_to_look
 from edgeq.errors import BackendError
 
 PYTHON_VARIABLE = "EDGEQ_TFLITE_PYTHON"
@@ -110,7 +110,7 @@ class LitertBackend:
         if not _fits(values, end):
             raise BackendError(
                 f"{self.path}: the model takes inputs of {_sizes(end['shape'][1:])} (channels last here), but "
-                f"the data give {_sizes(values.shape[1:])}. Check --resize, --crop and --channels, or the data."
+                f"the data give {_sizes(values.shape[1:])}. Check {where_to_look(len(end['shape']))}."
             )
         return np.ascontiguousarray(_encode(np.ascontiguousarray(values), end))
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.backends.protocol import Bound, Logits, as_logits
+from edgeq.backends.protocol import Bound, Logits, as_logits, where_to_look
 from edgeq.errors import BackendError
 
 _FLOAT_TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
@@ -122,9 +122,10 @@ class OnnxRuntimeBackend:
         if not fits:
             takes = "x".join(str(length) for length in wanted[1:])
             gives = "x".join(str(length) for length in shape[1:])
+            axes = {2: " (channels x length)", 3: " (channels x height x width)"}.get(len(wanted) - 1, "")
             raise BackendError(
-                f"{self.path}: the model takes inputs of {takes} (channels x height x width), but the data "
-                f"give {gives}. Check --resize, --crop and --channels, or the data."
+                f"{self.path}: the model takes inputs of {takes}{axes}, but the data give {gives}. "
+                f"Check {where_to_look(len(wanted))}."
             )
 
 

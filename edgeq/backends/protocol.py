@@ -71,6 +71,11 @@ def one_line(error: object) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def where_to_look(rank: int) -> str:
+    """What sets the shape of a model's input of that rank, for the error that it is not the data's."""
+    return "--resize, --crop and --channels, or the data" if rank == 4 else "the data"
+
+
 def in_layout(x: NDArray[np.float32], shape: Sequence[int | None]) -> NDArray[np.float32]:
     """A batch with channels first as a model takes it: channels last where only that fits, as in files that come from
     TFLite; as it is where neither does, for the runtime to refuse.

@@ -14,7 +14,11 @@ pytest.importorskip("onnxruntime")
 
 
 def mean_model(
-    path: Path, batch: int | str = "n", kind: int = 1, output_axes: tuple[int, ...] = (2, 3)
+    path: Path,
+    batch: int | str = "n",
+    kind: int = 1,
+    output_axes: tuple[int, ...] = (2, 3),
+    sizes: tuple[int, ...] = (4, 5),
 ) -> Path:
     """A classifier whose logits are the means of its three channels."""
     helper = onnx.helper
@@ -22,7 +26,7 @@ def mean_model(
     graph = helper.make_graph(
         [helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=1)],
         "mean",
-        [helper.make_tensor_value_info("x", kind, [batch, 3, 4, 5])],
+        [helper.make_tensor_value_info("x", kind, [batch, 3, *sizes])],
         [helper.make_tensor_value_info("y", kind, None)],
         [axes],
     )
@@ -56,6 +60,12 @@ def test_other_shapes_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> Non
     backend = OnnxRuntimeBackend(mean_model(tmp_path / "m.onnx"))
     with pytest.raises(BackendError, match=r"takes inputs of 3x4x5.*--crop"):
         backend.run(np.zeros(shape, np.float32))
+
+
+def test_other_lengths_are_refused(tmp_path: Path) -> None:
+    backend = OnnxRuntimeBackend(mean_model(tmp_path / "m.onnx", output_axes=(2,), sizes=(7,)))
+    with pytest.raises(BackendError, match=r"3x7 \(channels x length\), but the data give 3x8. Check the data"):
+        backend.run(np.zeros((1, 3, 8), np.float32))
 
 
 def test_models_that_classify_nothing(tmp_path: Path) -> None:
