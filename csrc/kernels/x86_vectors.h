@@ -134,10 +134,6 @@ struct Vector128 {
   static EDGEQ_INLINE Int low_words(Int a, Int b) { return _mm_unpacklo_epi16(a, b); }
   static EDGEQ_INLINE Int high_words(Int a, Int b) { return _mm_unpackhi_epi16(a, b); }
   static EDGEQ_INLINE Int shuffle(Int table, Int index) { return _mm_shuffle_epi8(table, index); }
-  static EDGEQ_INLINE Int add_saturated_bytes(Int a, Int b) { return _mm_adds_epu8(a, b); }
-  static EDGEQ_INLINE Int sub_bytes(Int a, Int b) { return _mm_sub_epi8(a, b); }
-  /// Of signed bytes.
-  static EDGEQ_INLINE Int sub_saturated_bytes(Int a, Int b) { return _mm_subs_epi8(a, b); }
   static EDGEQ_INLINE Int max_bytes(Int a, Int b) { return _mm_max_epu8(a, b); }
   static EDGEQ_INLINE Int min_bytes(Int a, Int b) { return _mm_min_epu8(a, b); }
   static EDGEQ_INLINE Int add_saturated_words(Int a, Int b) { return _mm_adds_epi16(a, b); }
@@ -239,11 +235,7 @@ struct Vector256 {
   static EDGEQ_INLINE Int low_words(Int a, Int b) { return _mm256_unpacklo_epi16(a, b); }
   static EDGEQ_INLINE Int high_words(Int a, Int b) { return _mm256_unpackhi_epi16(a, b); }
   static EDGEQ_INLINE Int shuffle(Int table, Int index) { return _mm256_shuffle_epi8(table, index); }
-  static EDGEQ_INLINE Int add_saturated_bytes(Int a, Int b) { return _mm256_adds_epu8(a, b); }
   static EDGEQ_INLINE Int add_bytes(Int a, Int b) { return _mm256_add_epi8(a, b); }
-  static EDGEQ_INLINE Int sub_bytes(Int a, Int b) { return _mm256_sub_epi8(a, b); }
-  /// Of signed bytes.
-  static EDGEQ_INLINE Int sub_saturated_bytes(Int a, Int b) { return _mm256_subs_epi8(a, b); }
   static EDGEQ_INLINE Int max_bytes(Int a, Int b) { return _mm256_max_epu8(a, b); }
   static EDGEQ_INLINE Int min_bytes(Int a, Int b) { return _mm256_min_epu8(a, b); }
   static EDGEQ_INLINE Int add_saturated_words(Int a, Int b) { return _mm256_adds_epi16(a, b); }
@@ -390,11 +382,7 @@ struct Vector512 {
   static EDGEQ_INLINE Int low_words(Int a, Int b) { return _mm512_unpacklo_epi16(a, b); }
   static EDGEQ_INLINE Int high_words(Int a, Int b) { return _mm512_unpackhi_epi16(a, b); }
   static EDGEQ_INLINE Int shuffle(Int table, Int index) { return _mm512_shuffle_epi8(table, index); }
-  static EDGEQ_INLINE Int add_saturated_bytes(Int a, Int b) { return _mm512_adds_epu8(a, b); }
   static EDGEQ_INLINE Int add_bytes(Int a, Int b) { return _mm512_add_epi8(a, b); }
-  static EDGEQ_INLINE Int sub_bytes(Int a, Int b) { return _mm512_sub_epi8(a, b); }
-  /// Of signed bytes.
-  static EDGEQ_INLINE Int sub_saturated_bytes(Int a, Int b) { return _mm512_subs_epi8(a, b); }
   static EDGEQ_INLINE Int max_bytes(Int a, Int b) { return _mm512_max_epu8(a, b); }
   static EDGEQ_INLINE Int min_bytes(Int a, Int b) { return _mm512_min_epu8(a, b); }
   static EDGEQ_INLINE Int add_saturated_words(Int a, Int b) { return _mm512_adds_epi16(a, b); }
@@ -486,6 +474,12 @@ EDGEQ_INLINE typename V::Int pack_and_clamp(typename V::Int q0, typename V::Int 
 template <typename V>
 EDGEQ_INLINE typename V::Int round_below(typename V::Float value, typename V::Float hi) {
   return V::round(V::min(value, hi));
+}
+
+/// Whether codes have no zero point and any value, so that saturation to bytes is all the clamp there is: as
+/// after a ReLU whose zero point is the lowest code.
+EDGEQ_INLINE bool only_saturates(OutputRange range) {
+  return range.zp == 0 && range.min == kActMin && range.max == kActMax;
 }
 
 template <typename V>

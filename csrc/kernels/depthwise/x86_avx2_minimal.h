@@ -48,8 +48,8 @@ class MinimalConvolution {
     uint32_t large;
     std::memcpy(&large, params.packed, sizeof large);
     large_ = large != 0;
-    const bool plain = params.range.zp == 0 && params.range.min == 0 && params.range.max == 255;
-    put_row_ = plain ? &MinimalConvolution::put_row<true> : &MinimalConvolution::put_row<false>;
+    put_row_ = only_saturates(params.range) ? &MinimalConvolution::put_row<true>
+                                            : &MinimalConvolution::put_row<false>;
   }
 
   void run(size_t row_begin, size_t row_end) {

@@ -42,7 +42,7 @@ class PairConvolution {
     uint32_t large;
     std::memcpy(&large, params.packed, sizeof large);
     large_ = large != 0;
-    plain_ = params.range.zp == 0 && params.range.min == kActMin && params.range.max == kActMax;
+    plain_ = only_saturates(params.range);
   }
 
   void run(size_t row_begin, size_t row_end) {
@@ -311,7 +311,7 @@ class PairConvolution {
   const __m256i most_;   // bytes
   size_t chunk_;         // outputs
   bool large_;           // results may overflow before the clamp
-  bool plain_;           // codes have no zero point and any value, so that saturation clamps them
+  bool plain_;           // saturation clamps codes
   const act_t* zero_row_ = nullptr;
   size_t live_ = 0;  // pairs that the output rows need
   const act_t* rows_[kMaxRows] = {};

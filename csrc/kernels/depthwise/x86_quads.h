@@ -684,7 +684,7 @@ class Depthwise {
     std::memcpy(&large, params.packed, sizeof large);
     frame_.large = large != 0;
     frame_.range = params.range;
-    frame_.plain = params.range.zp == 0 && params.range.min == 0 && params.range.max == 255;
+    frame_.plain = only_saturates(params.range);
     frame_.words = columns_;
     source_.pixel = params.src_pixel_stride;
     source_.width = static_cast<ptrdiff_t>(params.width_in);

@@ -281,8 +281,7 @@ EDGEQ_INLINE void finish_tile(const GemmParams& p, const Tile& tile,
     finish_in_memory<V, kRows, kVectors>(p, tile, sums);
   } else if (adds) {
     store_tile<V, kRows, kVectors, kHalf, Finish::kAdd>(p, tile, sums);
-  } else if ((p.range.zp | p.range.min) == 0 && p.range.max == kActMax) {
-    // As after a ReLU whose zero point is the lowest code.
+  } else if (only_saturates(p.range)) {
     store_tile<V, kRows, kVectors, kHalf, Finish::kSaturate>(p, tile, sums);
   } else {
     store_tile<V, kRows, kVectors, kHalf, Finish::kClamp>(p, tile, sums);
