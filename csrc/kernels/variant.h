@@ -64,10 +64,13 @@ struct Variant {
 /// A variant list (best first) cut down to what `isas` can run.
 template <typename V>
 std::vector<const V*> runnable(const V* variants, size_t count, IsaSet isas) {
-  std::vector<const V*> result;
+  // Cut down from all: the code that lets a vector grow would be there once a family.
+  std::vector<const V*> result(count);
+  size_t taken = 0;
   for (size_t i = 0; i < count; ++i) {
-    if (isas.has(variants[i].isa)) result.push_back(&variants[i]);
+    if (isas.has(variants[i].isa)) result[taken++] = &variants[i];
   }
+  result.erase(result.begin() + static_cast<ptrdiff_t>(taken), result.end());
   return result;
 }
 

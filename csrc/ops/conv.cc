@@ -1,12 +1,14 @@
 #include "ops/check.h"
 #include "ops/depthwise_step.h"
 #include "ops/gemm_step.h"
+#include "ops/phase_step.h"
 #include "ops/window.h"
 #include "ops/winograd_step.h"
 
-// Convolution: one filter a channel goes to the depthwise family, 3x3 windows to the Winograd family where
-// that is faster; everything else is a matrix product (a group): straight on the pixels where the window is
-// 1x1, on gathered windows where the channels are few, and through a map of the padded image elsewhere.
+// Convolution: one filter a channel goes to the depthwise family, 3x3 windows and large ones of stride 2 over
+// few channels to the Winograd family where that is faster; everything else is a matrix product (a group):
+// straight on the pixels where the window is 1x1, on gathered windows where the channels are few, and through
+// a map of the padded image elsewhere.
 
 namespace edgeq {
 namespace {
@@ -88,6 +90,9 @@ Result<std::unique_ptr<Step>> prepare(const Lowered& lowered, Target& target) {
   if (is_depthwise(view)) return prepare_depthwise(lowered, window, epilogue, target);
   if (const WinogradVariant* variant = winograd_variant(window, x, w, target)) {
     return prepare_winograd(lowered, window, *variant, epilogue, target);
+  }
+  if (const PhaseVariant* variant = phase_variant_of(lowered, window, epilogue, target)) {
+    return prepare_phases(lowered, window, *variant, epilogue, target);
   }
   GemmGeometry geometry;
   geometry.groups = view.attribute(kGroups);

@@ -37,6 +37,7 @@ class RowStep : public Step {
   int64_t out_stride = 0;
   int64_t residual_stride = 0;  // of the residual operand
   int residual_input = -1;      // which input of the step that operand is; -1: none
+  int64_t rows_together = 1;    // output rows that it computes at a time: fewer take as long
 
   int64_t in_row_bytes() const { return width * in_stride; }
   int64_t out_row_bytes() const { return out_w * out_stride; }

@@ -18,7 +18,9 @@ std::vector<int64_t> ring_rows(const std::vector<const RowStep*>& chain, int64_t
   std::vector<int64_t> rings(chain.size() - 1);
   for (size_t i = chain.size() - 1; i-- > 0;) {
     const RowStep& next = *chain[i + 1];
-    rows = std::min(chain[i]->out_h, (rows - 1) * next.window.stride_h + next.window.span_h());
+    rows = (rows - 1) * next.window.stride_h + next.window.span_h();
+    // Those of a step that computes some at a time may come before they are needed.
+    rows = std::min(chain[i]->out_h, rows + chain[i]->rows_together - 1);
     rings[i] = rows;
   }
   return rings;
@@ -91,8 +93,11 @@ class StripStep final : public Step {
       rows[end] = {y, std::min(part.end, y + rows_a_strip)};
       for (size_t i = end; i-- > 0;) rows[i] = chain[i + 1]->input_rows(rows[i + 1]);
       for (size_t i = 0; i < count; ++i) {
-        const RowRange missing = {std::max(rows[i].begin, done[i]), rows[i].end};
+        RowRange missing = {std::max(rows[i].begin, done[i]), rows[i].end};
         if (missing.begin >= missing.end) continue;
+        const int64_t together = chain[i]->rows_together;
+        const int64_t count = (missing.end - missing.begin + together - 1) / together * together;
+        missing.end = std::min(chain[i]->out_h, missing.begin + count);
         chain[i]->run_rows(places[i], places[i + 1], residual[i], missing, scratch);
         done[i] = missing.end;
       }

@@ -28,6 +28,7 @@
 #include "kernels/quantize/quantize.h"
 #include "kernels/resize/resize.h"
 #include "kernels/softmax/softmax.h"
+#include "kernels/winograd/phases.h"
 #include "kernels/winograd/winograd.h"
 
 namespace edgeq {
@@ -289,6 +290,10 @@ void test_names() {
   for (const DepthwiseVariant* v : depthwise_variants(all)) {
     const ParsedName name = parse_name(v->name);
     expect(name.bits == v->weight_bits && name.isa == isa_name(v->isa), v->name,
+           "the name does not say what the record does");
+  }
+  if (const PhaseVariant* v = phase_variant(all)) {
+    expect(parse_name(v->name).isa == isa_name(v->isa), v->name,
            "the name does not say what the record does");
   }
   // The variants without tiles end in their level's name.
@@ -870,6 +875,129 @@ void test_winograd(IsaSet isas) {
       check_winograd(*variant, WinogradCase{4, 4, 1, 1, 64, 8, Fill::kPowers, false, false, tap, tap, false});
       check_winograd(*variant, WinogradCase{4, 4, 1, 1, 64, 8, Fill::kPowers, false, false, tap, tap, true});
     }
+  }
+}
+
+// ---- phases ----
+
+struct PhaseCase {
+  size_t kernel_h, kernel_w, k, n;
+  size_t height, width, pad_top, pad_left;  // of the image; as much padding below and to the right
+  Fill fill;
+  bool table;
+  uint64_t seed;
+};
+
+void check_phases(const PhaseVariant& variant, const PhaseCase& c) {
+  Random random(c.seed);
+  const std::string where =
+      std::string(variant.name) + " " + std::to_string(c.kernel_h) + "x" + std::to_string(c.kernel_w) +
+      " image=" + std::to_string(c.height) + "x" + std::to_string(c.width) +
+      " pads=" + std::to_string(c.pad_top) + "," + std::to_string(c.pad_left) + " k=" + std::to_string(c.k) +
+      " n=" + std::to_string(c.n) + " fill=" + std::to_string(int(c.fill)) + (c.table ? " table" : "");
+  const int32_t zp_in = random.between(kActMin, kActMax);
+  const size_t height_out = (c.height + 2 * c.pad_top - c.kernel_h) / 2 + 1;
+  const size_t width_out = (c.width + 2 * c.pad_left - c.kernel_w) / 2 + 1;
+  Input<act_t> src(c.height * c.width * c.k);
+  fill_acts(random, c.fill, src.data(), src.size());
+  Input<act_t> padding(c.width * c.k);
+  std::memset(padding.data(), static_cast<uint8_t>(zp_in), padding.size());
+  const size_t depth = c.kernel_h * c.kernel_w * c.k;
+  std::vector<int8_t> weights(c.n * depth);
+  fill_weights(random, c.fill, 8, weights);
+  std::vector<int32_t> bias(c.n);
+  std::vector<float> scale(c.n);
+  for (size_t j = 0; j < c.n; ++j) {
+    bias[j] = random.between(0, 7) == 0 ? random.between(-(1 << 30), 1 << 30) : random.between(-3000, 3000);
+    scale[j] = 40.0f / (128.0f * 127.0f * std::sqrt(static_cast<float>(depth))) * (0.25f + random.unit());
+  }
+  if (c.seed % 6 == 0) scale[c.n - 1] = 3.0f;
+  const PhaseShape shape = {c.kernel_h, c.kernel_w, c.k, c.n, 8};
+  AlignedBuffer packed;
+  AlignedBuffer scratch;
+  (void)packed.allocate(phase_packed_bytes(c.k, c.n));
+  (void)scratch.allocate(phase_scratch_bytes(c.k));
+  phase_pack(shape, WeightView{reinterpret_cast<const uint8_t*>(weights.data()), 8}, bias.data(),
+             scale.data(), zp_in, packed.data());
+  const size_t pixels = height_out * width_out;
+  Guarded dst(pixels, c.n, static_cast<size_t>(random.between(0, 9)));
+  act_t table[256];
+  for (act_t& entry : table) entry = random.act();
+  const act_t* rows[PhaseParams::kImageRows];
+  act_t* dst_rows[PhaseParams::kRows];
+  PhaseParams p;
+  p.k = c.k;
+  p.n = c.n;
+  p.width_in = c.width;
+  p.width_out = width_out;
+  p.pad_left = c.pad_left;
+  p.rows = rows;
+  p.packed = packed.data();
+  p.dst = dst_rows;
+  p.dst_pixel_stride = dst.stride();
+  p.zero = zp_in;
+  p.range = random_range(random);
+  p.large_scales = any_large_scale(scale.data(), c.n) || random.between(0, 15) == 0;
+  if (c.table) p.table = table;
+  p.scratch = scratch.data();
+
+  const auto row_of = [&](size_t padded) {
+    const size_t y = padded - c.pad_top;  // wraps to a large number above the image
+    return y < c.height ? src.data() + y * c.width * c.k : padding.data();
+  };
+  std::vector<act_t> want(pixels * c.n);
+  for (size_t i = 0; i < pixels; ++i) {
+    for (size_t j = 0; j < c.n; ++j) {
+      int64_t acc = bias[j];
+      for (size_t t = 0; t < c.kernel_h * c.kernel_w; ++t) {
+        const act_t* row = row_of(2 * (i / width_out) + t / c.kernel_w);
+        const size_t x = 2 * (i % width_out) + t % c.kernel_w - c.pad_left;
+        for (size_t e = 0; e < c.k && x < c.width; ++e) {
+          acc += int64_t{row[x * c.k + e] - zp_in} * weights[j * depth + t * c.k + e];
+        }
+      }
+      const int32_t q = requantize(static_cast<int32_t>(static_cast<uint32_t>(acc)), scale[j], p.range);
+      want[i * c.n + j] = c.table ? table[static_cast<uint8_t>(q)] : static_cast<act_t>(q);
+    }
+  }
+  for (size_t y = 0; y < height_out; y += p.rows_out) {
+    p.rows_out = std::min(static_cast<size_t>(random.between(1, PhaseParams::kRows)), height_out - y);
+    for (size_t i = 0; i < PhaseParams::kImageRows; ++i) rows[i] = row_of(2 * y + i);
+    for (size_t i = 0; i < p.rows_out; ++i) {
+      dst_rows[i] =
+          reinterpret_cast<act_t*>(dst.data()) + static_cast<ptrdiff_t>((y + i) * width_out) * dst.stride();
+    }
+    variant.run(p);
+  }
+  compare(where, dst, want, pixels, c.n);
+}
+
+void test_phases(IsaSet isas) {
+  const IsaSet avx2 = IsaSet().with(Isa::kScalar).with(Isa::kAvx2);
+  const PhaseShape resnet = {7, 7, 3, 64, 8};
+  expect(select_phases(resnet, avx2) == phase_variant(avx2), "select_phases", "7x7 of three channels");
+  expect(select_phases(resnet, avx2.with(Isa::kAvx512Vnni)) == nullptr, "select_phases", "dot products");
+  expect(select_phases({3, 3, 3, 64, 8}, avx2) == nullptr, "select_phases", "3x3 of three channels");
+  const PhaseVariant* variant = phase_variant(isas);
+  if (variant == nullptr) return;
+  uint64_t seed = 1;
+  for (size_t kernel : {1, 5, 7, 8}) {
+    for (size_t k : {1, 2, 3, 4}) {
+      for (size_t width : {1, 2, 5, 12, 13, 19, 24, 37}) {
+        ++seed;
+        const size_t height = 1 + seed * 5 % 17;
+        const size_t pad_top = height < kernel ? kernel : seed % 4;
+        const size_t pad_left = width < kernel ? kernel : seed / 3 % 5;
+        check_phases(*variant,
+                     PhaseCase{kernel, 1 + (kernel + seed) % 8, k, 1 + seed * 7 % 40, height, width, pad_top,
+                               pad_left + 4 * (width < 8), kFills[seed % 6], seed % 4 == 1, seed});
+      }
+    }
+  }
+  // More blocks than scratch holds, and the largest sums of one sign.
+  for (Fill fill : kFills) {
+    check_phases(*variant, PhaseCase{7, 7, 3, 33, 9, 451, 3, 3, fill, false, 21});
+    check_phases(*variant, PhaseCase{8, 8, 4, 16, 24, 24, 0, 0, fill, true, 22});
   }
 }
 
@@ -1771,6 +1899,7 @@ int run_kernel_tests(int argc, char** argv) {
       {"names", [](IsaSet) { test_names(); }},
       {"gemm", test_gemm},
       {"winograd", test_winograd},
+      {"phases", test_phases},
       {"depthwise", test_depthwise},
       {"elementwise", test_elementwise},
       {"lut", test_lut},

@@ -1,4 +1,5 @@
 #include "kernels/gemm/x86_avx2_steps.h"
+#include "kernels/winograd/x86_avx2_phases.h"
 #include "kernels/winograd/x86_blocks.h"
 
 // Without VNNI, 8-bit weights are multiplied in 16 bits anyway (gemm/x86_avx2.cc), where the transformed
@@ -32,5 +33,7 @@ void winograd_u8s8c_u8_6x16x2_avx2(const WinogradParams& p, size_t r0, size_t r1
 void winograd_u8s4c_u8_6x16x2_avx2(const WinogradParams& p, size_t r0, size_t r1, size_t p0, size_t p1) {
   convolve<Convolution>(p, 4, r0, r1, p0, p1);
 }
+
+void phases_u8s8c_u8_6x16x2_avx2(const PhaseParams& p) { PhaseConvolution<Words, 6>(p).run(); }
 
 }  // namespace edgeq

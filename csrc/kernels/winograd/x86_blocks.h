@@ -25,12 +25,93 @@
 namespace edgeq {
 namespace {
 
-/// One call: rows [row_begin, row_end) of panels [panel_begin, panel_end).
+constexpr size_t kVectors = 2;  // of sums, of a panel
+
+/// B^T of six vectors.
+template <typename V, typename Int = typename V::Int>
+EDGEQ_INLINE void transform_input(const Int (&d)[6], Int (&out)[6]) {
+  const Int even = V::sub_words(V::template shift_left_words<2>(d[2]), d[4]);
+  const Int odd = V::sub_words(V::template shift_left_words<2>(d[1]), d[3]);
+  const Int next = V::sub_words(d[4], d[2]);
+  const Int slope = V::sub_words(d[3], d[1]);
+  const Int twice = V::add_words(slope, slope);
+  out[0] = V::add_words(V::template shift_left_words<2>(V::sub_words(d[0], d[2])), next);
+  out[1] = V::add_words(even, odd);
+  out[2] = V::sub_words(even, odd);
+  out[3] = V::add_words(next, twice);
+  out[4] = V::sub_words(next, twice);
+  out[5] = V::sub_words(V::sub_words(d[5], d[3]), V::add_words(twice, twice));
+}
+
+/// The products of kBlocks blocks with a panel: int32 [kBlocks][36][two vectors].
 ///
 /// `Words` multiplies words of 16 bits, kPairs pairs of channels at a time: Words::add(a, b, acc) adds the
 /// products of the words at `a`, the same for every lane, with filters, two vectors of each pair. With two
 /// pairs, the blocks r of a tile that Words::crosses(r) names go by Words::add_crossed(a, b, acc), which adds
-/// two products for these four. Words::kFlipped: nibbles hold the weight + 8. kMr: blocks of a tile.
+/// two products for these four.
+template <typename V, typename Words, size_t kBlocks>
+EDGEQ_NOINLINE void multiply_tile(const uint8_t* source, const WinogradLayout& layout, const uint8_t* w,
+                                  uint8_t* sums) {
+  using Int = typename V::Int;
+  constexpr size_t kVectorBytes = V::kBytes;
+  constexpr size_t kSumBytes = WinogradLayout::kElements * kVectors * kVectorBytes;  // of a block
+  const size_t step = layout.block_bytes;
+  for (size_t e = 0; e < WinogradLayout::kElements; ++e) {
+    const uint8_t* a0 = source;
+    const uint8_t* a3 = source + 3 * step;
+    const uint8_t* a6 = source + 6 * step;
+    const uint8_t* const filter_sums = w + layout.filter_bytes - kVectors * kVectorBytes;
+    Int acc[kBlocks][kVectors];
+    unroll<kBlocks>([&](auto r) EDGEQ_UNROLLED {
+      acc[r][0] = V::zero();
+      acc[r][1] = V::zero();
+      if constexpr (Words::crosses(r)) {
+        const Int sum = V::broadcast(a0 + r * step + layout.element_bytes - sizeof(int32_t));
+        acc[r][0] = V::sub(sum, V::load(filter_sums));
+        acc[r][1] = V::sub(sum, V::load(filter_sums + kVectorBytes));
+      }
+    });
+    const uint8_t* filter = w;
+    for (size_t left = layout.steps; left > 0; --left) {
+      Int b[Words::kPairs * kVectors];
+      unroll<Words::kPairs * kVectors>([&](auto v)
+                                           EDGEQ_UNROLLED { b[v] = V::load(filter + v * kVectorBytes); });
+      unroll<kBlocks>([&](auto r) EDGEQ_UNROLLED {
+        const uint8_t* a = (r < 3 ? a0 : r < 6 ? a3 : a6) + r % 3 * step;
+        if constexpr (Words::crosses(r)) {
+          Words::add_crossed(a, b, acc[r]);
+        } else {
+          Words::add(a, b, acc[r]);
+        }
+      });
+      a0 += 4 * Words::kPairs;
+      a3 += 4 * Words::kPairs;
+      a6 += 4 * Words::kPairs;
+      filter += Words::kPairs * kVectors * kVectorBytes;
+    }
+    w += layout.filter_bytes;
+    unroll<kBlocks>([&](auto r) EDGEQ_UNROLLED {
+      V::store_all(sums + r * kSumBytes, acc[r][0]);
+      V::store_all(sums + r * kSumBytes + kVectorBytes, acc[r][1]);
+    });
+    sums += kVectors * kVectorBytes;
+    source += layout.element_bytes;
+  }
+}
+
+/// The same of `count` <= kBlocks blocks. Of fewer than four it takes as many, whatever scratch holds.
+template <typename V, typename Words, size_t kBlocks>
+void multiply_blocks(size_t count, const uint8_t* source, const WinogradLayout& layout, const uint8_t* w,
+                     uint8_t* sums) {
+  if constexpr (kBlocks > 4) {
+    if (count < kBlocks) return multiply_blocks<V, Words, kBlocks - 1>(count, source, layout, w, sums);
+  }
+  multiply_tile<V, Words, kBlocks>(source, layout, w, sums);
+}
+
+/// One call: rows [row_begin, row_end) of panels [panel_begin, panel_end).
+///
+/// `Words`: as of multiply_tile, and Words::kFlipped: nibbles hold the weight + 8. kMr: blocks of a tile.
 template <typename V, typename Words, size_t kMr>
 class BlockConvolution {
  public:
@@ -78,7 +159,6 @@ class BlockConvolution {
   static constexpr size_t kBlock = 4;   // outputs of a block, in each direction
   static constexpr size_t kWindow = 6;  // inputs
   static constexpr size_t kElements = WinogradLayout::kElements;
-  static constexpr size_t kVectors = 2;  // of sums, of a panel
   static constexpr bool kCrosses = Words::kPairs == 2;
   static constexpr size_t kVectorBytes = V::kBytes;
   static constexpr size_t kNr = kVectors * V::kLanes;
@@ -173,21 +253,6 @@ class BlockConvolution {
   size_t row_of(size_t block) const { return row_begin_ + block / blocks_across_ * kBlock; }
   size_t column_of(size_t block) const { return block % blocks_across_ * kBlock; }
 
-  /// B^T of six vectors.
-  static EDGEQ_INLINE void transform(const Int (&d)[kWindow], Int (&out)[kWindow]) {
-    const Int even = V::sub_words(V::template shift_left_words<2>(d[2]), d[4]);
-    const Int odd = V::sub_words(V::template shift_left_words<2>(d[1]), d[3]);
-    const Int next = V::sub_words(d[4], d[2]);
-    const Int slope = V::sub_words(d[3], d[1]);
-    const Int twice = V::add_words(slope, slope);
-    out[0] = V::add_words(V::template shift_left_words<2>(V::sub_words(d[0], d[2])), next);
-    out[1] = V::add_words(even, odd);
-    out[2] = V::sub_words(even, odd);
-    out[3] = V::add_words(next, twice);
-    out[4] = V::sub_words(next, twice);
-    out[5] = V::sub_words(V::sub_words(d[5], d[3]), V::add_words(twice, twice));
-  }
-
   /// Writes B^T d B of a block, of activations less 128, and behind each element what its products take off.
   void put_block(size_t block, uint8_t* to) const {
     const act_t* pixel[kWindow][kWindow];
@@ -211,13 +276,13 @@ class BlockConvolution {
         Int d[kWindow];
         Int out[kWindow];
         unroll<kWindow>([&](auto i) EDGEQ_UNROLLED { d[i] = V::widen_to_words(pixel[i][j] + c); });
-        transform(d, out);
+        transform_input<V>(d, out);
         unroll<kWindow>([&](auto i) EDGEQ_UNROLLED { columns[i][j] = out[i]; });
       }
       uint8_t* place = to + 2 * c;
       for (size_t i = 0; i < kWindow; ++i) {
         Int out[kWindow];
-        transform(columns[i], out);
+        transform_input<V>(columns[i], out);
         if (i == 1) out[1] = V::sub_words(out[1], middle);
         unroll<kWindow>([&](auto j) EDGEQ_UNROLLED {
           V::store_all(place, out[j]);
@@ -230,64 +295,6 @@ class BlockConvolution {
       const int32_t sum = minus_crossed_products<V>(to, 4 * layout_.steps);
       std::memcpy(to + layout_.element_bytes - sizeof sum, &sum, sizeof sum);
     }
-  }
-
-  /// The products of kBlocks blocks with a panel: int32 [kBlocks][36][kNr].
-  template <size_t kBlocks>
-  static EDGEQ_NOINLINE void multiply(const uint8_t* source, const WinogradLayout& layout, const uint8_t* w,
-                                      uint8_t* sums) {
-    const size_t step = layout.block_bytes;
-    for (size_t e = 0; e < kElements; ++e) {
-      const uint8_t* a0 = source;
-      const uint8_t* a3 = source + 3 * step;
-      const uint8_t* a6 = source + 6 * step;
-      const uint8_t* const filter_sums = w + layout.filter_bytes - kVectors * kVectorBytes;
-      Int acc[kBlocks][kVectors];
-      unroll<kBlocks>([&](auto r) EDGEQ_UNROLLED {
-        acc[r][0] = V::zero();
-        acc[r][1] = V::zero();
-        if constexpr (Words::crosses(r)) {
-          const Int sum = V::broadcast(a0 + r * step + layout.element_bytes - sizeof(int32_t));
-          acc[r][0] = V::sub(sum, V::load(filter_sums));
-          acc[r][1] = V::sub(sum, V::load(filter_sums + kVectorBytes));
-        }
-      });
-      const uint8_t* filter = w;
-      for (size_t left = layout.steps; left > 0; --left) {
-        Int b[Words::kPairs * kVectors];
-        unroll<Words::kPairs * kVectors>([&](auto v)
-                                             EDGEQ_UNROLLED { b[v] = V::load(filter + v * kVectorBytes); });
-        unroll<kBlocks>([&](auto r) EDGEQ_UNROLLED {
-          const uint8_t* a = (r < 3 ? a0 : r < 6 ? a3 : a6) + r % 3 * step;
-          if constexpr (Words::crosses(r)) {
-            Words::add_crossed(a, b, acc[r]);
-          } else {
-            Words::add(a, b, acc[r]);
-          }
-        });
-        a0 += 4 * Words::kPairs;
-        a3 += 4 * Words::kPairs;
-        a6 += 4 * Words::kPairs;
-        filter += Words::kPairs * kVectors * kVectorBytes;
-      }
-      w += layout.filter_bytes;
-      unroll<kBlocks>([&](auto r) EDGEQ_UNROLLED {
-        V::store_all(sums + r * kSumBytes, acc[r][0]);
-        V::store_all(sums + r * kSumBytes + kVectorBytes, acc[r][1]);
-      });
-      sums += kVectors * kVectorBytes;
-      source += layout.element_bytes;
-    }
-  }
-
-  /// The same of `count` <= kBlocks blocks. Of fewer than four it takes as many, whatever scratch holds.
-  template <size_t kBlocks>
-  static void multiply_blocks(size_t count, const uint8_t* source, const WinogradLayout& layout,
-                              const uint8_t* w, uint8_t* sums) {
-    if constexpr (kBlocks > 4) {
-      if (count < kBlocks) return multiply_blocks<kBlocks - 1>(count, source, layout, w, sums);
-    }
-    multiply<kBlocks>(source, layout, w, sums);
   }
 
   /// Blocks [first, last), which are in scratch, times a panel. `fetches`: and the next panel's filters,
@@ -305,8 +312,8 @@ class BlockConvolution {
     for (size_t tile = 0; tile < tiles; ++tile) {
       const size_t end = first + (last - first) * (tile + 1) / tiles;
       next.fetch();
-      multiply_blocks<kMr>(end - block, p_.scratch + (block - first) * layout_.block_bytes, layout_, filters,
-                           sums);
+      multiply_blocks<V, Words, kMr>(end - block, p_.scratch + (block - first) * layout_.block_bytes, layout_,
+                                     filters, sums);
       for (const uint8_t* here = sums; block < end; ++block, here += kSumBytes) put_outputs(here, block, at);
     }
   }
@@ -332,16 +339,15 @@ class BlockConvolution {
     // Registers do not hold a block: what the first dimension leaves waits in memory, and each row of outputs
     // goes through the second and the epilogue by itself.
     Int columns[kBlock][kVectors][kWindow];
-    for (size_t v = 0; v < kVectors; ++v) {
-      unroll<kWindow>([&](auto j) EDGEQ_UNROLLED {
+    for (size_t j = 0; j < kWindow; ++j) {
+      for (size_t v = 0; v < kVectors; ++v, sums += kVectorBytes) {
         Int m[kWindow];
         Int four[kBlock];
-        unroll<kWindow>([&](auto i) EDGEQ_UNROLLED {
-          m[i] = V::load(sums + ((kWindow * i + j) * kVectors + v) * kVectorBytes);
-        });
+        unroll<kWindow>([&](auto i)
+                            EDGEQ_UNROLLED { m[i] = V::load(sums + kWindow * kVectors * kVectorBytes * i); });
         transform_back(m, four);
         unroll<kBlock>([&](auto i) EDGEQ_UNROLLED { columns[i][v][j] = four[i]; });
-      });
+      }
     }
     const size_t rows =
         row_end_ - static_cast<size_t>(y) < kBlock ? row_end_ - static_cast<size_t>(y) : kBlock;
