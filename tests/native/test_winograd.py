@@ -41,6 +41,26 @@ WINDOWS: dict[str, Build] = {
 }
 
 
+# Stride 2 over a few channels: with 8-bit weights the window goes over squares of 2x2 pixels.
+FIRST_LAYERS: dict[str, Build] = {
+    "7x7": lambda b: b.finish(b.conv(b.input(3, 37, 31), 20, (7, 7), (2, 2), (3, 3, 3, 3), clamp=True)),
+    "uneven kernel and padding": lambda b: b.finish(b.conv(b.input(4, 26, 33), 16, (5, 8), (2, 2), (0, 4, 3, 1))),
+    "no padding": lambda b: b.finish(b.conv(b.input(4, 20, 20), 33, (8, 8), (2, 2))),
+    "a table": lambda b: b.finish(b.unary("hard_swish", b.conv(b.input(3, 21, 40), 24, (7, 7), (2, 2)))),
+    "a pool that wraps its rows": lambda b: b.finish(
+        b.max_pool(b.conv(b.input(3, 150, 23), 16, (7, 7), (2, 2), (3, 3, 3, 3)), (3, 3), (2, 2), (1, 1, 1, 1))
+    ),
+}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("name", FIRST_LAYERS)
+def test_first_layers_of_stride_2_are_exact(name: str, scheme: str) -> None:
+    expect_exact(
+        lambda: FIRST_LAYERS[name](QuantizedBuilder(np.random.default_rng(9), scheme)), threads=(1, 2, 3), batches=(1, 2)
+    )
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", WINDOWS)
 def test_windows_are_exact(name: str, scheme: str) -> None:
@@ -62,9 +82,19 @@ def test_dot_products_of_bytes_leave_winograd_the_larger_images() -> None:
     assert _kernels("w8a8", 64, 7, "avx512vnni") == ["gemm"]
 
 
-def _kernels(scheme: str, channels: int, size: int, isa: str) -> list[str]:
+@pytest.mark.skipif("avx2" not in ISAS, reason="needs AVX2: other levels have no kernel of the kind")
+def test_squares_are_chosen_for_first_layers_of_8_bit_weights() -> None:
+    assert _kernels("w8a8", 3, 40, "avx2", taps=7, stride=2) == ["phases"]
+    assert _kernels("w4a8", 3, 40, "avx2", taps=7, stride=2) == ["gemm"]
+    assert _kernels("w8a8", 3, 40, "avx2", taps=3, stride=2) == ["gemm"]
+    assert _kernels("w8a8", 3, 40, "avx2", taps=7, stride=1) == ["gemm"]
+    assert _kernels("w8a8", 3, 40, "scalar", taps=7, stride=2) == ["gemm"]
+
+
+def _kernels(scheme: str, channels: int, size: int, isa: str, taps: int = 3, stride: int = 1) -> list[str]:
     b = QuantizedBuilder(np.random.default_rng(9), scheme)
-    graph = b.finish(b.conv(b.input(channels, size, size), 32, (3, 3), pads=(1, 1, 1, 1)))
+    x = b.input(channels, size, size)
+    graph = b.finish(b.conv(x, 32, (taps, taps), (stride, stride), pads=(taps // 2,) * 4))
     session = Session(encode(lower(channels_last(graph))), max_isa=isa)
     return [layer.kernel.split("_")[0] for layer in session.layers]
 
