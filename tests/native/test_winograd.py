@@ -56,9 +56,8 @@ FIRST_LAYERS: dict[str, Build] = {
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", FIRST_LAYERS)
 def test_first_layers_of_stride_2_are_exact(name: str, scheme: str) -> None:
-    expect_exact(
-        lambda: FIRST_LAYERS[name](QuantizedBuilder(np.random.default_rng(9), scheme)), threads=(1, 2, 3), batches=(1, 2)
-    )
+    build = FIRST_LAYERS[name]
+    expect_exact(lambda: build(QuantizedBuilder(np.random.default_rng(9), scheme)), threads=(1, 2, 3), batches=(1, 2))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
