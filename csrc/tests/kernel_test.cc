@@ -980,7 +980,7 @@ void test_phases(IsaSet isas) {
   expect(select_phases({3, 3, 3, 64, 8}, avx2) == nullptr, "select_phases", "3x3 of three channels");
   const PhaseVariant* variant = phase_variant(isas);
   if (variant == nullptr) return;
-  uint64_t seed = 1;
+  size_t seed = 1;
   for (size_t kernel : {1, 5, 7, 8}) {
     for (size_t k : {1, 2, 3, 4}) {
       for (size_t width : {1, 2, 5, 12, 13, 19, 24, 37}) {
