@@ -30,7 +30,7 @@ from edgeq.backends.simulate import SimulateBackend
 from edgeq.data import Preprocessing, open_dataset
 from edgeq.ir.tensor import Array
 from edgeq.quantize import Recipe
-from edgeq.quantize.reconstruct import ReconstructionOptions
+from edgeq.quantize.training_options import ReconstructionOptions
 from edgeq.verification.compare import Comparison, compare
 from edgeq.zoo.registry import architecture
 

@@ -29,7 +29,7 @@ from edgeq.ops.base import TorchTensor, dequantize
 from edgeq.quantize import qparams
 from edgeq.quantize.blocks import Block
 from edgeq.quantize.layers import BIAS, WEIGHTS, is_layer
-from edgeq.quantize.reconstruct import STEP_ELEMENTS, ReconstructionOptions
+from edgeq.quantize.training_options import STEP_ELEMENTS, ReconstructionOptions
 from edgeq.torch_executor import run_nodes
 from edgeq.torch_executor.fake_quant import fake_quantize
 

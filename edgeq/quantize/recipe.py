@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.errors import UsageError
-from edgeq.quantize.distil import DistillationOptions
 from edgeq.quantize.observers import OBSERVERS
-from edgeq.quantize.reconstruct import ReconstructionOptions
 from edgeq.quantize.rounding import SecondOrder
 from edgeq.quantize.scheme import Scheme
+from edgeq.quantize.training_options import DistillationOptions, ReconstructionOptions
 from edgeq.quantize.weights import WEIGHT_OBSERVERS
 
 EFFORTS = ("fast", "good", "best")

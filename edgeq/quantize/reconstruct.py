@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeq.errors import BackendError, DataError, GraphError, QuantizationError, UsageError
+from edgeq.errors import BackendError, DataError, GraphError, QuantizationError
 from edgeq.ir import BATCH, Graph, Node, QuantParams, Tensor
 from edgeq.ir.tensor import Array
 from edgeq.ops import check_graph, get
@@ -24,11 +24,12 @@ from edgeq.ops.base import dequantize
 from edgeq.ops.base import quantize as quantize_array
 from edgeq.outputs import whole_file
 from edgeq.quantize import qparams
-from edgeq.quantize.blocks import UNITS, Block, find_blocks
+from edgeq.quantize.blocks import Block, find_blocks
 from edgeq.quantize.calibrate import activation_elements
 from edgeq.quantize.checkpoints import checkpoint_folder, run_key
 from edgeq.quantize.layers import BIAS, WEIGHTS, X, bias_name, is_layer
 from edgeq.quantize.sharing import shared_sets
+from edgeq.quantize.training_options import STEP_ELEMENTS, ReconstructionOptions
 from edgeq.quantize.weights import bias_tensor, per_channel
 
 if TYPE_CHECKING:
@@ -39,65 +40,11 @@ if TYPE_CHECKING:
 STEP_WORK = 3.5
 """Work of a step of the optimiser beside that of a run on as much data."""
 
-STEP_ELEMENTS = 1 << 20
-"""A step's widest activation has about so many elements at most: batches and pieces of maps are cut to that."""
-
 PROGRESS = 1000
 """Work is told in thousandths."""
 
 ELEMENT_WORK = 24
 """Multiply-accumulates that cost as much time as one element of an activation: rounding, masks and clamps."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReconstructionOptions:
-    """How blocks are optimised.
-
-    Attributes:
-        unit: `layer` (AdaRound), `block` (BRECQ) or `network`.
-        steps: Steps of the optimiser for each block.
-        minutes: At most so long for all blocks: fewer steps where they would take longer. What comes out then depends
-            on how fast the machine is. None for no limit.
-        batch: Samples of a step.
-        drop: Share of activations left unquantized at a step (QDrop); 0 for none.
-        learn_steps: Whether the steps of 4-bit activations are learned.
-        rounding_rate: Rate of V (Adam), falling to zero along a cosine like all rates; 0 leaves codes as they are.
-        bias_rate: Of biases, in 8-bit steps of the output.
-        step_rate: Of the logarithms of activation steps.
-        scale_rate: Of the logarithms of weight scales; 0 leaves them as they are.
-        regularisation: Weight of the regulariser beside the block's error, which starts at 1.
-        eight_bit_weights: Whether 8-bit codes may change too; they are near enough without it.
-        held_out: Share of the samples, the last ones, on which a block's result is judged. Where weights have been
-            rounded with the help of the same samples, they look better on them than on others, and improvements are
-            taken for losses: keep these samples away from whatever comes before.
-        bounded: Whether targets are bounded to what the block's 8-bit outputs can hold: no weights make good what a
-            range cuts off. The range of 4-bit outputs may be learned, so that it bounds nothing.
-    """
-
-    unit: str = "block"
-    steps: int = 300
-    minutes: float | None = None
-    batch: int = 16
-    drop: float = 0.2
-    learn_steps: bool = True
-    rounding_rate: float = 0.1
-    bias_rate: float = 0.03
-    step_rate: float = 0.01
-    scale_rate: float = 0.001
-    regularisation: float = 3.0
-    eight_bit_weights: bool = False
-    held_out: float = 0.2
-    bounded: bool = True
-
-    def __post_init__(self) -> None:
-        if self.unit not in UNITS:
-            raise UsageError(f"blocks cannot be made by {self.unit!r}; choose one of {', '.join(UNITS)}")
-        if self.steps < 1 or self.batch < 1:
-            raise UsageError(f"{self.steps} steps of {self.batch} samples are none; both must be at least 1")
-        if self.minutes is not None and not self.minutes > 0:
-            raise UsageError(f"{self.minutes} minutes are no time; give more, or None for no limit")
-        if not (0 <= self.drop < 1 and 0 < self.held_out < 1):
-            raise UsageError(f"drop ({self.drop}) must lie in [0, 1) and held_out ({self.held_out}) in (0, 1)")
 
 
 @dataclass(frozen=True, slots=True)

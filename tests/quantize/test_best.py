@@ -12,7 +12,7 @@ from edgeq.cli.export import command
 from edgeq.errors import UsageError
 from edgeq.quantize import QuantizeOptions, Recipe, Scheme, calibrate, quantize
 from edgeq.quantize.layers import WEIGHTS, is_layer
-from edgeq.quantize.reconstruct import ReconstructionOptions
+from edgeq.quantize.training_options import ReconstructionOptions
 
 pytestmark = pytest.mark.needs_torch
 

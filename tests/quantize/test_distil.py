@@ -13,10 +13,11 @@ from edgeq.errors import DataError, QuantizationError, UsageError
 from edgeq.ir import Graph
 from edgeq.ops import check_graph
 from edgeq.quantize import QuantizeOptions, Recipe, Scheme, calibrate, quantize
-from edgeq.quantize.distil import Distillation, DistillationOptions, distil
+from edgeq.quantize.distil import Distillation, distil
 from edgeq.quantize.layers import WEIGHTS, is_layer
 from edgeq.quantize.recipe import recipe_for
 from edgeq.quantize.sensitivity import divergence
+from edgeq.quantize.training_options import DistillationOptions
 from edgeq.simulate import simulate
 from edgeq.simulate.executor import run_float_graph
 

@@ -17,7 +17,8 @@ from edgeq.quantize import QuantizeOptions, Scheme, calibrate, quantize
 from edgeq.quantize.blocks import Block
 from edgeq.quantize.layers import BIAS, WEIGHTS, X, is_layer
 from edgeq.quantize.recipe import Recipe
-from edgeq.quantize.reconstruct import Outcome, ReconstructionOptions, reconstruct
+from edgeq.quantize.reconstruct import Outcome, reconstruct
+from edgeq.quantize.training_options import ReconstructionOptions
 from edgeq.simulate import simulate
 from edgeq.simulate.executor import run_float_graph
 

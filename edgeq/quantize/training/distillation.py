@@ -29,10 +29,10 @@ from edgeq.ops.base import TorchTensor
 from edgeq.outputs import whole_file
 from edgeq.quantize import qparams
 from edgeq.quantize.calibrate import activation_elements
-from edgeq.quantize.distil import DistillationOptions
 from edgeq.quantize.layers import is_layer
 from edgeq.quantize.sensitivity import LEAST_ENERGY, ends_in_softmax, is_scores
 from edgeq.quantize.training.module import RoundedNetwork
+from edgeq.quantize.training_options import DistillationOptions
 from edgeq.simulate.prediction import LEAST_PROBABILITY
 from edgeq.torch_executor import constant_tensors, run_graph
 
