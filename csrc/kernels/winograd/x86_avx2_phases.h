@@ -44,9 +44,7 @@ class PhaseConvolution {
   using V = Vector256;
   using Int = __m256i;
   static constexpr size_t kBlock = PhaseParams::kRows;  // outputs of a block, in each direction
-  static constexpr size_t kWindow = 6;                  // squares
   static constexpr size_t kVectorBytes = V::kBytes;
-  static constexpr size_t kSumBytes = WinogradLayout::kElements * kVectors * kVectorBytes;
 
   /// Writes B^T d B of a block, of activations less 128.
   EDGEQ_NOINLINE void put_block(size_t block, uint8_t* to) const {
@@ -83,22 +81,13 @@ class PhaseConvolution {
       transform_input<V>(d, out);
       unroll<kWindow>([&](auto i) EDGEQ_UNROLLED { columns[i][j] = out[i]; });
     }
-    const Int middle = V::set1_word(6 * 6 * 128);
-    for (size_t i = 0; i < kWindow; ++i) {
-      Int out[kWindow];
-      transform_input<V>(columns[i], out);
-      if (i == 1) out[1] = V::sub_words(out[1], middle);
-      unroll<kWindow>([&](auto j) EDGEQ_UNROLLED {
-        V::store_all(to, out[j]);
-        to += kVectorBytes;
-      });
-    }
+    put_inputs<V>(columns, kVectorBytes, to);
   }
 
   /// Blocks [first, last), which are in scratch, times a panel.
   void run_panel(size_t first, size_t last, size_t panel) {
     const size_t tiles = (last - first + kMr - 1) / kMr;
-    alignas(64) uint8_t sums[kMr * kSumBytes];
+    alignas(64) uint8_t sums[kMr * kSumBytes<V>];
     Tile at{};
     at.panel = p_.packed + panel * layout_.panel_bytes;
     at.column = panel * kPhasePanel;
@@ -109,50 +98,20 @@ class PhaseConvolution {
       const size_t end = first + (last - first) * (tile + 1) / tiles;
       multiply_blocks<V, Words, kMr>(end - block, p_.scratch + (block - first) * layout_.block_bytes, layout_,
                                      filters, sums);
-      for (const uint8_t* here = sums; block < end; ++block, here += kSumBytes) put_outputs(here, block, at);
+      for (const uint8_t* here = sums; block < end; ++block, here += kSumBytes<V>)
+        put_outputs(here, block, at);
     }
-  }
-
-  /// 24 A^T times the sums.
-  static EDGEQ_INLINE void transform_back(const Int (&m)[kWindow], Int (&out)[kBlock]) {
-    const Int plus = V::add(m[1], m[2]);
-    const Int minus = V::sub(m[1], m[2]);
-    const Int far_plus = V::add(m[3], m[4]);
-    const Int far_minus = V::sub(m[3], m[4]);
-    const Int twice = V::add(far_plus, far_plus);
-    const Int last = V::add(twice, m[5]);
-    out[0] = V::add(V::add(m[0], plus), far_plus);
-    out[1] = V::add(minus, V::add(far_minus, far_minus));
-    out[2] = V::add(plus, V::add(last, last));
   }
 
   /// A^T m A of a block, and its epilogue. `at` is the tile's panel.
   EDGEQ_NOINLINE void put_outputs(const uint8_t* sums, size_t block, const Tile& at) {
     Int columns[kBlock][kVectors][kWindow];
-    for (size_t j = 0; j < kWindow; ++j) {
-      for (size_t v = 0; v < kVectors; ++v, sums += kVectorBytes) {
-        Int m[kWindow];
-        Int out[kBlock];
-        unroll<kWindow>([&](auto i)
-                            EDGEQ_UNROLLED { m[i] = V::load(sums + kWindow * kVectors * kVectorBytes * i); });
-        transform_back(m, out);
-        unroll<kBlock>([&](auto i) EDGEQ_UNROLLED { columns[i][v][j] = out[i]; });
-      }
-    }
+    transform_columns<V>(sums, columns);
     const size_t x = block * kBlock;
     const size_t across = p_.width_out - x < kBlock ? p_.width_out - x : kBlock;
-    // 576 = 9 * 2^6 times the sum (x86_blocks.h).
-    const Int ninth = V::set1_dword(0x38E38E39);
     for (size_t i = 0; i < p_.rows_out; ++i) {
       Int out[kBlock][kVectors];
-      unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
-        Int three[kBlock];
-        transform_back(columns[i][v], three);
-        const Int bias = V::load(at.panel + v * kVectorBytes);
-        unroll<kBlock>([&](auto j) EDGEQ_UNROLLED {
-          out[j][v] = V::add(V::template shift_right_signed<6>(V::mul_dwords(three[j], ninth)), bias);
-        });
-      });
+      transform_row<V>(columns[i], at.panel, out);
       output_.dst = p_.dst[i] + static_cast<ptrdiff_t>(x) * p_.dst_pixel_stride;
       if (across < kBlock || p_.large_scales || p_.table != nullptr) {
         finish_in_memory<V, kBlock, kVectors>(output_, at, out, across);

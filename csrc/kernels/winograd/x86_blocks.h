@@ -26,10 +26,15 @@ namespace edgeq {
 namespace {
 
 constexpr size_t kVectors = 2;  // of sums, of a panel
+constexpr size_t kWindow = 6;   // places of a block's inputs, and of its sums, in each direction
+
+/// Bytes of the sums of a block with a panel.
+template <typename V>
+constexpr size_t kSumBytes = WinogradLayout::kElements * kVectors * V::kBytes;
 
 /// B^T of six vectors.
 template <typename V, typename Int = typename V::Int>
-EDGEQ_INLINE void transform_input(const Int (&d)[6], Int (&out)[6]) {
+EDGEQ_INLINE void transform_input(const Int (&d)[kWindow], Int (&out)[kWindow]) {
   const Int even = V::sub_words(V::template shift_left_words<2>(d[2]), d[4]);
   const Int odd = V::sub_words(V::template shift_left_words<2>(d[1]), d[3]);
   const Int next = V::sub_words(d[4], d[2]);
@@ -43,6 +48,83 @@ EDGEQ_INLINE void transform_input(const Int (&d)[6], Int (&out)[6]) {
   out[5] = V::sub_words(V::sub_words(d[5], d[3]), V::add_words(twice, twice));
 }
 
+/// Writes B^T d B, `step` bytes from element to element, of activations less 128. `columns`: B^T d, column by
+/// column.
+template <typename V, typename Int = typename V::Int>
+EDGEQ_INLINE void put_inputs(const Int (&columns)[kWindow][kWindow], size_t step, uint8_t* to) {
+  // What is the same in all 36 inputs shows in one element only, where B^T's rows do not add up to zero.
+  const Int middle = V::set1_word(6 * 6 * 128);
+  for (size_t i = 0; i < kWindow; ++i) {
+    Int out[kWindow];
+    transform_input<V>(columns[i], out);
+    if (i == 1) out[1] = V::sub_words(out[1], middle);
+    unroll<kWindow>([&](auto j) EDGEQ_UNROLLED {
+      V::store_all(to, out[j]);
+      to += step;
+    });
+  }
+}
+
+/// 24 A^T times the sums of the integer multiples of G: of F(4, 3), and of F(3, 4).
+template <typename V, typename Int = typename V::Int>
+EDGEQ_INLINE void transform_back(const Int (&m)[kWindow], Int (&out)[4]) {
+  const Int plus = V::add(m[1], m[2]);
+  const Int minus = V::sub(m[1], m[2]);
+  const Int far_plus = V::add(m[3], m[4]);
+  const Int far_minus = V::sub(m[3], m[4]);
+  const Int twice = V::add(far_minus, far_minus);
+  const Int last = V::add(V::add(twice, twice), m[5]);
+  out[0] = V::add(V::add(m[0], plus), far_plus);
+  out[1] = V::add(minus, twice);
+  out[2] = V::add(plus, V::template shift_left<2>(far_plus));
+  out[3] = V::add(minus, V::add(last, last));
+}
+template <typename V, typename Int = typename V::Int>
+EDGEQ_INLINE void transform_back(const Int (&m)[kWindow], Int (&out)[3]) {
+  const Int plus = V::add(m[1], m[2]);
+  const Int minus = V::sub(m[1], m[2]);
+  const Int far_plus = V::add(m[3], m[4]);
+  const Int far_minus = V::sub(m[3], m[4]);
+  const Int twice = V::add(far_plus, far_plus);
+  const Int last = V::add(twice, m[5]);
+  out[0] = V::add(V::add(m[0], plus), far_plus);
+  out[1] = V::add(minus, V::add(far_minus, far_minus));
+  out[2] = V::add(plus, V::add(last, last));
+}
+
+/// A^T m of the sums m of a block, in the order of multiply_tile. Registers do not hold a block: what this
+/// first dimension leaves waits in memory, and each row of outputs goes through the second and the epilogue
+/// by itself.
+template <typename V, size_t kBlock, typename Int = typename V::Int>
+EDGEQ_INLINE void transform_columns(const uint8_t* sums, Int (&columns)[kBlock][kVectors][kWindow]) {
+  constexpr size_t kStep = kVectors * V::kBytes;
+  for (size_t j = 0; j < kWindow; ++j) {
+    for (size_t v = 0; v < kVectors; ++v, sums += V::kBytes) {
+      Int m[kWindow];
+      Int out[kBlock];
+      unroll<kWindow>([&](auto i) EDGEQ_UNROLLED { m[i] = V::load(sums + kWindow * kStep * i); });
+      transform_back<V>(m, out);
+      unroll<kBlock>([&](auto i) EDGEQ_UNROLLED { columns[i][v][j] = out[i]; });
+    }
+  }
+}
+
+/// A row of A^T m A, with the bias at `bias`.
+template <typename V, size_t kBlock, typename Int = typename V::Int>
+EDGEQ_INLINE void transform_row(const Int (&row)[kVectors][kWindow], const uint8_t* bias,
+                                Int (&out)[kBlock][kVectors]) {
+  // 576 = 9 * 2^6 times the sum: times the inverse of 9 modulo 2^32, and 6 bits less.
+  const Int ninth = V::set1_dword(0x38E38E39);
+  unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
+    Int all[kBlock];
+    transform_back<V>(row[v], all);
+    const Int addend = V::load(bias + v * V::kBytes);
+    unroll<kBlock>([&](auto j) EDGEQ_UNROLLED {
+      out[j][v] = V::add(V::template shift_right_signed<6>(V::mul_dwords(all[j], ninth)), addend);
+    });
+  });
+}
+
 /// The products of kBlocks blocks with a panel: int32 [kBlocks][36][two vectors].
 ///
 /// `Words` multiplies words of 16 bits, kPairs pairs of channels at a time: Words::add(a, b, acc) adds the
@@ -54,7 +136,6 @@ EDGEQ_NOINLINE void multiply_tile(const uint8_t* source, const WinogradLayout& l
                                   uint8_t* sums) {
   using Int = typename V::Int;
   constexpr size_t kVectorBytes = V::kBytes;
-  constexpr size_t kSumBytes = WinogradLayout::kElements * kVectors * kVectorBytes;  // of a block
   const size_t step = layout.block_bytes;
   for (size_t e = 0; e < WinogradLayout::kElements; ++e) {
     const uint8_t* a0 = source;
@@ -91,8 +172,8 @@ EDGEQ_NOINLINE void multiply_tile(const uint8_t* source, const WinogradLayout& l
     }
     w += layout.filter_bytes;
     unroll<kBlocks>([&](auto r) EDGEQ_UNROLLED {
-      V::store_all(sums + r * kSumBytes, acc[r][0]);
-      V::store_all(sums + r * kSumBytes + kVectorBytes, acc[r][1]);
+      V::store_all(sums + r * kSumBytes<V>, acc[r][0]);
+      V::store_all(sums + r * kSumBytes<V> + kVectorBytes, acc[r][1]);
     });
     sums += kVectors * kVectorBytes;
     source += layout.element_bytes;
@@ -156,14 +237,12 @@ class BlockConvolution {
 
  private:
   using Int = typename V::Int;
-  static constexpr size_t kBlock = 4;   // outputs of a block, in each direction
-  static constexpr size_t kWindow = 6;  // inputs
+  static constexpr size_t kBlock = 4;  // outputs of a block, in each direction
   static constexpr size_t kElements = WinogradLayout::kElements;
   static constexpr bool kCrosses = Words::kPairs == 2;
   static constexpr size_t kVectorBytes = V::kBytes;
   static constexpr size_t kNr = kVectors * V::kLanes;
-  static constexpr size_t kHeader = kNr * 8;                                // bias and scale of a panel
-  static constexpr size_t kSumBytes = kElements * kVectors * kVectorBytes;  // of a block
+  static constexpr size_t kHeader = kNr * 8;  // bias and scale of a panel
 
   const uint8_t* header(size_t panel) const { return p_.packed + panel * kNr * channel_bytes_; }
 
@@ -268,8 +347,6 @@ class BlockConvolution {
                           : p_.zero_pixel;
       }
     }
-    // What is the same in all 36 inputs shows in one element only, where B^T's rows do not add up to zero.
-    const Int middle = V::set1_word(6 * 6 * 128);
     for (size_t c = 0; c < p_.k; c += kVectorBytes / 2) {
       Int columns[kWindow][kWindow];
       for (size_t j = 0; j < kWindow; ++j) {
@@ -279,16 +356,7 @@ class BlockConvolution {
         transform_input<V>(d, out);
         unroll<kWindow>([&](auto i) EDGEQ_UNROLLED { columns[i][j] = out[i]; });
       }
-      uint8_t* place = to + 2 * c;
-      for (size_t i = 0; i < kWindow; ++i) {
-        Int out[kWindow];
-        transform_input<V>(columns[i], out);
-        if (i == 1) out[1] = V::sub_words(out[1], middle);
-        unroll<kWindow>([&](auto j) EDGEQ_UNROLLED {
-          V::store_all(place, out[j]);
-          place += layout_.element_bytes;
-        });
-      }
+      put_inputs<V>(columns, layout_.element_bytes, to + 2 * c);
     }
     // Channels beyond the last count: they meet filters of zero.
     for (size_t e = 0; kCrosses && e < kElements; ++e, to += layout_.element_bytes) {
@@ -303,7 +371,7 @@ class BlockConvolution {
     const size_t tiles = (last - first + kMr - 1) / kMr;
     Ahead next;
     if (fetches) next = Ahead(header(panel + 1), kNr * channel_bytes_, tiles);
-    alignas(64) uint8_t sums[kMr * kSumBytes];
+    alignas(64) uint8_t sums[kMr * kSumBytes<V>];
     Tile at{};
     at.panel = header(panel);
     at.column = panel * kNr;
@@ -314,41 +382,17 @@ class BlockConvolution {
       next.fetch();
       multiply_blocks<V, Words, kMr>(end - block, p_.scratch + (block - first) * layout_.block_bytes, layout_,
                                      filters, sums);
-      for (const uint8_t* here = sums; block < end; ++block, here += kSumBytes) put_outputs(here, block, at);
+      for (const uint8_t* here = sums; block < end; ++block, here += kSumBytes<V>)
+        put_outputs(here, block, at);
     }
-  }
-
-  /// 24 A^T times the sums of the integer multiples of G.
-  static EDGEQ_INLINE void transform_back(const Int (&m)[kWindow], Int (&out)[kBlock]) {
-    const Int plus = V::add(m[1], m[2]);
-    const Int minus = V::sub(m[1], m[2]);
-    const Int far_plus = V::add(m[3], m[4]);
-    const Int far_minus = V::sub(m[3], m[4]);
-    const Int twice = V::add(far_minus, far_minus);
-    const Int last = V::add(V::add(twice, twice), m[5]);
-    out[0] = V::add(V::add(m[0], plus), far_plus);
-    out[1] = V::add(minus, twice);
-    out[2] = V::add(plus, V::template shift_left<2>(far_plus));
-    out[3] = V::add(minus, V::add(last, last));
   }
 
   /// A^T m A of a block, and its epilogue. `at` is the tile's panel.
   EDGEQ_NOINLINE void put_outputs(const uint8_t* sums, size_t block, const Tile& at) {
     const ptrdiff_t y = static_cast<ptrdiff_t>(row_of(block));
     const ptrdiff_t x = static_cast<ptrdiff_t>(column_of(block));
-    // Registers do not hold a block: what the first dimension leaves waits in memory, and each row of outputs
-    // goes through the second and the epilogue by itself.
     Int columns[kBlock][kVectors][kWindow];
-    for (size_t j = 0; j < kWindow; ++j) {
-      for (size_t v = 0; v < kVectors; ++v, sums += kVectorBytes) {
-        Int m[kWindow];
-        Int four[kBlock];
-        unroll<kWindow>([&](auto i)
-                            EDGEQ_UNROLLED { m[i] = V::load(sums + kWindow * kVectors * kVectorBytes * i); });
-        transform_back(m, four);
-        unroll<kBlock>([&](auto i) EDGEQ_UNROLLED { columns[i][v][j] = four[i]; });
-      }
-    }
+    transform_columns<V>(sums, columns);
     const size_t rows =
         row_end_ - static_cast<size_t>(y) < kBlock ? row_end_ - static_cast<size_t>(y) : kBlock;
     const size_t across = p_.width_out - static_cast<size_t>(x);
@@ -356,18 +400,9 @@ class BlockConvolution {
     if (p_.residual.src != nullptr) {
       output_.residual.src = p_.residual.src + y * p_.residual_row_stride + x * p_.residual.row_stride;
     }
-    // 576 = 9 * 2^6 times the sum: times the inverse of 9 modulo 2^32, and 6 bits less.
-    const Int ninth = V::set1_dword(0x38E38E39);
     for (size_t i = 0; i < rows; ++i) {
       Int out[kBlock][kVectors];
-      unroll<kVectors>([&](auto v) EDGEQ_UNROLLED {
-        Int four[kBlock];
-        transform_back(columns[i][v], four);
-        const Int bias = V::load(at.panel + v * kVectorBytes);
-        unroll<kBlock>([&](auto j) EDGEQ_UNROLLED {
-          out[j][v] = V::add(V::template shift_right_signed<6>(V::mul_dwords(four[j], ninth)), bias);
-        });
-      });
+      transform_row<V>(columns[i], at.panel, out);
       if (across < kBlock || !quads_) {
         finish_in_memory<V, kBlock, kVectors>(output_, at, out, across < kBlock ? across : kBlock);
       } else if (p_.residual.src != nullptr) {
