@@ -136,6 +136,7 @@ def _export_program(
                 input_names=input_names,
                 output_names=output_names,
                 verbose=False,
+                custom_translation_table={torch.ops.aten.upsample_linear1d.vec: _resize_signal},
             )
             assert exported is not None
             model = exported.model_proto
@@ -144,6 +145,18 @@ def _export_program(
         except Exception as error:
             raise ImportModelError(_export_failure("the program", error)) from error
     return data
+
+
+def _resize_signal(x: Any, size: Sequence[int] | None, align_corners: bool, scales: Sequence[float] | None) -> Any:
+    """Linear interpolation of [N, C, L] as an ONNX Resize: torch writes gathers that move the batch axis."""
+    from onnxscript import opset18 as op
+
+    mode = "align_corners" if align_corners else "pytorch_half_pixel"
+    attributes = {"axes": [2], "mode": "linear", "coordinate_transformation_mode": mode}
+    if size is None:
+        assert scales is not None
+        return op.Resize(x, None, op.Constant(value_floats=[float(scale) for scale in scales]), **attributes)
+    return op.Resize(x, None, None, op.Constant(value_ints=[int(length) for length in size]), **attributes)
 
 
 def _forget_machine(model: Any) -> None:

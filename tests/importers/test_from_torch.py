@@ -42,6 +42,20 @@ def test_module(rng: np.random.Generator, capsys: pytest.CaptureFixture[str]) ->
     onnx.checker.check_model(onnx.load_model_from_string(data))
 
 
+@pytest.mark.parametrize(
+    "how",
+    [{"scale_factor": 2}, {"scale_factor": 1.5}, {"size": 21}, {"size": 50, "align_corners": True}, {"size": 7}],
+    ids=str,
+)
+def test_signals_of_other_lengths(how: dict[str, float], rng: np.random.Generator) -> None:
+    module = torch.nn.Sequential(
+        torch.nn.Conv1d(3, 4, 3), torch.nn.Upsample(**how, mode="linear"), torch.nn.Conv1d(4, 2, 3)
+    )
+    graph, _ = from_torch.load(module, torch.zeros(1, 3, 16))
+    assert [node.op for node in graph.nodes].count("resize") == 1
+    agrees(graph, module, rng, 3, 16)
+
+
 ACTIVATIONS = [
     (torch.nn.ELU(0.7), "elu"),
     (torch.nn.SELU(), "selu"),
